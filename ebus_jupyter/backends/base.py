@@ -1,0 +1,44 @@
+"""Where a bus's log lives: one seam, a page long.
+
+A backend puts entries in order and keeps them. It knows nothing of types, filters or participants. Every backend
+passes `tests/contracts/backend.py`; the promises below are that suite's headings.
+
+- *Sequenced.* `append` gives each entry an offset greater than all before it on that bus, never reused.
+- *Log before fan-out.* What `follow` reports is kept already; what `append` has answered survives the process
+  (as far as the backend says it keeps anything).
+- *Everyone hears.* Each kept entry is reported to the follower once, in the order of offsets, the writer's own too.
+- *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ebus_jupyter.core.entry import Entry, Kept
+from ebus_jupyter.core.message import BusSpec
+
+
+Sink = Callable[[Sequence[Entry]], None]
+
+
+class Backend(Protocol):
+    """Logs, by bus address. Methods that can fail raise `BackendError`, and then nothing was kept."""
+
+    async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
+        """What is kept of ``bus``. Where nothing is: begin it with ``spec`` and ``epoch``, or None without a spec."""
+
+    async def append(self, batch: Sequence[Entry]) -> list[int]:
+        """Keep ``batch``, in this order; the offset given to each. Entries of buses never opened are a `BackendError`."""
+
+    def follow(self, sink: Sink) -> None:
+        """Report every entry kept from now on to ``sink``, in order. One follower; called before the first `append`."""
+
+    async def buses(self) -> dict[str, BusSpec]:
+        """Every bus kept, by its address."""
+
+    async def delete(self, bus: str) -> None:
+        """Forget ``bus`` and its log. Without effect where there is none."""
+
+    async def aclose(self) -> None:
+        """Finish what was begun and let go of everything. Safe to call twice."""

@@ -1,0 +1,556 @@
+"""The client's half: what a participant knows, through every reconnect.
+
+`LinkState` turns what the program wants (open, publish, read) into frames, and the broker's frames into events. It holds
+no socket and no clock; its shell (`ebus_jupyter.client`) carries the bytes.
+
+Reconnecting
+    The instance id stays the same. Every bus is opened again, every subscription resumes after the last message seen,
+    and every write without an answer is sent again, in order, with its first id: the broker answers with its first
+    offset if it had accepted it. So an unknown outcome always becomes a known one.
+
+Reading
+    What arrives lies in one log for each bus, of the bus's own size. Readers (`core.reader`) are positions in it. A hole
+    that the broker tells of lies there as a `Gap`, which each reader meets when it gets there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ebus_jupyter.errors import Closed, EbusError, RateLimited
+
+from . import frames
+from .address import Address
+from .bus import message_id
+from .log import Log
+from .message import BusSpec, Participant
+from .presence import read_seat
+
+
+class Gap(NamedTuple):
+    """Messages are missing up to ``offset``; ``skipped`` of them, None where nobody can know."""
+
+    offset: int
+    skipped: int | None
+
+
+class Opened(NamedTuple):
+    """The bus is open (again)."""
+
+    bus: BusLink
+
+
+class Refused(NamedTuple):
+    """The bus can't be opened, or is gone: ``error`` says why. It stays so."""
+
+    bus: BusLink
+    error: EbusError
+
+
+class Arrived(NamedTuple):
+    """The bus's log has grown."""
+
+    bus: BusLink
+
+
+class Acked(NamedTuple):
+    """A write was accepted at ``offset``, or refused with ``error``."""
+
+    id: int
+    offset: int
+    error: EbusError | None = None
+
+
+class Answered(NamedTuple):
+    """The answer to a question: a frame, or an error."""
+
+    req: int
+    frame: frames.BrokerFrame | None
+    error: EbusError | None = None
+
+
+class PresenceChanged(NamedTuple):
+    """Someone came, went, or said something of itself."""
+
+    bus: BusLink
+
+
+class FilterAsked(NamedTuple):
+    """This client is to filter a write."""
+
+    bus: BusLink
+    ask: int
+    value: msgspec.Raw
+    sender: Participant
+
+
+class Live(NamedTuple):
+    """The broker has welcomed this client."""
+
+    you: Participant
+
+
+class Ended(NamedTuple):
+    """The broker closes the connection; ``again``: whether to come back."""
+
+    error: EbusError
+    again: bool
+
+
+Event = Opened | Refused | Arrived | Acked | Answered | PresenceChanged | FilterAsked | Live | Ended
+
+
+class BusLink:
+    """One bus, as this client knows it."""
+
+    def __init__(self, scope: str, name: str | None, given: dict[str, Any], owner: str, cap: str, create: bool) -> None:
+        self.scope = scope
+        self.name = name
+        self.given = given
+        self.owner = owner
+        self.cap = cap
+        self.create = create
+        self.spec = BusSpec()
+        self.uri = ""
+        self.epoch = ""
+        self.number = 0  # what the broker calls it on this connection; 0 while it is not open there
+        self.error: EbusError | None = None
+        self.wanted = False  # live messages are wanted
+        self.watched = False  # presence is wanted
+        self.seats_known = False
+        self.last = 0
+        self.last_id = ""
+        self.history = 0  # counts the times that what was known was replaced by another history or by a snapshot
+        self.lost: int | None = None  # how many messages that cost; None where nobody knows
+        self.log_epoch = ""
+        self.target = 0  # the last offset that the broker had when it began to send
+        self.began = 0  # the offset after which the log began
+        self.log: Log[frames.Delivery | Gap] = Log()
+        self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
+        self.state: msgspec.Raw | None = None
+        self.pending: dict[int, frames.Publish] = {}
+        self.held: deque[int] = deque()
+        self.held_since = 0.0
+        self.flush_size = 1
+        self.flush_interval = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.number != 0 and self.error is None
+
+
+class LinkState:
+    """A client of one broker.
+
+    Args:
+        instance: 32 hexadecimal digits that nobody can guess; kept for the client's life.
+        client: What the client is, for the broker's log.
+        max_pending: Writes without an answer; `publish` refuses one more.
+    """
+
+    def __init__(self, instance: str, *, client: str = "", max_pending: int = 100_000) -> None:
+        self.instance = instance
+        self.client = client
+        self.max_pending = max_pending
+        self.you: Participant | None = None
+        self.limits: dict[str, int] = {}
+        self.live = False
+        self.closed: EbusError | None = None
+        self._buses: list[BusLink] = []
+        self._by_number: dict[int, BusLink] = {}
+        self._questions: dict[int, tuple[str, BusLink | None, frames.Frame | None]] = {}
+        self._reqs: Iterator[int] = count(1)
+        self._ids: Iterator[int] = count(1)
+        self._writes: dict[int, BusLink] = {}
+        self._out: list[bytes] = []
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """A new connection is there: greet, and ask for everything again."""
+        self._out.clear()
+        self._say(frames.Hello(frames.VERSION, self.instance, self.client))
+        self._questions = {req: asked for req, asked in self._questions.items() if asked[0] not in ("open", "subscribe")}
+        for bus in self._buses:
+            self._ask_open(bus)
+        for kind, _, question in self._questions.values():
+            if kind in ("join", "catalogue") and question is not None:
+                self._say(question)
+
+    def lost(self) -> None:
+        """The connection has ended. What has no answer is asked again on the next one."""
+        self.live = False
+        self._by_number.clear()
+        self._out.clear()
+        for bus in self._buses:
+            bus.number = 0
+            bus.held.clear()
+
+    def close(self, error: EbusError) -> list[Event]:
+        """This client ends. Everything that waits is told ``error``."""
+        self.closed = error
+        self.lost()
+        events: list[Event] = [Acked(id_, 0, error) for id_ in self._writes]
+        events += [Answered(req, None, error) for req in self._questions]
+        for bus in self._buses:
+            bus.error = bus.error or error
+            bus.pending.clear()
+            events.append(Refused(bus, bus.error))
+        self._writes.clear()
+        self._questions.clear()
+        self._buses.clear()
+        return events
+
+    def outgoing(self, now: float, max_bytes: int = 1 << 20) -> bytes | None:
+        """The next WebSocket message to send; None where there is nothing to say."""
+        if not self.live and len(self._out) == 0:
+            return None
+        for bus in self._buses:
+            if bus.held and (len(bus.held) >= bus.flush_size or now - bus.held_since >= bus.flush_interval):
+                self._release(bus)
+        if not self._out:
+            return None
+        size = 0
+        for n, frame in enumerate(self._out):
+            size += len(frame)
+            if n and size > max_bytes:
+                batch, self._out = self._out[:n], self._out[n:]
+                return frames.join(batch)
+        batch, self._out = self._out, []
+        return frames.join(batch)
+
+    @property
+    def has_outgoing(self) -> bool:
+        return bool(self._out)
+
+    def due(self) -> float | None:
+        """When `outgoing` is next to be asked, though nothing happens till then."""
+        times = [bus.held_since + bus.flush_interval for bus in self._buses if bus.held]
+        return min(times) if times else None
+
+    def _say(self, frame: frames.Frame) -> None:
+        self._out.append(frames.encode(frame))
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def open(
+        self, scope: str, name: str | None, given: dict[str, Any], *, owner: str = "", cap: str = "", create: bool = True
+    ) -> BusLink:
+        """Open a bus. The answer is an `Opened` or a `Refused`."""
+        if self.closed is not None:
+            raise self.closed
+        bus = BusLink(scope, name, given, owner, cap, create)
+        self._buses.append(bus)
+        if self.live:
+            self._ask_open(bus)
+        return bus
+
+    def _ask_open(self, bus: BusLink) -> None:
+        req = self._ask("open", bus)
+        self._say(frames.Open(req, bus.scope, bus.name, bus.given, bus.owner, bus.cap, bus.create))
+
+    def join(self, bus: BusLink, given: dict[str, Any]) -> int:
+        """Open a bus that is open here once more, with its own wishes; answered by `frames.Opened`."""
+        bus.given = {**bus.given, **given}
+        question = frames.Open(0, bus.scope, bus.name, given, bus.owner, bus.cap)
+        question.req = req = self._ask("join", bus, question)
+        if self.live:
+            self._say(question)
+        return req
+
+    def _ask(self, kind: str, bus: BusLink | None, question: frames.Frame | None = None) -> int:
+        req = next(self._reqs)
+        self._questions[req] = (kind, bus, question)
+        return req
+
+    def leave(self, bus: BusLink) -> list[Event]:
+        """Close a bus on this client: its writes that wait are told, its readers end."""
+        if bus.number:
+            self._release(bus)
+            self._say(frames.Leave(bus.number))
+        return self._end(bus, Closed(f"{bus.name or 'the bus'} was closed here.", reason="closed"))
+
+    def _end(self, bus: BusLink, error: EbusError) -> list[Event]:
+        self._by_number.pop(bus.number, None)
+        if bus in self._buses:
+            self._buses.remove(bus)
+        bus.number, bus.error = 0, error
+        events: list[Event] = [Acked(id_, 0, error) for id_ in bus.pending]
+        for id_ in bus.pending:
+            self._writes.pop(id_, None)
+        bus.pending.clear()
+        bus.held.clear()
+        for req, (_, of, _) in list(self._questions.items()):
+            if of is bus:
+                del self._questions[req]
+                events.append(Answered(req, None, error))
+        return [*events, Refused(bus, error)]
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        bus: BusLink,
+        value: bytes,
+        now: float,
+        *,
+        key: str | None = None,
+        deleted: bool = False,
+        echo: bool = True,
+        to: list[str] | None = None,
+        expect: int | None = None,
+    ) -> int:
+        """Write a value; returns the id that its `Acked` will carry.
+
+        Raises:
+            RateLimited: ``max_pending`` writes wait for an answer.
+            Closed, or what else ended the bus.
+        """
+        if bus.error is not None:
+            raise bus.error
+        if len(self._writes) >= self.max_pending:
+            raise RateLimited(f"{self.max_pending} writes wait for an answer. Await acks as you write.", limit="max_pending", retry_after=0.1)
+        id_ = next(self._ids)
+        frame = frames.Publish(bus.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect)
+        bus.pending[id_] = frame
+        self._writes[id_] = bus
+        if bus.number:
+            if bus.flush_size == 1:
+                self._out.append(frames.encode(frame))
+            else:
+                if not bus.held:
+                    bus.held_since = now
+                bus.held.append(id_)
+        return id_
+
+    def flush(self, bus: BusLink) -> None:
+        """Send what waits for company."""
+        self._release(bus)
+
+    def _release(self, bus: BusLink) -> None:
+        while bus.held:
+            frame = bus.pending.get(bus.held.popleft())
+            if frame is not None:
+                self._say(frame)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def want(self, bus: BusLink) -> None:
+        """Ask for live messages, now and after every reconnect."""
+        if not bus.wanted:
+            bus.wanted = True
+            if bus.number:
+                self._subscribe(bus)
+
+    def _subscribe(self, bus: BusLink) -> None:
+        req = self._ask("subscribe", bus)
+        if bus.log_epoch:
+            self._say(frames.Subscribe(req, bus.number, bus.log_epoch, bus.last, bus.last_id))
+        else:
+            self._say(frames.Subscribe(req, bus.number))
+
+    def fetch(self, bus: BusLink, after: int, until: int = 0) -> int:
+        """Ask for history; the `Answered` with this number carries a `frames.Page`."""
+        if bus.error is not None:
+            raise bus.error
+        question = frames.Fetch(0, bus.number, after, until)
+        question.req = req = self._ask("fetch", bus, question)
+        if bus.number:
+            self._say(question)
+        return req
+
+    def delete(self, bus: BusLink) -> int:
+        """Delete the bus for everyone; answered by `frames.Done`."""
+        question = frames.Delete(0, bus.number)
+        question.req = req = self._ask("delete", bus, question)
+        if bus.number:
+            self._say(question)
+        return req
+
+    def catalogue(self) -> int:
+        """Ask which buses are within reach; answered by `frames.Listed`."""
+        question = frames.List(0)
+        question.req = req = self._ask("catalogue", None, question)
+        if self.live:
+            self._say(question)
+        return req
+
+    # --- presence and filters ---------------------------------------------------------------------------------------
+
+    def set_presence(self, bus: BusLink, state: bytes) -> None:
+        """Say something of oneself, now and after every reconnect."""
+        bus.state = msgspec.Raw(state)
+        if bus.number:
+            self._say(frames.SetPresence(bus.number, bus.state))
+
+    def watch(self, bus: BusLink) -> None:
+        """Be told who is there, now and after every reconnect."""
+        if not bus.watched:
+            bus.watched = True
+            if bus.number:
+                self._say(frames.SetPresence(bus.number, watch=True))
+
+    def verdict(self, bus: BusLink, ask: int, value: bytes, reject: str | None = None, *, failed: bool = False) -> None:
+        """Answer a `FilterAsked`."""
+        if bus.number:
+            self._say(frames.FilterAnswer(bus.number, ask, msgspec.Raw(value), reject, failed))
+
+    # --- what the broker says ---------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """A WebSocket message from the broker.
+
+        Raises:
+            ProtocolError: The broker speaks something else.
+        """
+        events: list[Event] = []
+        for frame in frames.from_broker(data):
+            if isinstance(frame, frames.Delivery):
+                self._delivery(frame, events)
+            else:
+                self._frame(frame, events)
+        return events
+
+    def _delivery(self, frame: frames.Delivery, events: list[Event]) -> None:
+        bus = self._by_number.get(frame.bus)
+        if bus is None or frame.offset <= bus.last:
+            return
+        bus.last, bus.last_id = frame.offset, message_id((frame.sender.id, frame.id))
+        bus.log.append(frame.offset, frame, key=frame.key, deleted=frame.deleted)
+        arrived = Arrived(bus)
+        if not events or events[-1] != arrived:
+            events.append(arrived)
+
+    def _frame(self, frame: frames.BrokerFrame, events: list[Event]) -> None:
+        match frame:
+            case frames.Ok():
+                for n in range(frame.count):
+                    bus = self._writes.pop(frame.id + n, None)
+                    if bus is not None:
+                        bus.pending.pop(frame.id + n, None)
+                        events.append(Acked(frame.id + n, frame.offset + n))
+            case frames.Error():
+                self._error(frame, events)
+            case frames.Welcome():
+                self.you, self.limits, self.live = frame.you, frame.limits, True
+                events.append(Live(frame.you))
+            case frames.Opened():
+                self._opened(frame, events)
+            case frames.Subscribed():
+                self._subscribed(frame, events)
+            case frames.Advance():
+                bus = self._by_number.get(frame.bus)
+                if bus is not None and frame.offset > bus.last:
+                    bus.last, bus.last_id = frame.offset, ""
+            case frames.Lag():
+                bus = self._by_number.get(frame.bus)
+                if bus is not None:
+                    self._missed(bus, frame.resume_after, frame.skipped, fresh=False)
+                    events.append(Arrived(bus))
+            case frames.Page() | frames.Done() | frames.Listed():
+                if self._questions.pop(frame.req, None) is not None:
+                    events.append(Answered(frame.req, frame))
+            case frames.Presence():
+                self._presence(frame, events)
+            case frames.FilterAsk():
+                bus = self._by_number.get(frame.bus)
+                if bus is not None:
+                    events.append(FilterAsked(bus, frame.ask, frame.value, frame.sender))
+            case frames.Gone():
+                bus = self._by_number.get(frame.bus)
+                if bus is not None:
+                    events += self._end(bus, Closed(f"{bus.name} is gone: {frame.reason}.", reason=frame.reason))
+            case frames.Bye():
+                error = frames.Error(frame.code, frame.text).exception()
+                events.append(Ended(error, frame.reconnect))
+            case _:
+                pass
+
+    def _opened(self, frame: frames.Opened, events: list[Event]) -> None:
+        kind, bus, _ = self._questions.pop(frame.req, ("", None, None))
+        if bus is None or bus.error is not None:
+            return
+        if kind == "join":
+            events.append(Answered(frame.req, frame))
+            return
+        address = Address.parse(frame.address)
+        first = not bus.epoch
+        bus.number, bus.uri, bus.epoch, bus.cap = frame.bus, frame.address, frame.epoch, frame.cap
+        bus.name, bus.owner = address.name, address.owner if frame.cap else ""
+        bus.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
+        self._by_number[bus.number] = bus
+        if first:
+            bus.log = Log(retain=bus.spec.retain, size=bus.spec.size)
+        if bus.wanted:
+            self._subscribe(bus)
+        if bus.watched:
+            self._say(frames.SetPresence(bus.number, watch=True))
+        if bus.state is not None:
+            self._say(frames.SetPresence(bus.number, bus.state))
+        bus.held.clear()
+        for publish in bus.pending.values():
+            publish.bus = bus.number
+            self._say(publish)
+        for _, of, question in self._questions.values():
+            if of is bus and isinstance(question, frames.Fetch | frames.Delete):
+                question.bus = bus.number
+                self._say(question)
+        events.append(Opened(bus))
+
+    def _subscribed(self, frame: frames.Subscribed, events: list[Event]) -> None:
+        bus = self._by_number.get(frame.bus)
+        if bus is None or (frame.req and self._questions.pop(frame.req, None) is None):
+            return
+        bus.target = frame.last
+        if not bus.log_epoch:
+            bus.log.restart(frame.after)
+            bus.began = bus.last = frame.after
+            bus.log_epoch = frame.epoch
+        elif not frame.recovered:
+            self._missed(bus, frame.after, frame.skipped, fresh=frame.fresh)
+            bus.log_epoch = frame.epoch
+        events.append(Arrived(bus))
+
+    def _missed(self, bus: BusLink, offset: int, skipped: int, *, fresh: bool) -> None:
+        """What follows begins after ``offset``: a hole in what we have, or (``fresh``) all that the broker has."""
+        lost = None if skipped < 0 else skipped
+        if fresh or offset <= bus.last:
+            bus.log.restart(offset)
+            bus.history += 1
+            bus.lost = lost
+        else:
+            bus.log.append(offset, Gap(offset, lost))
+        bus.last, bus.last_id = offset, ""
+
+    def _error(self, frame: frames.Error, events: list[Event]) -> None:
+        error = frame.exception()
+        if frame.id:
+            bus = self._writes.pop(frame.id, None)
+            if bus is not None:
+                bus.pending.pop(frame.id, None)
+                events.append(Acked(frame.id, 0, error))
+            return
+        kind, bus, _ = self._questions.pop(frame.req, ("", None, None))
+        if kind in ("open", "subscribe") and bus is not None:
+            events += self._end(bus, error)
+        elif kind:
+            events.append(Answered(frame.req, None, error))
+
+    def _presence(self, frame: frames.Presence, events: list[Event]) -> None:
+        bus = self._by_number.get(frame.bus)
+        if bus is None:
+            return
+        if frame.full:
+            bus.participants.clear()
+            bus.seats_known = True
+        for raw in frame.here:
+            seat = read_seat(raw)
+            bus.participants[seat[0].id] = seat
+        for id_ in frame.left:
+            bus.participants.pop(id_, None)
+        events.append(PresenceChanged(bus))

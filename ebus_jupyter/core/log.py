@@ -1,0 +1,190 @@
+"""What a bus remembers, and what a reader who comes late or falls behind is told.
+
+A log holds the newest entries of one bus in the order of their offsets. Offsets increase strictly; they need not be
+contiguous. A reader is nothing but the offset it has read up to: reading costs the log no memory, a slow reader is
+simply further behind, and a thousand of them share one log. The broker keeps such a log of each bus; each client keeps
+one of what it received, for all of its streams.
+
+Size
+    ``retain="log"`` keeps the last ``size`` entries. ``"latest"`` keeps one. ``"keys"`` keeps the last entry of each
+    key, for at most ``size`` keys, and as many marks of removed keys. ``max_bytes`` bounds every kind.
+
+Lagging
+    The *floor* is the highest offset that was dropped for want of room. A reader below it has missed something and is
+    told, once: `Lagged`, with how many offsets it missed and where to go on. It then goes on. (With keys it goes on from
+    the start: what it reads then is the whole state.)
+
+    >>> log = Log(size=2)
+    >>> for offset, value in enumerate("abc", start=1):
+    ...     log.append(offset, value)
+    >>> log.read(after=0)
+    Traceback (most recent call last):
+    ...
+    ebus_jupyter.errors.Lagged: missed 1 message; the stream goes on after offset 1. Read faster, or give the bus a larger size.
+    >>> log.read(after=1)
+    ['b', 'c']
+
+Conflation
+    On "latest" and "keys" an entry that a newer one replaces is not missed: that a slow reader sees only the newest is
+    what such a bus is for, so it moves no floor.
+
+    >>> speed = Log(retain="latest")
+    >>> speed.append(1, "slow"), speed.append(2, "fast")
+    (None, None)
+    >>> speed.read(after=0)
+    ['fast']
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from ebus_jupyter.errors import Lagged, TooLarge
+
+from .message import Retain
+
+T = TypeVar("T")
+
+_SLACK = 64
+"""Dropped entries that may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
+
+
+class Log(Generic[T]):
+    """The newest entries of one bus.
+
+    Args:
+        retain: What is kept; see the module.
+        size: How many entries (or keys) are kept.
+        max_bytes: How many bytes are kept, by the sizes given to `append`.
+    """
+
+    __slots__ = ("_by_key", "_bytes", "_front", "_items", "_offsets", "_removed", "_sizes", "floor", "last", "max_bytes", "retain", "size")
+
+    def __init__(self, *, retain: Retain = "log", size: int = 1000, max_bytes: int = 1 << 62) -> None:
+        self.retain = retain
+        self.size = 1 if retain == "latest" else size
+        self.max_bytes = max_bytes
+        self.floor = 0
+        self.last = 0
+        self._offsets: list[int] = []
+        self._items: list[T | None] = []  # None where a newer entry of the same key has taken over
+        self._sizes: list[int] = []
+        self._front = 0
+        self._bytes = 0
+        self._by_key: dict[str | None, int] = {}
+        self._removed: dict[str | None, int] = {}
+
+    def __len__(self) -> int:
+        """How many entries are kept."""
+        if self.retain == "keys":
+            return len(self._by_key) + len(self._removed)
+        return len(self._offsets) - self._front
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for item in self._items[self._front :] if item is not None)
+
+    @property
+    def start(self) -> int:
+        """The offset after which everything kept comes. (With keys the oldest entry may be older than the floor.)"""
+        return 0 if self.retain == "keys" else self.floor
+
+    def full_for(self, key: str | None, size: int = 0) -> bool:
+        """Whether ``key`` is one too many, or its ``size`` bytes are. Keys are never dropped: such a write is to be refused."""
+        if self.retain != "keys":
+            return False
+        return (key not in self._by_key and len(self._by_key) >= self.size) or self._bytes + size > self.max_bytes
+
+    def offset_of(self, key: str | None) -> int:
+        """The offset of the entry that ``key`` holds now; 0 where it holds none. Without keys: the last offset."""
+        return self._by_key.get(key, 0) if self.retain == "keys" else self.last
+
+    def append(self, offset: int, item: T, *, key: str | None = None, deleted: bool = False, size: int = 0) -> None:
+        """Add the newest entry, of ``size`` bytes. ``offset`` must be greater than `last`.
+
+        Raises:
+            TooLarge: `full_for` the key.
+        """
+        if offset <= self.last:
+            raise ValueError(f"offset {offset} does not follow {self.last}")
+        if self.retain == "keys":
+            if not deleted and self.full_for(key, size):
+                raise TooLarge(f"{len(self._by_key)} keys are in use; remove one, or give the bus a larger size.", limit="size")
+            self._take_over(key, deleted, offset)
+        self.last = offset
+        self._offsets.append(offset)
+        self._items.append(item)
+        self._sizes.append(size)
+        self._bytes += size
+        if self.retain != "keys":
+            while (kept := len(self._offsets) - self._front) > self.size or (self._bytes > self.max_bytes and kept > 1):
+                self._drop()
+
+    def read(self, after: int, *, max_bytes: int = 1 << 62) -> list[T]:
+        """The entries after offset ``after``, oldest first; as many as fit in ``max_bytes``, but one at least.
+
+        Raises:
+            Lagged: Entries after ``after`` were dropped. Read again after its ``resume_after``.
+        """
+        if after < self.floor and after != self.start:
+            raise Lagged(skipped=self.floor - after, resume_after=self.start)
+        if after >= self.last:
+            return []
+        start = bisect_right(self._offsets, after, self._front)
+        found: list[T] = []
+        total = 0
+        for i in range(start, len(self._items)):
+            item = self._items[i]
+            if item is None:
+                continue
+            total += self._sizes[i]
+            if found and total > max_bytes:
+                break
+            found.append(item)
+        return found
+
+    def before_last(self, n: int) -> int:
+        """The offset after which the last ``n`` entries come."""
+        kept = [offset for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True) if item is not None]
+        return self.start if n >= len(kept) else kept[-n - 1]
+
+    def restart(self, floor: int = 0) -> None:
+        """Forget everything: the history that follows begins after ``floor`` and has nothing to do with the one before."""
+        self.__init__(retain=self.retain, size=self.size, max_bytes=self.max_bytes)  # type: ignore[misc]
+        self.floor = self.last = floor
+
+    def _take_over(self, key: str | None, deleted: bool, offset: int) -> None:
+        for holder in (self._by_key, self._removed):
+            replaced = holder.pop(key, None)
+            if replaced is not None:
+                self._clear(bisect_right(self._offsets, replaced, self._front) - 1)
+        (self._removed if deleted else self._by_key)[key] = offset
+        if len(self._removed) > self.size:
+            # A reader from before this removal could not learn of it any more: it has to begin again from a snapshot.
+            oldest = next(iter(self._removed))
+            self.floor = max(self.floor, self._removed[oldest])
+            self._clear(bisect_right(self._offsets, self._removed.pop(oldest), self._front) - 1)
+        if len(self._offsets) - self._front > 2 * (len(self._by_key) + len(self._removed)) + _SLACK:
+            self._compact()
+
+    def _clear(self, i: int) -> None:
+        self._items[i] = None
+        self._bytes -= self._sizes[i]
+        self._sizes[i] = 0
+
+    def _compact(self) -> None:
+        keep = [i for i in range(self._front, len(self._items)) if self._items[i] is not None]
+        self._offsets = [self._offsets[i] for i in keep]
+        self._items = [self._items[i] for i in keep]
+        self._sizes = [self._sizes[i] for i in keep]
+        self._front = 0
+
+    def _drop(self) -> None:
+        if self.retain == "log":
+            self.floor = self._offsets[self._front]
+        self._clear(self._front)
+        self._front += 1
+        if self._front > _SLACK and self._front * 2 > len(self._offsets):
+            del self._offsets[: self._front], self._items[: self._front], self._sizes[: self._front]
+            self._front = 0

@@ -1,0 +1,213 @@
+"""Every error that ebus_jupyter raises, in one tree.
+
+::
+
+    EbusError
+     ├── Rejected                 the write was refused; nothing was logged
+     │    ├── TypeMismatch        the value is not of the bus's type            type_mismatch
+     │    ├── Filtered            the bus's filter refused it                   filtered
+     │    ├── Forbidden           this participant may not do that              forbidden
+     │    ├── TooLarge            a value, name or bus is over its bound        too_large
+     │    ├── RateLimited         too many, too fast; try again later           rate_limited
+     │    └── Conflict            the expected offset is no longer the last     conflict
+     ├── FilterUnavailable        the kernel that filters this bus is away      filter_unavailable
+     ├── Lagged                   the reader was too slow and missed messages   lagged
+     ├── Closed                   the bus, stream or client is closed           closed
+     ├── ConnectionLost           the broker can't be reached                   connection_lost
+     ├── SpecConflict             the bus exists with another specification     spec_conflict
+     ├── NoSuchBus                no such bus within this participant's reach   no_such_bus
+     ├── InvalidName              a bus name that no bus can have (ValueError)  invalid_name
+     ├── UnknownScope             a scope that does not exist here (ValueError) unknown_scope
+     ├── Unauthenticated          no token, or one that nobody issued           unauthenticated
+     ├── ProtocolError            a frame that this version can't understand    protocol
+     └── BackendError             the log could not be written or read          backend
+
+The word on the right is the error's ``code``: stable, the same in Python, in JavaScript and on the wire.
+``temporary`` says whether the same call may succeed later without a change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class EbusError(Exception):
+    """The root of the tree.
+
+    Args:
+        text: Who, what, and what to do next, in one or two sentences.
+        details: Facts for programs; every item is also an attribute of the error.
+
+    Attributes:
+        code: The stable name of the error (class attribute).
+        temporary: Whether trying again, unchanged, may succeed (class attribute).
+    """
+
+    code: ClassVar[str] = "error"
+    temporary: ClassVar[bool] = False
+
+    def __init__(self, text: str = "", **details: Any) -> None:
+        super().__init__(text)
+        self.text = text
+        self.details = details
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called when normal lookup fails; details are facts such as `path` or `skipped`.
+        details = self.__dict__.get("details", {})
+        if name in details:
+            return details[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return (_rebuild, (type(self), self.text, self.details))
+
+
+def _rebuild(cls: type[EbusError], text: str, details: dict[str, Any]) -> EbusError:
+    return cls(text, **details)
+
+
+class Rejected(EbusError):
+    """The write was refused once and for all: no participant saw it and nothing was logged."""
+
+    code = "rejected"
+
+
+class TypeMismatch(Rejected):
+    """The value is not of the bus's type. ``path`` is a JSON path such as ``$.weight``."""
+
+    code = "type_mismatch"
+
+
+class Filtered(Rejected):
+    """The bus's filter refused the value. ``reason`` is what the filter said."""
+
+    code = "filtered"
+
+
+class Forbidden(Rejected):
+    """This participant is not allowed to do that."""
+
+    code = "forbidden"
+
+
+class TooLarge(Rejected):
+    """A value, a name, a bus or a list is over its bound. ``limit`` names the bound."""
+
+    code = "too_large"
+
+
+class RateLimited(Rejected):
+    """Too many, too fast. ``retry_after`` is in seconds."""
+
+    code = "rate_limited"
+    temporary = True
+
+
+class Conflict(Rejected):
+    """A compare-and-set found another offset. ``actual`` is the offset that is there."""
+
+    code = "conflict"
+
+
+class FilterUnavailable(EbusError):
+    """The kernel that filters this bus is away; the write was not accepted unfiltered."""
+
+    code = "filter_unavailable"
+    temporary = True
+
+
+class Lagged(EbusError):
+    """The reader was too slow, or away too long, and missed messages. The stream goes on after this.
+
+    Attributes:
+        skipped: How many messages were missed; None where nobody can know (the bus was begun anew).
+        resume_after: The stream continues with the first message after this offset.
+    """
+
+    code = "lagged"
+    temporary = True
+
+    def __init__(self, text: str = "", *, skipped: int | None = None, resume_after: int = 0, **details: Any) -> None:
+        missed = "an unknown number of messages" if skipped is None else f"{skipped} message{'s' * (skipped != 1)}"
+        super().__init__(
+            text or f"missed {missed}; the stream goes on after offset {resume_after}. Read faster, or give the bus a larger size.",
+            skipped=skipped,
+            resume_after=resume_after,
+            **details,
+        )
+
+
+class Closed(EbusError):
+    """The bus, the stream or the client is closed. ``reason`` says by whom or why."""
+
+    code = "closed"
+
+
+class ConnectionLost(EbusError):
+    """The broker can't be reached. The client goes on trying; unacknowledged writes are sent again."""
+
+    code = "connection_lost"
+    temporary = True
+
+
+class SpecConflict(EbusError):
+    """The bus exists with another specification. ``given`` and ``existing`` hold the fields that differ."""
+
+    code = "spec_conflict"
+
+
+class NoSuchBus(EbusError):
+    """No such bus within this participant's reach (it may not exist, or not be visible from here)."""
+
+    code = "no_such_bus"
+
+
+class InvalidName(EbusError, ValueError):
+    """A name that no bus can have."""
+
+    code = "invalid_name"
+
+
+class UnknownScope(EbusError, ValueError):
+    """A scope that does not exist, or not here."""
+
+    code = "unknown_scope"
+
+
+class Unauthenticated(EbusError):
+    """No token, or one that this server did not issue."""
+
+    code = "unauthenticated"
+
+
+class ProtocolError(EbusError):
+    """A frame that the other side can't understand."""
+
+    code = "protocol"
+
+
+class BackendError(EbusError):
+    """The log behind the bus could not be written or read; the write was not accepted."""
+
+    code = "backend"
+    temporary = True
+
+
+class Reject(Exception):
+    """Raise this in a filter to refuse a write; the writer gets `Filtered` with your reason."""
+
+
+def _tree(cls: type[EbusError]) -> dict[str, type[EbusError]]:
+    found = {cls.code: cls}
+    for sub in cls.__subclasses__():
+        found.update(_tree(sub))
+    return found
+
+
+BY_CODE: dict[str, type[EbusError]] = _tree(EbusError)
+
+
+def from_wire(code: str, text: str, details: dict[str, Any] | None = None) -> EbusError:
+    """Rebuild an error that travelled. A code from a newer version becomes a plain `EbusError`."""
+    cls = BY_CODE.get(code, EbusError)
+    return cls(text, **(details or {}))

@@ -1,0 +1,149 @@
+"""The server extension's configuration and life.
+
+Everything is set as ``c.EBus.NAME = …`` in ``jupyter_server_config.py``, or ``--EBus.NAME=…`` on the command line;
+every bound of `core.limits.Limits` is there under its own name.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import hashlib
+import hmac
+import inspect
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Float, Integer, List, TraitType, Unicode
+from traitlets.utils.importstring import import_item
+
+import ebus_jupyter
+from ebus_jupyter.broker.host import Broker
+from ebus_jupyter.core.limits import Limits
+
+from .handlers import ClientHandler, SocketHandler, StatusHandler
+from .kernels import Kernels, Tokens, environment, why_unreachable
+
+BACKENDS = {"memory": "ebus_jupyter.backends.memory.MemoryBackend"}
+STATIC = Path(ebus_jupyter.__file__).parent / "static"
+
+
+def limit_traits() -> dict[str, TraitType[Any, Any]]:
+    """A trait for each bound of `Limits`, with its docstring as help."""
+    helps = _docstrings(Limits)
+    traits: dict[str, TraitType[Any, Any]] = {}
+    for field in msgspec.structs.fields(Limits):
+        kind = Float if isinstance(field.default, float) else Integer
+        traits[field.name] = kind(field.default, min=0, help=helps.get(field.name, "")).tag(config=True)
+    return traits
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """What is written below each attribute of ``cls``; nothing where its source is not at hand."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, SyntaxError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for attribute, below in zip(body.body, body.body[1:], strict=False):
+        match attribute, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found
+
+
+class OnServer:
+    """What other server extensions find in ``serverapp.web_app.settings["ebus"]``.
+
+    Attributes:
+        broker: The broker of this server.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+
+class EBus(ExtensionApp):
+    """Typed broadcast buses for kernels, pages and server extensions."""
+
+    name = "ebus_jupyter"
+    description = __doc__
+
+    locals().update(limit_traits())
+
+    allow_origin = List(
+        Unicode(),
+        help="""Origins (such as https://example.org) whose pages may connect, besides the server's own and those that
+        ServerApp.allow_origin lets in. A token alone does not let a foreign page in. "*" lets all in.""",
+    ).tag(config=True)
+
+    backend = Unicode(
+        "memory",
+        help="""Where named buses are kept: "memory" (until the server ends), or the dotted name of something that makes
+        an `ebus_jupyter.backends.base.Backend` when it is called without arguments.""",
+    ).tag(config=True)
+
+    ping_interval = Float(
+        30.0,
+        min=0,
+        help="""Seconds between pings; a connection that leaves one unanswered for as long is closed. 0: no pings.""",
+    ).tag(config=True)
+
+    broker: Broker
+    kernels: Kernels
+    limits: Limits
+    tokens: Tokens
+
+    # --- what ExtensionApp calls ------------------------------------------------------------------------------------
+
+    def initialize_settings(self) -> None:
+        serverapp = self.serverapp
+        assert serverapp is not None
+        self.limits = Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+        # Derived, so that capabilities which pages hold stay good over a restart; and cookies can't be made from it.
+        secret = hmac.digest(serverapp.cookie_secret, b"ebus_jupyter capabilities", hashlib.sha256)
+        backend = import_item(BACKENDS.get(self.backend, self.backend))()
+        self.broker = Broker(backend, limits=self.limits, secret=secret, log=self.log)
+        self.tokens = Tokens()
+        self.kernels = Kernels(serverapp.kernel_manager, self.tokens, lambda: environment(serverapp), self.broker)
+        self._started = asyncio.Event()
+        self._up = False
+        self.settings["ebus"] = OnServer(self.broker)
+
+    def initialize_handlers(self) -> None:
+        serverapp = self.serverapp
+        assert serverapp is not None
+        self.handlers.extend(
+            [
+                (r"ebus/ws", SocketHandler, {"ebus": self}),
+                (r"ebus/api/status", StatusHandler, {"version": ebus_jupyter.__version__}),
+                (r"ebus/([\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
+            ]
+        )
+        reason = why_unreachable(serverapp)
+        if reason:
+            self.log.warning("ebus: kernels can't reach this server's buses: %s. Each has buses of its own.", reason)
+        self.kernels.follow()
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        try:
+            await self.broker.start()
+            self._up = True
+        finally:
+            self._started.set()
+
+    async def stop_extension(self) -> None:
+        if hasattr(self, "kernels"):  # it may not have come that far
+            self.kernels.release()
+            await self.broker.aclose()
+
+    # --- for the handlers -------------------------------------------------------------------------------------------
+
+    async def ready(self) -> bool:
+        """Wait for the broker's start, which requests can come before; whether it succeeded."""
+        await self._started.wait()
+        return self._up
