@@ -153,6 +153,9 @@ class Broker:
         self._loop = asyncio.get_running_loop()
         self._durable.follow(self._committed)
         self._volatile.follow(self._committed)
+        for uri in await self._durable.buses():
+            if Address.parse(uri).scope == "kernel":  # its kernel ended with the server before this one
+                await self._durable.delete(uri)
         self._spawn(self._work())
         self._spawn(self._tick())
 

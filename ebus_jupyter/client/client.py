@@ -96,7 +96,7 @@ class Client:
         self._acks: dict[int, Settle] = {}
         self._answers: dict[int, Callable[[Any, EbusError | None], None]] = {}
         self._topics: dict[BusLink, Topic] = {}
-        self._named: dict[tuple[str, str, str], Topic] = {}
+        self._named: dict[tuple[str, str, str, str], Topic] = {}
         self._changed = Waiting()
         self._room = Waiting()
         self._status_listeners: list[Callable[[str], None]] = []
@@ -164,11 +164,11 @@ class Client:
         except RuntimeError:
             return False
 
-    def topic(self, key: tuple[str, str, str]) -> Topic | None:
-        """The bus that is open here by this scope, owner and name."""
+    def topic(self, key: tuple[str, str, str, str]) -> Topic | None:
+        """The bus that is open here by this scope, owner, name and capability."""
         return self._named.get(key)
 
-    def add(self, topic: Topic, key: tuple[str, str, str] | None) -> None:
+    def add(self, topic: Topic, key: tuple[str, str, str, str] | None) -> None:
         """A bus was opened."""
         self._topics[topic.link] = topic
         if key is not None:

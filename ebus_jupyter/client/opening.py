@@ -61,7 +61,7 @@ def open_bus(
     elif filter is not None:
         given["filter"] = filter
 
-    key = (scope, owner, name or "")
+    key = (scope, owner, name or "", cap)
     with client.lock:
         topic = client.topic(key) if name is not None else None
         join = None

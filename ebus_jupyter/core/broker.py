@@ -351,7 +351,8 @@ class BrokerState:
 
     def _delete(self, state: Conn, frame: frames.Delete) -> list[Effect]:
         bus = self._access(state, frame.bus, write=True).bus
-        return [*self._end(bus, f"{state.who.user or 'someone'} has deleted {bus.name}"), Send(state.id, frames.encode(frames.Done(frame.req)))]
+        done = Send(state.id, frames.encode(frames.Done(frame.req)))
+        return [done, *self._end(bus, f"{state.who.user or 'someone'} has deleted {bus.name}")]
 
     def _end(self, bus: BusState, reason: str) -> list[Effect]:
         """A bus is gone, for everyone."""
@@ -381,7 +382,8 @@ class BrokerState:
         self._activity[kernel_id] = activity
         for bus in self._buses.values():
             bus.presence.kernel(kernel_id, activity)
-            self._stirred.add(bus)
+            if bus.presence.has_changed:
+                self._stirred.add(bus)
         return []
 
     def listed(self, conn: int, req: int, kept: dict[str, BusSpec]) -> list[Effect]:
@@ -573,7 +575,8 @@ class BrokerState:
             effects += bus.expire_filters(now)
             effects += bus.settled()
             bus.presence.expire(now - self.limits.gone_seconds)
-            self._stirred.add(bus)
+            if bus.presence.has_changed:
+                self._stirred.add(bus)
             if bus.creator and bus.creator not in self._by_participant and now - bus.idle_since > self.limits.creator_seconds:
                 effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.name}")
             elif not bus.address.unnamed and not bus.in_use and now - bus.idle_since > self.limits.creator_seconds:

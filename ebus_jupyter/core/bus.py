@@ -82,6 +82,7 @@ class BusState:
     ) -> None:
         self._connections = connections  # participants' ids to their connections: the broker's own table
         self.address = address
+        self.uri = str(address)
         self.number = number
         self.spec: BusSpec = kept.spec
         self.epoch = kept.epoch
@@ -135,7 +136,7 @@ class BusState:
             return []
         self._check(frame)
         entry = Entry(
-            bus=str(self.address),
+            bus=self.uri,
             id=frame.id,
             time=now,
             sender=writer.encoded,

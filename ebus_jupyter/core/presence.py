@@ -57,6 +57,11 @@ class Presence:
     def __contains__(self, id_: object) -> bool:
         return id_ in self._seats
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether `diff` has something to tell."""
+        return bool(self._changed or self._left)
+
     def join(self, who: Participant, now: float) -> None:
         """``who`` is here (again). What it said about itself before it went away still holds."""
         seat = self._seats.get(who.id)
@@ -102,7 +107,7 @@ class Presence:
 
     def diff(self) -> Diff | None:
         """What changed since the last call; None where nothing did."""
-        if not self._changed and not self._left:
+        if not self.has_changed:
             return None
         found = Diff([self._seats[id_].encode() for id_ in self._changed], sorted(self._left))
         self._changed, self._left = set(), set()

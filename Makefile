@@ -1,0 +1,71 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8888
+TOKEN ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml hatch_build.py js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
+# `uv` installs in seconds what pip takes a minute for.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: help demo test test-python test-js test-notebooks test-browser check format bench build clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.demo: $(BIN)/uv $(SOURCES)
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/uv $(SOURCES)
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+js/node_modules/.package-lock.json: js/package-lock.json $(VENV)/.dev
+	@test -e $@ || $(BIN)/python scripts/npm.py ci --no-audit --no-fund
+	@touch $@
+
+demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
+	@$(BIN)/python scripts/demo.py --port '$(PORT)' --token '$(TOKEN)'
+
+test: test-python test-notebooks test-browser test-js  ## everything, with real servers, kernels and browsers
+
+test-python: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests --ignore=tests/browser --ignore=tests/notebooks
+
+test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and without
+	EBUS_NOTEBOOKS=server $(BIN)/python -m pytest -q -p tests.notebooks.with_server --nbval notebooks
+	$(BIN)/python -m pytest -q --nbval notebooks
+
+test-browser: $(VENV)/.dev  ## two people in real browsers
+	$(BIN)/python -m pytest -q tests/browser
+
+test-js: js/node_modules/.package-lock.json
+	$(BIN)/python scripts/npm.py test
+
+check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/npm.py run check
+
+format: $(VENV)/.dev  ## put the Python code in its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## fan-out and more, beside peers, as ratios
+	$(INSTALL) -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks
+
+build: $(BIN)/uv  ## the wheel and the source archive, in dist/
+	$(INSTALL) build
+	$(BIN)/python -m build --installer uv
+
+clean:  ## forget everything that was built or installed
+	rm -rf $(VENV) dist js/node_modules js/dist js/types .demo
+	find ebus_jupyter/static -type f ! -name '.gitkeep' -delete

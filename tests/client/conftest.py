@@ -1,0 +1,79 @@
+"""Clients of one broker, in this process, each on the ebus thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ebus_jupyter.broker.host import Broker
+from ebus_jupyter.client.client import Client, background_loop
+from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.core.message import Kind, Participant
+from ebus_jupyter.errors import ConnectionLost
+from ebus_jupyter.transports.local import LocalTransport
+
+
+class Line:
+    """The line between clients and a broker; it can be cut."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.up = True
+        self._open: list[LocalTransport] = []
+        self._clients: list[Client] = []
+        self.loop = background_loop()
+        self.broker = Broker(limits=limits)
+        self.run(self.broker.start())
+
+    def run(self, job: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(job, self.loop).result(10)
+
+    def client(self, user: str = "alice", kernel: str = "k1", kind: Kind = "kernel") -> Client:
+        async def connect() -> LocalTransport:
+            if not self.up:
+                raise ConnectionLost("the line is cut")
+            who = Participant("", kind, user, user.title(), kernel if kind == "kernel" else "")
+            self._open.append(LocalTransport(lambda outlet: self.broker.attach(who, outlet)))
+            return self._open[-1]
+
+        client = Client(connect, where="the test's broker")
+        self._clients.append(client)
+        return client
+
+    def cut(self) -> None:
+        """Every connection is lost, and no new one can be made until `mend`."""
+        self.up = False
+
+        async def lose() -> None:
+            for transport in self._open:
+                await transport.aclose()
+
+        self.run(lose())
+
+    def mend(self) -> None:
+        self.up = True
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.run(self.broker.aclose())
+
+
+@pytest.fixture
+def make_line() -> Iterator[Callable[..., Line]]:
+    made: list[Line] = []
+
+    def make(**limits: float) -> Line:
+        made.append(Line(Limits(**limits)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for line in made:
+        line.close()
+
+
+@pytest.fixture
+def line(make_line: Callable[..., Line]) -> Line:
+    return make_line()

@@ -1,0 +1,96 @@
+"""A shared mapping: what one sets, all see."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ebus_jupyter as ebus
+from ebus_jupyter.client.state import State
+from ebus_jupyter.core.replica import MISSING
+
+from .conftest import Line
+
+
+def eventually(state: State, check: Callable[[], bool]) -> None:
+    moved = threading.Event()
+    listener = state.on_change(lambda _: moved.set())
+    for _ in range(100):
+        if check():
+            break
+        moved.wait(0.1)
+        moved.clear()
+    state.off_change(listener)
+    assert check()
+
+
+def test_what_one_sets_the_other_sees(line: Line) -> None:
+    mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
+    mine["speed"] = 3
+    assert mine["speed"] == 3, "at once, here"
+    eventually(theirs, lambda: theirs.get("speed") == 3)
+    del theirs["speed"]
+    eventually(mine, lambda: "speed" not in mine)
+
+
+def test_who_comes_late_sees_everything_at_once(line: Line) -> None:
+    first = line.client().state("dash")
+    first.update({f"key {n}": n for n in range(200)})
+    first.flush()
+    late = line.client("bob", "k2").state("dash")
+    assert dict(late) == dict(first) and len(late) == 200
+
+
+def test_only_one_of_two_replaces(line: Line) -> None:
+    mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
+    assert mine.replace("turn", MISSING, "alice")
+    assert not theirs.replace("turn", MISSING, "bob")
+    eventually(theirs, lambda: theirs.get("turn") == "alice")
+    assert theirs.replace("turn", "alice", "bob")
+    assert theirs["turn"] == "bob", "what was just replaced is what is read back"
+
+
+def test_a_conflict_ends_the_same_everywhere(line: Line) -> None:
+    states = [line.client(name, name).state("dash") for name in ("alice", "bob", "carol")]
+    for n in range(30):
+        for who, state in enumerate(states):
+            state["x"] = (n, who)
+    for state in states:
+        state.flush()
+    last = states[0].bus.client.state("dash")
+    for state in states:
+        eventually(state, lambda state=state: state["x"] == last["x"])  # type: ignore[misc]
+
+
+def test_the_state_is_whole_after_the_line_was_cut(line: Line) -> None:
+    mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
+    mine.update(a=1, b=2)
+    eventually(theirs, lambda: dict(theirs) == {"a": 1, "b": 2})
+    line.cut()
+    mine["a"] = 10
+    del mine["b"]
+    mine["c"] = 3
+    assert dict(theirs) == {"a": 1, "b": 2}
+    line.mend()
+    eventually(theirs, lambda: dict(theirs) == {"a": 10, "c": 3})
+
+
+def test_a_change_tells_what_was_and_who_did_it(line: Line) -> None:
+    mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
+    changes: list[Any] = []
+    heard = threading.Event()
+    theirs.on_change(lambda change: (changes.append(change), heard.set()))
+    mine["speed"] = 1
+    assert heard.wait(5)
+    theirs["speed"] = 2
+    assert [(c.key, c.old, c.new, c.local) for c in changes] == [("speed", MISSING, 1, False), ("speed", 1, 2, True)]
+
+
+def test_a_typed_state_refuses_other_values(line: Line) -> None:
+    state = line.client().state("sizes", type=int)
+    with pytest.raises(ebus.TypeMismatch, match="expected int, got str"):
+        state["a"] = "tall"
+    assert "a" not in state

@@ -1,0 +1,152 @@
+"""Real kernels: each gets a token of its own, acts for its starter, and takes its scope with it."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from ebus_jupyter.core import frames
+
+from .harness import Kernel, Server
+from .wire import TurnedAway, Wire
+
+ENVIRONMENT = "import os; print(*(os.environ.get('EBUS_' + name, '-') for name in ('URL', 'TOKEN', 'CERT')))"
+
+
+def environment(kernel: Kernel) -> list[str]:
+    return kernel.run(ENVIRONMENT).stdout.split()
+
+
+def token(kernel: Kernel) -> str:
+    return environment(kernel)[1]
+
+
+@pytest.mark.parametrize("notebook", [None, "work.ipynb"], ids=["by itself", "for a notebook"])
+def test_a_kernel_finds_its_server_and_acts_for_the_user_who_started_it(server: Server, notebook: str | None) -> None:
+    kernel = server.start_kernel("bob", notebook)
+    url, secret, certificate = environment(kernel)
+    assert (url, certificate) == (server.url, "-")
+    with Wire(server, auth=f"ebus {secret}") as wire:
+        you = wire.hello().you
+    assert (you.kind, you.user, you.name, you.kernel_id) == ("kernel", "bob", "Bob", kernel.id)
+    kernel.shutdown()
+
+
+def test_a_token_outlives_restarts_and_crashes_but_not_the_kernel(server: Server) -> None:
+    kernel = server.start_kernel("alice")
+    secret = token(kernel)
+    with as_kernel(server, secret) as wire:
+        wire.hello()
+        kernel.restart()
+        assert token(kernel) == secret
+        kernel.submit("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        kernel.close()
+        with Wire(server, auth=f"token {server.token('alice')}") as onlooker:
+            onlooker.hello()
+            bus = onlooker.open("crash")
+            onlooker.watch(bus)
+            wire.open("crash")
+            while onlooker.seat()[2] != "restarting":
+                pass
+        assert token(kernel) == secret
+        kernel.shutdown()
+        bye = wire.expect_end()
+        assert bye.code == "unauthenticated" and not bye.reconnect
+    with pytest.raises(TurnedAway, match="shut down"):
+        as_kernel(server, secret)
+
+
+def test_what_a_kernel_does_is_a_fact_of_the_bus(server: Server) -> None:
+    kernel = server.start_kernel("alice")
+    with Wire(server, auth=f"token {server.token('bob')}") as bob, as_kernel(server, token(kernel)) as wire:
+        bob.hello(), wire.hello()
+        bus = bob.open("lab")
+        bob.watch(bus)
+        wire.open("lab")
+
+        def doing() -> str:
+            while True:
+                who, _, activity = bob.seat()
+                if who.kernel_id == kernel.id:
+                    return activity
+
+        assert doing() == "idle"
+        cell = kernel.submit("input_ = __import__('time').sleep(30)")
+        assert doing() == "busy"
+        kernel.interrupt()
+        with pytest.raises(Exception, match="KeyboardInterrupt"):
+            cell.result()
+        assert doing() == "idle"
+        kernel.restart()
+        assert [doing(), doing()] == ["restarting", "idle"]
+        kernel.shutdown()
+        assert doing() in ("dead", "idle")
+
+
+def test_the_kernels_scope_is_reclaimed_when_it_is_shut_down(server: Server) -> None:
+    kernel = server.start_kernel("alice")
+    with as_kernel(server, token(kernel)) as wire:
+        wire.hello()
+        mine = wire.open("mine", "kernel")
+        wire.publish(mine, 1, "secret")
+        wire.expect(frames.Ok)
+        with Wire(server, auth=f"token {server.token('alice')}") as page:
+            page.hello()
+            page.send(frames.Open(1, "kernel", "mine", owner=kernel.id, cap=mine.cap))
+            page.expect(frames.Opened)
+            kernel.shutdown()
+            assert "shut down" in page.expect(frames.Gone).reason
+
+
+def test_a_renamed_session_does_not_bring_in_the_servers_own_environment(server: Server) -> None:
+    kernel = server.start_kernel("alice", "before.ipynb")
+    was = environment(kernel)
+    sessions = server.request("GET", "api/sessions", "alice").good().json()
+    session = next(found["id"] for found in sessions if found["kernel"]["id"] == kernel.id)
+    server.request("PATCH", f"api/sessions/{session}", "alice", body={"path": "after.ipynb"}).good()
+    kernel.restart()
+    assert environment(kernel) == was
+    kernel.shutdown()
+
+
+def test_who_asks_for_a_running_kernel_does_not_become_its_user(server: Server) -> None:
+    chosen = str(uuid.uuid4())
+    kernel = server.start_kernel("alice", kernel_id=chosen)
+    assert kernel.id == chosen
+    secret = token(kernel)
+    again = server.request("POST", "api/kernels", "bob", body={"kernel_id": chosen}).good().json()
+    assert again["id"] == chosen
+    with as_kernel(server, secret) as wire:
+        you = wire.hello().you
+        assert (you.user, you.kernel_id) == ("alice", chosen)
+    kernel.shutdown()
+
+
+def test_a_kernel_may_do_what_its_user_may(server: Server) -> None:
+    kernel = server.start_kernel("carol")
+    with as_kernel(server, token(kernel)) as wire, Wire(server, auth=f"token {server.token('alice')}") as alice:
+        wire.hello(), alice.hello()
+        alice.open("lecture")
+        wire.publish(wire.open("lecture"), 1, "me too")
+        refused = wire.read()
+        assert isinstance(refused, frames.Error) and refused.code == "forbidden"
+    kernel.shutdown()
+
+
+def test_after_a_crash_of_the_server_old_tokens_are_refused_with_a_hint(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        kernel = server.start_kernel("alice")
+        secret = token(kernel)
+        kernel.close()
+        port = server.port
+        server.kill9()
+        server.start()
+        assert server.port == port
+        with pytest.raises(TurnedAway, match="started anew"):
+            as_kernel(server, secret)
+
+
+def as_kernel(server: Server, secret: str) -> Wire:
+    return Wire(server, auth=f"ebus {secret}")
