@@ -23,7 +23,7 @@ from . import frames
 from .address import UNNAMED, Address, check_name, check_scope, may_enter, resolve
 from .bus import BusState, Writer, error_frame, public
 from .effects import Append, Authorize, Catalogue, Deliver, Effect, Filter, Forget, Hangup, Load, Send
-from .entry import Entry, Kept
+from .entry import Entry, Kept, sender_id
 from .limits import Limits
 from .message import OWNER, BusSpec, Participant, allows
 from .schema import Validator
@@ -447,7 +447,7 @@ class BrokerState:
     def _ack(self, writer: bytes | None, run: frames.Ok | None) -> list[Effect]:
         if run is None or writer is None:
             return []
-        conn = self._by_participant.get(_id_of(writer))
+        conn = self._by_participant.get(sender_id(writer))
         return [] if conn is None else [Send(conn, frames.encode(run))]
 
     def failed(self, entries: Sequence[Entry], error: EbusError) -> list[Effect]:
@@ -456,7 +456,7 @@ class BrokerState:
         for entry in entries:
             bus = self._by_uri.get(entry.bus)
             if bus is not None:
-                effects += bus.refuse(_id_of(entry.sender), entry.id, error)
+                effects += bus.refuse(sender_id(entry.sender), entry.id, error)
                 effects += bus.settled()
         return effects
 
@@ -590,8 +590,3 @@ class BrokerState:
 
 
 _any_value = Validator(None)
-_id_decoder = msgspec.msgpack.Decoder(tuple[str, str, str, str, str, tuple[str, ...]])
-
-
-def _id_of(sender: bytes) -> str:
-    return _id_decoder.decode(sender)[0]

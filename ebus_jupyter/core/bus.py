@@ -21,15 +21,12 @@ from ebus_jupyter.errors import Conflict, EbusError, Filtered, FilterUnavailable
 from . import frames
 from .address import Address
 from .effects import Append, Deliver, Effect, Filter, Send
-from .entry import Entry, Kept
+from .entry import Entry, Id, Kept
 from .limits import Limits
 from .log import Log
 from .message import OWNER, BusSpec, Participant
 from .presence import Presence
 from .schema import Validator
-
-Id = tuple[str, int]
-"""A write, over all retries: its sender's id and the sender's own count."""
 
 _participant = msgspec.msgpack.Decoder(Participant)
 
@@ -106,6 +103,8 @@ class BusState:
         self.log: Log[Record] = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=limits.log_bytes)
         for entry in kept.entries:
             self._record(entry)
+        for id_, offset in kept.ids():
+            self._remember(id_, offset)
         self.log.last = max(self.log.last, kept.last)
         self.log.floor = max(self.log.floor, kept.floor)
 
@@ -128,8 +127,8 @@ class BusState:
             return self._answer(writer.id, frames.Ok(self.number, frame.id, offset))
         if id_ in self.in_flight:
             return []  # it will be answered when the first attempt is
-        if self._waiting or (frame.expect is not None and self.in_flight):
-            # What "the last offset" is can't be told before the writes on their way have theirs.
+        if self._waiting or (self.in_flight and (frame.expect is not None or self._may_be_full(frame))):
+            # What "the last offset" is, or the last free key, can't be told before the writes on their way have theirs.
             if len(self._waiting) >= self.limits.pending:
                 raise self._crowded()
             self._waiting.append((writer, frame, now))
@@ -149,6 +148,9 @@ class BusState:
         if self.spec.filter is not None:
             return self._ask(entry, writer, now)
         return self._append(writer.id, entry)
+
+    def _may_be_full(self, frame: frames.Publish) -> bool:
+        return not frame.deleted and self.log.full_for(frame.key, others=len(self.in_flight))
 
     def _check(self, frame: frames.Publish) -> None:
         size = len(bytes(frame.value))
@@ -407,10 +409,15 @@ class BusState:
             record.to = entry.to
             record.but = "" if entry.echo else sender.id
         self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
-        self._recent[record.id] = entry.offset
-        if len(self._recent) > self.limits.dedupe:
-            self._recent.popitem(last=False)
+        self._remember(record.id, entry.offset)
         return record
+
+    def _remember(self, id_: Id, offset: int) -> None:
+        recent = self._recent
+        recent.pop(id_, None)  # what is loaded may be older than what is there
+        recent[id_] = offset
+        if len(recent) > self.limits.dedupe:
+            recent.popitem(last=False)
 
 
 def public(who: Participant) -> Participant:

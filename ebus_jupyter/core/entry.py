@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
 import msgspec
 
 from .message import BusSpec
+
+Id = tuple[str, int]
+"""A write, over all retries: its sender's id and the sender's own count."""
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
@@ -34,6 +41,20 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
     echo: bool = True
     offset: int = 0
 
+    @property
+    def size(self) -> int:
+        """What it counts for, where bytes are bounded."""
+        return len(self.value) + len(self.sender)
+
+
+class Run(NamedTuple):
+    """Writes of one sender, side by side: its writes ``id`` … ``id + count - 1`` got ``offset`` … ``offset + count - 1``."""
+
+    sender: str
+    id: int
+    offset: int
+    count: int = 1
+
 
 class Kept(msgspec.Struct):
     """What a backend keeps of a bus.
@@ -44,6 +65,8 @@ class Kept(msgspec.Struct):
         last: The last offset given, 0 where there is none (it may be greater than the last entry's).
         floor: The last offset that was dropped by the bus's bound; 0 where nothing was.
         entries: What is retained, in the order of offsets.
+        recent: The writes that were accepted last, in the order of offsets, whether they are still retained or not: a
+            retry is answered with its first offset, over a restart too.
     """
 
     spec: BusSpec
@@ -51,3 +74,37 @@ class Kept(msgspec.Struct):
     last: int = 0
     floor: int = 0
     entries: list[Entry] = []
+    recent: list[Run] = []
+
+    def ids(self) -> Iterator[tuple[Id, int]]:
+        """Every write of `recent`, and its offset."""
+        for sender, id_, offset, count in self.recent:
+            for i in range(count):
+                yield (sender, id_ + i), offset + i
+
+
+def runs(entries: Iterable[Entry], last: int) -> list[Run]:
+    """The writes of ``entries``, which got the offsets after ``last``."""
+    found: list[Run] = []
+    writer = b""
+    first = count = 0
+    for entry in entries:
+        if count and entry.id == first + count and entry.sender == writer:
+            count += 1
+            continue
+        if count:
+            found.append(Run(sender_id(writer), first, last + 1, count))
+            last += count
+        writer, first, count = entry.sender, entry.id, 1
+    if count:
+        found.append(Run(sender_id(writer), first, last + 1, count))
+    return found
+
+
+_participant = msgspec.msgpack.Decoder(tuple[str, str, str, str, str, tuple[str, ...]])
+
+
+@lru_cache(maxsize=4096)
+def sender_id(sender: bytes) -> str:
+    """The id of an encoded `Participant`."""
+    return _participant.decode(sender)[0]

@@ -13,7 +13,7 @@ for their messages (``subscribe`` → ``subscribed``, then ``message`` …). ``r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Publish(Frame, tag=6):
     """
 
     bus: int
-    id: int
+    id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
     value: msgspec.Raw
     key: str | None = None
     deleted: bool = False

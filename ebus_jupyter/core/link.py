@@ -160,6 +160,7 @@ class LinkState:
         self.you: Participant | None = None
         self.limits: dict[str, int] = {}
         self.live = False
+        self._greeted = False  # a connection is there and hello was said: what is said next is heard, welcomed or not yet
         self.closed: EbusError | None = None
         self._buses: list[BusLink] = []
         self._by_number: dict[int, BusLink] = {}
@@ -175,6 +176,7 @@ class LinkState:
         """A new connection is there: greet, and ask for everything again."""
         self._out.clear()
         self._say(frames.Hello(frames.VERSION, self.instance, self.client))
+        self._greeted = True
         self._questions = {req: asked for req, asked in self._questions.items() if asked[0] not in ("open", "subscribe")}
         for bus in self._buses:
             self._ask_open(bus)
@@ -184,7 +186,7 @@ class LinkState:
 
     def lost(self) -> None:
         """The connection has ended. What has no answer is asked again on the next one."""
-        self.live = False
+        self.live = self._greeted = False
         self._by_number.clear()
         self._out.clear()
         for bus in self._buses:
@@ -208,8 +210,6 @@ class LinkState:
 
     def outgoing(self, now: float, max_bytes: int = 1 << 20) -> bytes | None:
         """The next WebSocket message to send; None where there is nothing to say."""
-        if not self.live and len(self._out) == 0:
-            return None
         for bus in self._buses:
             if bus.held and (len(bus.held) >= bus.flush_size or now - bus.held_since >= bus.flush_interval):
                 self._release(bus)
@@ -246,7 +246,7 @@ class LinkState:
             raise self.closed
         bus = BusLink(scope, name, given, owner, cap, create)
         self._buses.append(bus)
-        if self.live:
+        if self._greeted:
             self._ask_open(bus)
         return bus
 
@@ -259,7 +259,7 @@ class LinkState:
         bus.given = {**bus.given, **given}
         question = frames.Open(0, bus.scope, bus.name, given, bus.owner, bus.cap)
         question.req = req = self._ask("join", bus, question)
-        if self.live:
+        if self._greeted:
             self._say(question)
         return req
 
@@ -376,7 +376,7 @@ class LinkState:
         """Ask which buses are within reach; answered by `frames.Listed`."""
         question = frames.List(0)
         question.req = req = self._ask("catalogue", None, question)
-        if self.live:
+        if self._greeted:
             self._say(question)
         return req
 

@@ -41,7 +41,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ebus_jupyter.errors import Lagged, TooLarge
+from ebus_jupyter.errors import Lagged
 
 from .message import Retain
 
@@ -90,11 +90,14 @@ class Log(Generic[T]):
         """The offset after which everything kept comes. (With keys the oldest entry may be older than the floor.)"""
         return 0 if self.retain == "keys" else self.floor
 
-    def full_for(self, key: str | None, size: int = 0) -> bool:
-        """Whether ``key`` is one too many, or its ``size`` bytes are. Keys are never dropped: such a write is to be refused."""
+    def full_for(self, key: str | None, size: int = 0, others: int = 0) -> bool:
+        """Whether ``key`` is one too many, or its ``size`` bytes are. Keys are never dropped: such a write is to be refused.
+
+        ``others``: as many writes are on their way, and each may bring a new key.
+        """
         if self.retain != "keys":
             return False
-        return (key not in self._by_key and len(self._by_key) >= self.size) or self._bytes + size > self.max_bytes
+        return (key not in self._by_key and len(self._by_key) + others >= self.size) or self._bytes + size > self.max_bytes
 
     def offset_of(self, key: str | None) -> int:
         """The offset of the entry that ``key`` holds now; 0 where it holds none. Without keys: the last offset."""
@@ -103,14 +106,11 @@ class Log(Generic[T]):
     def append(self, offset: int, item: T, *, key: str | None = None, deleted: bool = False, size: int = 0) -> None:
         """Add the newest entry, of ``size`` bytes. ``offset`` must be greater than `last`.
 
-        Raises:
-            TooLarge: `full_for` the key.
+        What was accepted is taken, whatever its key: ask `full_for` before a write is accepted.
         """
         if offset <= self.last:
             raise ValueError(f"offset {offset} does not follow {self.last}")
         if self.retain == "keys":
-            if not deleted and self.full_for(key, size):
-                raise TooLarge(f"{len(self._by_key)} keys are in use; remove one, or give the bus a larger size.", limit="size")
             self._take_over(key, deleted, offset)
         self.last = offset
         self._offsets.append(offset)

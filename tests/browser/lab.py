@@ -1,0 +1,199 @@
+"""People in front of a real JupyterLab, each in a browser context of their own."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.server.harness import Server
+
+READY_MS = 60_000
+"""How long a notebook may take until its kernel answers, on a busy machine."""
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+
+READY = """() => {
+  const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;
+  const kernel = context?.session?.kernel;
+  return Boolean(context?.isReady && kernel && kernel.connectionStatus === "connected" && kernel.status === "idle");
+}"""
+
+RUN = """async ([code, wait]) => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const [body, last] = code;
+  const future = kernel.requestExecute({
+    code: body, store_history: false, user_expressions: last ? { value: last } : {}, stop_on_error: false,
+  });
+  if (!wait) return null;
+  const reply = (await future.done).content;
+  if (reply.status !== "ok") throw new Error(`${reply.ename}: ${reply.evalue}`);
+  const value = reply.user_expressions?.value;
+  if (value?.status === "error") throw new Error(`${value.ename}: ${value.evalue}`);
+  return value ? value.data["text/plain"] : null;
+}"""
+
+
+def write_notebook(server: Server, name: str, *cells: str) -> str:
+    """A notebook with these code cells in the server's folder; returns its name."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, server.folder / "notebooks" / name)
+    return name
+
+
+class Lab:
+    """One browser on one JupyterLab."""
+
+    def __init__(self, server: Server, browser: Browser) -> None:
+        self.server = server
+        self._browser = browser
+        self.people: list[Person] = []
+
+    def person(self, user: str, **context: Any) -> Person:
+        """``user``, logged in, in a browser of their own."""
+        person = Person(self.server, user, self._browser.new_context(viewport={"width": 1280, "height": 800}, **context))
+        self.people.append(person)
+        return person
+
+    def close(self) -> None:
+        for person in self.people:
+            person.close()
+        self.people.clear()
+
+
+class Person:
+    """One person, one browser context, one page."""
+
+    def __init__(self, server: Server, user: str, context: BrowserContext) -> None:
+        self.server = server
+        self.user = user
+        self.context = context
+        self.page: Page = context.new_page()
+        self.said: list[str] = []
+        self.bus_sockets = 0
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"page error: {error}"))
+        self.page.on("websocket", self._count)
+
+    def _count(self, socket: Any) -> None:
+        if "/ebus/ws" not in socket.url:
+            return
+        self.bus_sockets += 1
+
+        def gone(_: Any) -> None:
+            self.bus_sockets -= 1
+
+        socket.on("close", gone)
+
+    def close(self) -> None:
+        self.context.close()
+
+    # --- JupyterLab -------------------------------------------------------------------------------------------------
+
+    def open(self, notebook: str) -> Person:
+        """Open a notebook in a workspace of its own, and wait until its kernel answers."""
+        workspace = f"{self.user}-{uuid.uuid4().hex[:8]}"
+        url = f"{self.server.url}lab/workspaces/{workspace}/tree/{notebook}?token={self.server.token(self.user)}"
+        self.page.goto(url)
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        self.page.wait_for_function(READY, timeout=READY_MS)
+
+    def reload(self) -> None:
+        """Save, reload the page, and wait until the notebook is back."""
+        self.command("docmanager:save")
+        self.page.reload()
+        self.wait_ready()
+
+    def command(self, name: str, **args: Any) -> None:
+        """Run a command of JupyterLab's and wait for its end."""
+        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, args])
+
+    def run_all(self) -> None:
+        """Run all cells."""
+        self.command("notebook:run-all-cells")
+
+    def eval(self, expression: str, before: str = "") -> str:
+        """Run code in this notebook's kernel; the text of ``expression``."""
+        found: str = self.page.evaluate(RUN, [[before, expression], True])
+        return found
+
+    def keep_busy(self, seconds: float) -> None:
+        """Make the kernel busy, and don't wait."""
+        self.page.evaluate(RUN, [[f"import time; time.sleep({seconds})", ""], False])
+
+    def kernel_status(self) -> str:
+        found: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status")
+        return found
+
+    def restart_kernel(self) -> None:
+        self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        self.wait_ready()
+
+    def theme(self, name: str) -> None:
+        """"JupyterLab Dark" or "JupyterLab Light"."""
+        self.command("apputils:change-theme", theme=name)
+
+    # --- what is on the page ----------------------------------------------------------------------------------------
+
+    def output(self, n: int = 0) -> Locator:
+        """The output area of the n-th code cell."""
+        return self.page.locator(".jp-CodeCell").nth(n).locator(".jp-OutputArea-output")
+
+    def slider(self, n: int = 0) -> Slider:
+        """The n-th slider on the page."""
+        return Slider(self.page.locator(".widget-hslider").nth(n))
+
+    def screenshot(self, name: str) -> Path:
+        ARTIFACTS.mkdir(exist_ok=True)
+        path = ARTIFACTS / (re.sub(r"[^\w.-]", "_", name) + ".png")
+        self.page.screenshot(path=path)
+        return path
+
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Without a network, for a while."""
+        self.context.set_offline(True)
+        try:
+            yield
+        finally:
+            self.context.set_offline(False)
+
+
+class Slider:
+    """A slider of ipywidgets."""
+
+    def __init__(self, root: Locator) -> None:
+        self.root = root
+        self.handle = root.locator(".noUi-handle")
+        self.readout = root.locator(".widget-readout")
+
+    def drag_to(self, fraction: float, steps: int = 10) -> str:
+        """Drag the handle to ``fraction`` of the track, with the mouse; returns what the readout then shows."""
+        track = self.root.locator(".noUi-base").bounding_box()
+        grip = self.handle.bounding_box()
+        assert track is not None
+        assert grip is not None
+        mouse = self.root.page.mouse
+        mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+        mouse.down()
+        mouse.move(track["x"] + track["width"] * fraction, grip["y"] + grip["height"] / 2, steps=steps)
+        mouse.up()
+        return self.shows()
+
+    def shows(self) -> str:
+        """What the readout shows."""
+        return self.readout.inner_text()
+
+    def shows_soon(self, value: str, timeout: float = 5_000) -> None:
+        """Wait until the readout shows ``value``."""
+        expect(self.readout).to_have_text(value, timeout=timeout)
