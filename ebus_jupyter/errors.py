@@ -130,7 +130,8 @@ class Lagged(EbusError):
     def __init__(self, text: str = "", *, skipped: int | None = None, resume_after: int = 0, **details: Any) -> None:
         missed = "an unknown number of messages" if skipped is None else f"{skipped} message{'s' * (skipped != 1)}"
         super().__init__(
-            text or f"missed {missed}; the stream goes on after offset {resume_after}. Read faster, or give the bus a larger size.",
+            text
+            or f"missed {missed}; the stream goes on after offset {resume_after}. Read faster, or give the bus a larger size.",
             skipped=skipped,
             resume_after=resume_after,
             **details,

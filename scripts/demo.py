@@ -40,10 +40,12 @@ def main() -> int:
 
     token, port = asked.token or secrets.token_hex(16), free_port(asked.port)
     link = f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK}?token={token}"
-    has_display = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    has_display = sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
     print(
         f"""
-  Open this link{' (it opens by itself)' if has_display else ''}:
+  Open this link{" (it opens by itself)" if has_display else ""}:
 
       {link}
 

@@ -1,6 +1,6 @@
 """Imports go one way. A newcomer who reads a module needs to know only what is to its left.
 
-    errors ← core ← backends, transports ← broker ← client ← widgets ← magics      broker, client ← server
+errors ← core ← backends, transports ← broker ← client ← widgets ← magics      broker, client ← server
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def wrong_imports(source: str, module: str) -> list[str]:
             target = target if target in MAY_IMPORT else ""
             if target != room and target not in MAY_IMPORT[room]:
                 wrong.append(name)
-        elif (room == "core" and first in IMPURE) or (first in ONLY_IN and room not in ONLY_IN[first] and not for_types):
+        elif (room == "core" and first in IMPURE) or (
+            first in ONLY_IN and room not in ONLY_IN[first] and not for_types
+        ):
             wrong.append(name)
     return wrong
 

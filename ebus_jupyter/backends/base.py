@@ -18,7 +18,6 @@ from typing import Protocol
 from ebus_jupyter.core.entry import Entry, Kept
 from ebus_jupyter.core.message import BusSpec
 
-
 Sink = Callable[[Sequence[Entry]], None]
 
 

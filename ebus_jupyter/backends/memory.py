@@ -25,14 +25,14 @@ class _Bus:
         log, recent = self.log, self.recent
         for run in runs(entries, log.last):
             before = recent[-1] if recent else None
-            if before is not None and (before.sender, before.id + before.count) == (run.sender, run.id):
-                recent[-1] = Run(run.sender, before.id, before.offset, before.count + run.count)
+            if before is not None and (before.sender, before.id + before.length) == (run.sender, run.id):
+                recent[-1] = Run(run.sender, before.id, before.offset, before.length + run.length)
             else:
                 recent.append(run)
         for entry in entries:
             entry.offset = log.last + 1
             log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
-        while recent and recent[0].offset + recent[0].count <= log.last - dedupe:
+        while recent and recent[0].offset + recent[0].length <= log.last - dedupe:
             recent.popleft()
 
 

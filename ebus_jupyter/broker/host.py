@@ -367,7 +367,9 @@ class Broker:
                 try:
                     self._perform(self.state.listed(conn, req, await self._durable.buses()))
                 except EbusError as failed:
-                    self._perform([Send(conn, frames.encode(frames.Error(failed.code, failed.text, req, temporary=True)))])
+                    self._perform(
+                        [Send(conn, frames.encode(frames.Error(failed.code, failed.text, req, temporary=True)))]
+                    )
 
     async def _append(self, batch: list[Entry]) -> None:
         durable: list[Entry] = []
@@ -384,7 +386,11 @@ class Broker:
                 self._perform(self.state.failed(entries, error))
             except Exception as error:
                 self._log.exception("ebus: the log failed")
-                self._perform(self.state.failed(entries, BackendError(f"the log failed: {error}. Nothing was kept; see the server's log.")))
+                self._perform(
+                    self.state.failed(
+                        entries, BackendError(f"the log failed: {error}. Nothing was kept; see the server's log.")
+                    )
+                )
             else:
                 self._perform(self.state.appended(entries, offsets))
 
@@ -414,5 +420,7 @@ class Broker:
             verdict = str(rejected)
         except Exception as error:
             self._log.exception("ebus: filter %r failed", effect.name)
-            verdict = FilterUnavailable(f"the filter {effect.name!r} failed ({type(error).__name__}); the write was not accepted.")
+            verdict = FilterUnavailable(
+                f"the filter {effect.name!r} failed ({type(error).__name__}); the write was not accepted."
+            )
         self._perform(self.state.filtered(effect.address, effect.ask, value, verdict))

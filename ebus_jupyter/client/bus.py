@@ -99,7 +99,7 @@ class Bus(Generic[In, Out]):
 
     @property
     def status(self) -> str:
-        """"live", "reconnecting" or "closed"."""
+        """ "live", "reconnecting" or "closed"."""
         if self._closed or self.link.error is not None:
             return "closed"
         return "live" if self.client.status == "live" and self.link.number else "reconnecting"
@@ -125,7 +125,13 @@ class Bus(Generic[In, Out]):
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(
-        self, value: In, *, key: str | None = None, echo: bool = True, to: str | list[str] | None = None, expect: int | None = None
+        self,
+        value: In,
+        *,
+        key: str | None = None,
+        echo: bool = True,
+        to: str | list[str] | None = None,
+        expect: int | None = None,
     ) -> Ack:
         """Write a value. It is checked here at once, and sent in the background.
 
@@ -317,7 +323,9 @@ class PresenceView:
         client.poke()
         if not link.seats_known:
             client.may_block("presence.seats()")
-            self._bus.topic.presence_changed.wait(lambda: True if link.seats_known else NOT_YET, timeout, "nobody has answered")
+            self._bus.topic.presence_changed.wait(
+                lambda: True if link.seats_known else NOT_YET, timeout, "nobody has answered"
+            )
         with client.lock:
             return [Seat(*seat) for seat in link.participants.values()]
 

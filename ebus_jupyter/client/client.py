@@ -36,7 +36,15 @@ from ebus_jupyter.core.link import (
 )
 from ebus_jupyter.core.message import Participant
 from ebus_jupyter.core.reader import Reader
-from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, Forbidden, ProtocolError, RateLimited, Unauthenticated
+from ebus_jupyter.errors import (
+    Closed,
+    ConnectionLost,
+    EbusError,
+    Forbidden,
+    ProtocolError,
+    RateLimited,
+    Unauthenticated,
+)
 from ebus_jupyter.transports.base import Connect, Transport
 
 from .bus import Bus, Topic

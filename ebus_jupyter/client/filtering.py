@@ -33,7 +33,9 @@ class KernelFilter:
         self._incoming = incoming
         self._outgoing = outgoing
 
-    async def __call__(self, value: msgspec.Raw, sender: Participant, thread: Executor) -> tuple[bytes, str | None, bool]:
+    async def __call__(
+        self, value: msgspec.Raw, sender: Participant, thread: Executor
+    ) -> tuple[bytes, str | None, bool]:
         """The value to keep; or why it is refused; or, with True, why the filter failed."""
         try:
             decoded = self._incoming.decode(value)

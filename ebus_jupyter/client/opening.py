@@ -86,7 +86,9 @@ def open_bus(
     except TimeoutError:
         why = f" ({client.why})" if client.why is not None else ""
         bus.close()
-        raise ConnectionLost(f"{name or 'the bus'} can't be opened: {client.where} has not answered for {timeout:g} s{why}.") from None
+        raise ConnectionLost(
+            f"{name or 'the bus'} can't be opened: {client.where} has not answered for {timeout:g} s{why}."
+        ) from None
     except EbusError:
         bus.close()
         raise
@@ -105,4 +107,3 @@ def from_uri(client: Client, uri: str, type: Any = Any, **spec: Any) -> Bus[Any,
     cap = uri.partition("#")[2]
     scope = f"hub:{address.owner}" if address.scope == "hub" and address.owner else address.scope
     return open_bus(client, address.name, type, scope=scope, owner=address.owner if cap else "", cap=cap, **spec)
-

@@ -45,7 +45,9 @@ class State(MutableMapping[str, Any]):
         self.error: EbusError | None = None
         self._arrived()
         if not self._client.is_here:
-            bus.arrivals.wait(lambda: True if self.ready or self.error else NOT_YET, timeout, f"{bus.name} has not arrived")
+            bus.arrivals.wait(
+                lambda: True if self.ready or self.error else NOT_YET, timeout, f"{bus.name} has not arrived"
+            )
         if self.error is not None:
             raise self.error
 
@@ -96,13 +98,17 @@ class State(MutableMapping[str, Any]):
         except Conflict:
             return False
         # The offset is known before the message is here: reading back what was just set must not show what was before.
-        self.bus.arrivals.wait(lambda: True if self.bus.last >= reached and not self._behind() else NOT_YET, timeout, "its own write")
+        self.bus.arrivals.wait(
+            lambda: True if self.bus.last >= reached and not self._behind() else NOT_YET, timeout, "its own write"
+        )
         return True
 
     def flush(self, timeout: float = 15.0) -> None:
         """Wait until the server has everything that was set here."""
         self._client.may_block("state.flush()")
-        self.bus.arrivals.wait(lambda: NOT_YET if self._replica.busy else True, timeout, f"{self.bus.name} is not all written")
+        self.bus.arrivals.wait(
+            lambda: NOT_YET if self._replica.busy else True, timeout, f"{self.bus.name} is not all written"
+        )
 
     def on_change(self, listener: Listener) -> Listener:
         """Call ``listener(change)`` for each change of what is shown: ``key``, ``old``, ``new``, ``local`` (made here).
@@ -195,4 +201,3 @@ class State(MutableMapping[str, Any]):
                     listener(change)
                 except Exception:
                     logger.exception("a listener of %s failed", self.bus.name)
-

@@ -17,7 +17,16 @@ from typing import Any
 
 import msgspec
 
-from ebus_jupyter.errors import EbusError, FilterUnavailable, Forbidden, NoSuchBus, ProtocolError, RateLimited, SpecConflict, TooLarge
+from ebus_jupyter.errors import (
+    EbusError,
+    FilterUnavailable,
+    Forbidden,
+    NoSuchBus,
+    ProtocolError,
+    RateLimited,
+    SpecConflict,
+    TooLarge,
+)
 
 from . import frames
 from .address import UNNAMED, Address, check_name, check_scope, may_enter, resolve
@@ -28,7 +37,19 @@ from .limits import Limits
 from .message import OWNER, BusSpec, Participant, allows
 from .schema import Validator
 
-__all__ = ["Append", "Authorize", "BrokerState", "Catalogue", "Deliver", "Effect", "Filter", "Forget", "Hangup", "Load", "Send"]
+__all__ = [
+    "Append",
+    "Authorize",
+    "BrokerState",
+    "Catalogue",
+    "Deliver",
+    "Effect",
+    "Filter",
+    "Forget",
+    "Hangup",
+    "Load",
+    "Send",
+]
 
 
 class Access(msgspec.Struct):
@@ -94,12 +115,16 @@ class BrokerState:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def connect(self, conn: int, who: Participant, now: float, *, may_write: bool = True, asks: bool = False) -> list[Effect]:
+    def connect(
+        self, conn: int, who: Participant, now: float, *, may_write: bool = True, asks: bool = False
+    ) -> list[Effect]:
         """A connection is there; ``who`` is what it authenticated as (its ``id`` comes with the hello)."""
         if len(self._conns) >= self.limits.connections:
             text = f"this server holds {self.limits.connections} connections already (its limit `connections`)."
             return [Send(conn, frames.encode(frames.Bye("too_large", text))), Hangup(conn)]
-        self._conns[conn] = Conn(conn, who, asks, may_write, tokens=self._rate(who) * self.limits.publish_burst, refilled=now)
+        self._conns[conn] = Conn(
+            conn, who, asks, may_write, tokens=self._rate(who) * self.limits.publish_burst, refilled=now
+        )
         return []
 
     def disconnect(self, conn: int, now: float) -> list[Effect]:
@@ -168,7 +193,9 @@ class BrokerState:
         except ProtocolError:
             raise
         except EbusError as error:
-            answer = error_frame(error, req=getattr(frame, "req", 0), id_=getattr(frame, "id", 0), bus=getattr(frame, "bus", 0))
+            answer = error_frame(
+                error, req=getattr(frame, "req", 0), id_=getattr(frame, "id", 0), bus=getattr(frame, "bus", 0)
+            )
             return [Send(state.id, frames.encode(answer))]
 
     def _hello(self, state: Conn, frame: frames.Hello, now: float) -> list[Effect]:
@@ -176,9 +203,14 @@ class BrokerState:
             older, newer = ("client", "server") if frame.version < frames.VERSION else ("server", "client")
             raise ProtocolError(
                 f"the {newer} speaks a newer protocol than the {older} (client {frame.version}, server {frames.VERSION}): update "
-                f"ebus_jupyter on the {older}'s side" + (" and reload the page." if older == "client" else " and restart it.")
+                f"ebus_jupyter on the {older}'s side"
+                + (" and reload the page." if older == "client" else " and restart it.")
             )
-        if state.writer is not None or len(frame.instance) != 32 or not all(digit in "0123456789abcdef" for digit in frame.instance):
+        if (
+            state.writer is not None
+            or len(frame.instance) != 32
+            or not all(digit in "0123456789abcdef" for digit in frame.instance)
+        ):
             raise ProtocolError("hello comes once, with an instance of 32 hexadecimal digits that nobody can guess.")
         # Others see the hash: who knows the instance itself can answer to its name.
         id_ = hashlib.blake2b(frame.instance.encode(), digest_size=8).hexdigest()
@@ -190,7 +222,11 @@ class BrokerState:
         if before is not None:
             bye = frames.Bye("closed", "this client has connected again.", reconnect=False)
             effects += [Send(before, frames.encode(bye)), Hangup(before), *self.disconnect(before, now)]
-        bounds = {"value_bytes": self.limits.value_bytes, "batch_bytes": self.limits.batch_bytes, "pending": self.limits.pending}
+        bounds = {
+            "value_bytes": self.limits.value_bytes,
+            "batch_bytes": self.limits.batch_bytes,
+            "pending": self.limits.pending,
+        }
         welcome = frames.Welcome(frames.VERSION, public(state.who), self.name, bounds)
         return [*effects, Send(state.id, frames.encode(welcome))]
 
@@ -222,7 +258,9 @@ class BrokerState:
             return [Authorize(state.id, frame, address)]
         return self._enter(state, frame, address, now)
 
-    def authorized(self, conn: int, question: frames.Open, address: Address, read: bool, write: bool, now: float) -> list[Effect]:
+    def authorized(
+        self, conn: int, question: frames.Open, address: Address, read: bool, write: bool, now: float
+    ) -> list[Effect]:
         """The authorizer's answer."""
         state = self._conns.get(conn)
         if state is None:
@@ -275,7 +313,9 @@ class BrokerState:
         spec = BusSpec.create(frame.spec, self.limits)
         if spec.filter not in (None, OWNER) and spec.filter not in self.filters:
             known = ", ".join(sorted(self.filters)) or "none"
-            raise SpecConflict(f"this server has no filter {spec.filter!r} (it has: {known}). Filters in the server are installed, not sent.")
+            raise SpecConflict(
+                f"this server has no filter {spec.filter!r} (it has: {known}). Filters in the server are installed, not sent."
+            )
         if spec.filter == OWNER:
             spec = msgspec.structs.replace(spec, maker=who.user)
         return spec
@@ -306,8 +346,16 @@ class BrokerState:
                 continue
             if error is not None:
                 effects.append(Send(conn, frames.encode(error_frame(error, req=frame.req))))
-            elif kept is None and frame.create and state.may_write and state.permits.get(address, (True, True))[1] and not address.unnamed:
-                effects += self._try_enter(state, frame, address, now)  # who came first could not create it; this one can
+            elif (
+                kept is None
+                and frame.create
+                and state.may_write
+                and state.permits.get(address, (True, True))[1]
+                and not address.unnamed
+            ):
+                effects += self._try_enter(
+                    state, frame, address, now
+                )  # who came first could not create it; this one can
             elif kept is None:
                 effects.append(Send(conn, frames.encode(error_frame(self._unseen(address), req=frame.req))))
             else:
@@ -374,7 +422,9 @@ class BrokerState:
     def end_kernel(self, kernel_id: str) -> list[Effect]:
         """A kernel was shut down: its scope ends."""
         self._activity.pop(kernel_id, None)
-        ended = [bus for bus in self._buses.values() if bus.address.scope == "kernel" and bus.address.owner == kernel_id]
+        ended = [
+            bus for bus in self._buses.values() if bus.address.scope == "kernel" and bus.address.owner == kernel_id
+        ]
         return [effect for bus in ended for effect in self._end(bus, "its kernel was shut down")]
 
     def kernel_activity(self, kernel_id: str, activity: str) -> list[Effect]:
@@ -394,11 +444,25 @@ class BrokerState:
         found = []
         for uri, spec in sorted(kept.items()):
             address = Address.parse(uri)
-            if not may_enter(address, state.who, "", self._secret) or not (allows(spec.readers, state.who) or allows(spec.writers, state.who)):
+            if not may_enter(address, state.who, "", self._secret) or not (
+                allows(spec.readers, state.who) or allows(spec.writers, state.who)
+            ):
                 continue
             live = self._buses.get(address)
-            facts = {"participants": len(live.presence), "last": live.log.last} if live else {"participants": 0, "last": None}
-            found.append({"address": uri, "scope": address.scope, "name": address.name, "spec": msgspec.to_builtins(spec), **facts})
+            facts = (
+                {"participants": len(live.presence), "last": live.log.last}
+                if live
+                else {"participants": 0, "last": None}
+            )
+            found.append(
+                {
+                    "address": uri,
+                    "scope": address.scope,
+                    "name": address.name,
+                    "spec": msgspec.to_builtins(spec),
+                    **facts,
+                }
+            )
         return [Send(conn, frames.encode(frames.Listed(req, found)))]
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -577,7 +641,11 @@ class BrokerState:
             bus.presence.expire(now - self.limits.gone_seconds)
             if bus.presence.has_changed:
                 self._stirred.add(bus)
-            if bus.creator and bus.creator not in self._by_participant and now - bus.idle_since > self.limits.creator_seconds:
+            if (
+                bus.creator
+                and bus.creator not in self._by_participant
+                and now - bus.idle_since > self.limits.creator_seconds
+            ):
                 effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.name}")
             elif not bus.address.unnamed and not bus.in_use and now - bus.idle_since > self.limits.creator_seconds:
                 self._unload(bus)  # the backend keeps it; the next to open it loads it

@@ -16,7 +16,16 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ebus_jupyter.errors import Conflict, EbusError, Filtered, FilterUnavailable, Lagged, RateLimited, TooLarge, TypeMismatch
+from ebus_jupyter.errors import (
+    Conflict,
+    EbusError,
+    Filtered,
+    FilterUnavailable,
+    Lagged,
+    RateLimited,
+    TooLarge,
+    TypeMismatch,
+)
 
 from . import frames
 from .address import Address
@@ -45,7 +54,9 @@ class Record(msgspec.Struct, gc=False):
     but: str = ""
 
     def visible(self, who: Participant) -> bool:
-        return not self.hidden or (who.id != self.but and (self.to is None or who.user in self.to or who.id == self.id[0]))
+        return not self.hidden or (
+            who.id != self.but and (self.to is None or who.user in self.to or who.id == self.id[0])
+        )
 
     def bytes_for(self, who: Participant) -> bytes:
         return self.frame if self.visible(who) else self.hidden
@@ -161,11 +172,15 @@ class BusState:
                 limit="value_bytes",
             )
         if frame.to is not None and len(frame.to) > self.limits.recipients:
-            raise TooLarge(f"{self.name}: at most {self.limits.recipients} users can be named in to=.", limit="recipients")
+            raise TooLarge(
+                f"{self.name}: at most {self.limits.recipients} users can be named in to=.", limit="recipients"
+            )
         keyed = self.spec.retain == "keys"
         if keyed is (frame.key is None):
             raise TypeMismatch(
-                f"{self.name} {'retains by key: say which with key=' if keyed else 'has no keys: leave out key='}.", path="$", expected="key"
+                f"{self.name} {'retains by key: say which with key=' if keyed else 'has no keys: leave out key='}.",
+                path="$",
+                expected="key",
             )
         if frame.key is not None and len(frame.key) > self.limits.name_chars:
             raise TooLarge(f"{self.name}: a key has at most {self.limits.name_chars} characters.", limit="name_chars")
@@ -184,7 +199,8 @@ class BusState:
             if actual != frame.expect:
                 what = self.name if frame.key is None else f"{self.name}[{frame.key!r}]"
                 raise Conflict(
-                    f"{what} is at offset {actual}, not {frame.expect}: someone wrote first. Read again and retry.", actual=actual
+                    f"{what} is at offset {actual}, not {frame.expect}: someone wrote first. Read again and retry.",
+                    actual=actual,
                 )
 
     def _append(self, writer: str, entry: Entry) -> list[Effect]:
@@ -306,7 +322,9 @@ class BusState:
                 effects += self._deliver(batch)
                 batch = []
                 effects += [
-                    Deliver((conn,), record.bytes_for(who), 1) for conn, who in self.readers.items() if conn not in self.behind
+                    Deliver((conn,), record.bytes_for(who), 1)
+                    for conn, who in self.readers.items()
+                    if conn not in self.behind
                 ]
             else:
                 batch.append(record)
@@ -368,7 +386,9 @@ class BusState:
         except Lagged as lag:
             told: frames.Lag | frames.Subscribed = frames.Lag(self.number, lag.skipped, lag.resume_after)
             if lag.resume_after < after:  # with keys: a snapshot follows
-                told = frames.Subscribed(0, self.number, self.epoch, lag.resume_after, self.log.last, False, lag.skipped, True)
+                told = frames.Subscribed(
+                    0, self.number, self.epoch, lag.resume_after, self.log.last, False, lag.skipped, True
+                )
             effects.append(Send(conn, frames.encode(told)))
             records = self.log.read(lag.resume_after, max_bytes=max_bytes)
         parts = [record.bytes_for(who) for record in records]

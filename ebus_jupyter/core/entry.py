@@ -48,12 +48,12 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
 
 
 class Run(NamedTuple):
-    """Writes of one sender, side by side: its writes ``id`` … ``id + count - 1`` got ``offset`` … ``offset + count - 1``."""
+    """Writes of one sender, side by side: its writes ``id``, ``id + 1`` … (``length`` of them) got ``offset``, …"""
 
     sender: str
     id: int
     offset: int
-    count: int = 1
+    length: int = 1
 
 
 class Kept(msgspec.Struct):
@@ -78,8 +78,8 @@ class Kept(msgspec.Struct):
 
     def ids(self) -> Iterator[tuple[Id, int]]:
         """Every write of `recent`, and its offset."""
-        for sender, id_, offset, count in self.recent:
-            for i in range(count):
+        for sender, id_, offset, length in self.recent:
+            for i in range(length):
                 yield (sender, id_ + i), offset + i
 
 

@@ -160,7 +160,9 @@ class LinkState:
         self.you: Participant | None = None
         self.limits: dict[str, int] = {}
         self.live = False
-        self._greeted = False  # a connection is there and hello was said: what is said next is heard, welcomed or not yet
+        self._greeted = (
+            False  # a connection is there and hello was said: what is said next is heard, welcomed or not yet
+        )
         self.closed: EbusError | None = None
         self._buses: list[BusLink] = []
         self._by_number: dict[int, BusLink] = {}
@@ -177,7 +179,9 @@ class LinkState:
         self._out.clear()
         self._say(frames.Hello(frames.VERSION, self.instance, self.client))
         self._greeted = True
-        self._questions = {req: asked for req, asked in self._questions.items() if asked[0] not in ("open", "subscribe")}
+        self._questions = {
+            req: asked for req, asked in self._questions.items() if asked[0] not in ("open", "subscribe")
+        }
         for bus in self._buses:
             self._ask_open(bus)
         for kind, _, question in self._questions.values():
@@ -239,7 +243,14 @@ class LinkState:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def open(
-        self, scope: str, name: str | None, given: dict[str, Any], *, owner: str = "", cap: str = "", create: bool = True
+        self,
+        scope: str,
+        name: str | None,
+        given: dict[str, Any],
+        *,
+        owner: str = "",
+        cap: str = "",
+        create: bool = True,
     ) -> BusLink:
         """Open a bus. The answer is an `Opened` or a `Refused`."""
         if self.closed is not None:
@@ -314,7 +325,11 @@ class LinkState:
         if bus.error is not None:
             raise bus.error
         if len(self._writes) >= self.max_pending:
-            raise RateLimited(f"{self.max_pending} writes wait for an answer. Await acks as you write.", limit="max_pending", retry_after=0.1)
+            raise RateLimited(
+                f"{self.max_pending} writes wait for an answer. Await acks as you write.",
+                limit="max_pending",
+                retry_after=0.1,
+            )
         id_ = next(self._ids)
         frame = frames.Publish(bus.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect)
         bus.pending[id_] = frame

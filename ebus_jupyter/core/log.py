@@ -60,7 +60,20 @@ class Log(Generic[T]):
         max_bytes: How many bytes are kept, by the sizes given to `append`.
     """
 
-    __slots__ = ("_by_key", "_bytes", "_front", "_items", "_offsets", "_removed", "_sizes", "floor", "last", "max_bytes", "retain", "size")
+    __slots__ = (
+        "_by_key",
+        "_bytes",
+        "_front",
+        "_items",
+        "_offsets",
+        "_removed",
+        "_sizes",
+        "floor",
+        "last",
+        "max_bytes",
+        "retain",
+        "size",
+    )
 
     def __init__(self, *, retain: Retain = "log", size: int = 1000, max_bytes: int = 1 << 62) -> None:
         self.retain = retain
@@ -97,7 +110,9 @@ class Log(Generic[T]):
         """
         if self.retain != "keys":
             return False
-        return (key not in self._by_key and len(self._by_key) + others >= self.size) or self._bytes + size > self.max_bytes
+        return (
+            key not in self._by_key and len(self._by_key) + others >= self.size
+        ) or self._bytes + size > self.max_bytes
 
     def offset_of(self, key: str | None) -> int:
         """The offset of the entry that ``key`` holds now; 0 where it holds none. Without keys: the last offset."""
@@ -146,7 +161,11 @@ class Log(Generic[T]):
 
     def before_last(self, n: int) -> int:
         """The offset after which the last ``n`` entries come."""
-        kept = [offset for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True) if item is not None]
+        kept = [
+            offset
+            for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True)
+            if item is not None
+        ]
         return self.start if n >= len(kept) else kept[-n - 1]
 
     def restart(self, floor: int = 0) -> None:

@@ -105,10 +105,14 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if not 1 <= spec.size <= limits.size:
             raise TooLarge(f"size={spec.size} is outside 1…{limits.size} (the server's limit `size`).", limit="size")
         if len(msgspec.json.encode((spec.schema, spec.emits))) > limits.schema_bytes:
-            raise TooLarge("the type's JSON Schema is too large (the server's limit `schema_bytes`).", limit="schema_bytes")
+            raise TooLarge(
+                "the type's JSON Schema is too large (the server's limit `schema_bytes`).", limit="schema_bytes"
+            )
         for listed in (spec.readers, spec.writers):
             if listed is not None and len(listed) > limits.recipients:
-                raise TooLarge(f"more than {limits.recipients} users in an access list; name a group instead.", limit="recipients")
+                raise TooLarge(
+                    f"more than {limits.recipients} users in an access list; name a group instead.", limit="recipients"
+                )
         return spec
 
     def join(self, given: dict[str, Any], name: str) -> None:
@@ -117,8 +121,12 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises:
             SpecConflict: A given field differs; the error's ``given`` and ``existing`` hold what differs.
         """
-        existing = {field: msgspec.to_builtins(getattr(self, field), builtin_types=()) for field in given if field in GIVEN}
-        differing = [field for field in given if field not in existing or msgspec.to_builtins(given[field]) != existing[field]]
+        existing = {
+            field: msgspec.to_builtins(getattr(self, field), builtin_types=()) for field in given if field in GIVEN
+        }
+        differing = [
+            field for field in given if field not in existing or msgspec.to_builtins(given[field]) != existing[field]
+        ]
         if differing:
             was = {field: existing.get(field) for field in differing}
             now = {field: given[field] for field in differing}

@@ -99,7 +99,9 @@ class Presence:
 
     def expire(self, before: float) -> None:
         """Whoever is away since before ``before`` has left."""
-        for id_ in [id_ for id_, seat in self._seats.items() if seat.away_since is not None and seat.away_since < before]:
+        for id_ in [
+            id_ for id_, seat in self._seats.items() if seat.away_since is not None and seat.away_since < before
+        ]:
             self.leave(id_)
 
     def snapshot(self) -> list[msgspec.Raw]:

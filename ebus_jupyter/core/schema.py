@@ -123,7 +123,9 @@ class Validator:
             value = msgspec.to_builtins(value)  # bytes and times as the strings that JSON Schema knows
             error = next(iter(self._schema.iter_errors(value)), None)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as malformed:
-            raise TypeMismatch(f"{bus}: the value can't be read by others: {str(malformed)[:200]}", path="$", expected="") from None
+            raise TypeMismatch(
+                f"{bus}: the value can't be read by others: {str(malformed)[:200]}", path="$", expected=""
+            ) from None
         if error is not None:
             path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
             kinds = getattr(error.kind, "types", None)
@@ -145,7 +147,9 @@ def typescript(schema: dict[str, Any] | None, name: str = "Value") -> str:
     export type Vote = { n: number };
     """
     schema = schema or {}
-    lines = [f"export type {_identifier(key)} = {_ts(sub)};" for key, sub in schema.get("$defs", {}).items() if key != name]
+    lines = [
+        f"export type {_identifier(key)} = {_ts(sub)};" for key, sub in schema.get("$defs", {}).items() if key != name
+    ]
     own = schema.get("$defs", {}).get(name) if schema.get("$ref") == f"#/$defs/{name}" else schema
     return "\n".join([*lines, f"export type {_identifier(name)} = {_ts(own if own is not None else schema)};"])
 
@@ -158,16 +162,22 @@ def _to_wire(value: Any) -> Any:
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
             if value.dtype.hasobject:
-                raise TypeError(f"arrays of dtype {value.dtype} can't travel; use a numeric, boolean or fixed-width dtype")
+                raise TypeError(
+                    f"arrays of dtype {value.dtype} can't travel; use a numeric, boolean or fixed-width dtype"
+                )
             data = numpy.ascontiguousarray(value)
-            body = msgspec.msgpack.encode([value.dtype.str, list(value.shape), data.reshape(-1).view("u1").data if data.size else b""])
+            body = msgspec.msgpack.encode(
+                [value.dtype.str, list(value.shape), data.reshape(-1).view("u1").data if data.size else b""]
+            )
             return msgspec.msgpack.Ext(NDARRAY, body)
         if isinstance(value, numpy.generic):
             return value.item()
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json")
-    raise TypeError(f"values of type {type(value).__name__} can't travel on a bus; use msgspec types, pydantic models or numpy arrays")
+    raise TypeError(
+        f"values of type {type(value).__name__} can't travel on a bus; use msgspec types, pydantic models or numpy arrays"
+    )
 
 
 def _array_parts(data: memoryview) -> tuple[str, list[int], memoryview]:

@@ -17,7 +17,7 @@ _handles: WeakKeyDictionary[Topic, BusHandle] = WeakKeyDictionary()
 class BusHandle(PageWidget):
     """Stands for one bus in pages; what it exports there is the bus itself::
 
-        const { exports: bus } = await host.getWidget(model.get("bus"));
+    const { exports: bus } = await host.getWidget(model.get("bus"));
     """
 
     _entry = traitlets.Unicode("attachBus").tag(sync=True)

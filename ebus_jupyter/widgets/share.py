@@ -203,7 +203,9 @@ def _shared_traits(widget: ipywidgets.Widget, traits: Iterable[str] | None) -> I
     for name in ("value",) if traits is None else traits:
         if name not in widget.keys or name in LOCAL:
             synced = ", ".join(sorted(key for key in widget.keys if not key.startswith("_") and key not in LOCAL))
-            raise ValueError(f"{type(widget).__name__} has no trait {name!r} to share; name some with traits=: it has {synced}.")
+            raise ValueError(
+                f"{type(widget).__name__} has no trait {name!r} to share; name some with traits=: it has {synced}."
+            )
         yield name
 
 

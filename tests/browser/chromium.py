@@ -58,15 +58,22 @@ def find() -> str:
         return found
     tried = []
     if shutil.which("apt-get") and os.geteuid() == 0:
-        for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", "chromium", "fonts-liberation"]):
+        for command in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "install", "-y", "-q", "chromium", "fonts-liberation"],
+        ):
             tried.append(" ".join(command))
-            subprocess.run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=sys.stderr, check=False)
+            subprocess.run(
+                command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=sys.stderr, check=False
+            )
     else:
         tried.append("playwright install --with-deps chromium")
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, check=False)
     found = installed()
     if found is None:
-        raise NoChromium(f"no Chromium on this machine, and none came of: {'; '.join(tried)}. Install one, or set EBUS_CHROMIUM.")
+        raise NoChromium(
+            f"no Chromium on this machine, and none came of: {'; '.join(tried)}. Install one, or set EBUS_CHROMIUM."
+        )
     return found
 
 

@@ -34,7 +34,9 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
     def make(*users: str, **more: Any) -> Server:
         args = (*LAB_ARGS, *more.pop("args", ()))
-        running.append(Server(tmp_path_factory.mktemp("lab"), users=users, app=more.pop("app", "jupyterlab"), args=args, **more))
+        running.append(
+            Server(tmp_path_factory.mktemp("lab"), users=users, app=more.pop("app", "jupyterlab"), args=args, **more)
+        )
         return running[-1].start()
 
     yield make

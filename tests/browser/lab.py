@@ -58,7 +58,9 @@ class Lab:
 
     def person(self, user: str, **context: Any) -> Person:
         """``user``, logged in, in a browser of their own."""
-        person = Person(self.server, user, self._browser.new_context(viewport={"width": 1280, "height": 800}, **context))
+        person = Person(
+            self.server, user, self._browser.new_context(viewport={"width": 1280, "height": 800}, **context)
+        )
         self.people.append(person)
         return person
 
@@ -116,7 +118,9 @@ class Person:
 
     def command(self, name: str, **args: Any) -> None:
         """Run a command of JupyterLab's and wait for its end."""
-        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, args])
+        self.page.evaluate(
+            "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, args]
+        )
 
     def run_all(self) -> None:
         """Run all cells."""
@@ -140,7 +144,7 @@ class Person:
         self.wait_ready()
 
     def theme(self, name: str) -> None:
-        """"JupyterLab Dark" or "JupyterLab Light"."""
+        """ "JupyterLab Dark" or "JupyterLab Light"."""
         self.command("apputils:change-theme", theme=name)
 
     # --- what is on the page ----------------------------------------------------------------------------------------

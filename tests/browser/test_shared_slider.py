@@ -65,7 +65,9 @@ def test_pages_follow_each_other_while_both_kernels_are_busy(lab: Lab) -> None:
     for person in (alice, bob):
         person.keep_busy(8)
     for person in (alice, bob):
-        person.page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
+        person.page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+        )
 
     shown = alice.slider().drag_to(0.8)
     bob.slider().shows_soon(shown)

@@ -1,0 +1,333 @@
+/** A page's buses, streams and presence, with a broker in the same page. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import { connect, type Client } from "../src/client.js";
+import { Lagged, type EbusError } from "../src/errors.js";
+import type { Stream } from "../src/stream.js";
+import { ALICE, BOB, FakeBroker, quiet } from "./broker.js";
+
+let broker: FakeBroker;
+let client: Client;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  broker = new FakeBroker();
+  client = connect(undefined, { transport: broker.connect });
+});
+
+afterEach(async () => {
+  client.close();
+  await vi.advanceTimersByTimeAsync(2000);
+  vi.useRealTimers();
+});
+
+/** Someone else writes, and it arrives. */
+async function bobWrites(name: string, ...values: unknown[]): Promise<void> {
+  for (const value of values) broker.write(broker.bus(name), value);
+  broker.settle();
+  await quiet();
+}
+
+async function reconnect(): Promise<void> {
+  broker.cut();
+  await vi.advanceTimersByTimeAsync(200);
+  await quiet();
+}
+
+async function take<T>(stream: Stream<T>, n: number): Promise<T[]> {
+  const found: T[] = [];
+  while (found.length < n) {
+    const { done, value } = await stream.next();
+    if (done) break;
+    found.push(value);
+  }
+  return found;
+}
+
+describe("a write", () => {
+  it("reaches everyone, the writer too, and says where", async () => {
+    const bus = client.bus("votes");
+    const stream = bus.messages();
+    expect(await bus.write({ choice: "tea" })).toBe(1);
+    const [message] = await take(stream, 1);
+    expect(message).toMatchObject({ offset: 1, id: "a11ce-1", value: { choice: "tea" }, sender: { kind: "page", user: "alice" } });
+  });
+
+  it("is refused with a named error", async () => {
+    broker.refuse = ([, bus, id]) => [73, "type_mismatch", "expected float at $.weight", 0, id, bus, false, { path: "$.weight" }];
+    const refused = client.bus("votes").write({ weight: "much" });
+    await expect(refused).rejects.toMatchObject({ name: "TypeMismatch", details: { path: "$.weight" } });
+    await expect(client.bus("votes").write(() => 1)).rejects.toMatchObject({ code: "type_mismatch", message: /a function/ });
+  });
+
+  it("waits for the broker, and is accepted once however often it is sent", async () => {
+    const bus = client.bus("votes");
+    await bus.ready;
+    broker.deaf.add(6);
+    const answer = bus.write("tea");
+    await quiet();
+    broker.deaf.clear();
+    await reconnect();
+    expect(await answer).toBe(1);
+    expect(broker.said(6).map((frame) => frame[2])).toEqual([1, 1]);
+    expect(broker.bus("votes").entries).toHaveLength(1);
+  });
+
+  it("is told when the bus can't be opened", async () => {
+    broker.deaf.add(2);
+    const bus = client.bus("votes");
+    const answer = bus.write("tea");
+    await quiet();
+    broker.say([73, "no_such_bus", "not within your reach", broker.said(2)[0]![1]]);
+    broker.settle();
+    await expect(answer).rejects.toMatchObject({ code: "no_such_bus" });
+    await expect(bus.ready).rejects.toMatchObject({ code: "no_such_bus" });
+    expect(await bus.closed).toMatchObject({ code: "no_such_bus" });
+  });
+
+  it("travels with others, at a steady interval or when enough wait", async () => {
+    const bus = client.bus("strokes", { flushSize: 3, flushInterval: 50 });
+    await bus.ready;
+    void bus.write(1);
+    await vi.advanceTimersByTimeAsync(40);
+    void bus.write(2); // does not put the first one off
+    expect(broker.said(6)).toEqual([]);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(broker.said(6)).toHaveLength(2);
+    for (const value of [3, 4, 5]) void bus.write(value);
+    await quiet();
+    expect(broker.said(6)).toHaveLength(5);
+    void bus.write(6);
+    await bus.flush();
+    expect(broker.bus("strokes").last).toBe(6);
+  });
+});
+
+describe("a stream", () => {
+  it("begins now, or in the past, with no gap and no overlap", async () => {
+    for (const value of "abcdefgh") broker.write(broker.bus("letters"), value);
+    const bus = client.bus("letters");
+    const streams = ["start" as const, 3, -2, undefined].map((since) => bus.stream({ since }));
+    await quiet();
+    await bobWrites("letters", "i", "j");
+    const read = await Promise.all([take(streams[0]!, 10), take(streams[1]!, 7), take(streams[2]!, 4), take(streams[3]!, 2)]);
+    expect(read.map((letters) => letters.join(""))).toEqual(["abcdefghij", "defghij", "ghij", "ij"]);
+  });
+
+  it("fetches history page by page, as it is read", async () => {
+    for (const value of "abcdefgh") broker.write(broker.bus("letters"), value);
+    const stream = client.bus("letters").stream({ since: "start" });
+    expect(await take(stream, 3)).toEqual(["a", "b", "c"]);
+    expect(broker.said(5)).toHaveLength(1);
+    expect(await take(stream, 5)).toEqual(["d", "e", "f", "g", "h"]);
+    expect(broker.said(5)).toHaveLength(3);
+  });
+
+  it("goes on over a reconnect as if nothing had been", async () => {
+    const stream = client.bus("letters").stream();
+    await quiet();
+    await bobWrites("letters", "a");
+    broker.cut();
+    for (const value of "bc") broker.write(broker.bus("letters"), value);
+    await vi.advanceTimersByTimeAsync(200);
+    await bobWrites("letters", "d");
+    expect(await take(stream, 4)).toEqual(["a", "b", "c", "d"]);
+  });
+
+  it("is told what it missed while it was away, and goes on", async () => {
+    const stream = client.bus("letters", { size: 2 }).stream();
+    await quiet();
+    await bobWrites("letters", "a");
+    broker.cut();
+    for (const value of "bcdef") broker.write(broker.bus("letters"), value);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(await take(stream, 1)).toEqual(["a"]);
+    await expect(stream.next()).rejects.toMatchObject({ code: "lagged", skipped: 3, resumeAfter: 4 });
+    expect(await take(stream, 2)).toEqual(["e", "f"]);
+  });
+
+  it("is told when the history is another one", async () => {
+    const stream = client.bus("letters").stream();
+    await quiet();
+    await bobWrites("letters", "a", "b");
+    expect(await take(stream, 2)).toEqual(["a", "b"]);
+    broker.cut();
+    broker.forget();
+    broker.write(broker.bus("letters"), "new");
+    await vi.advanceTimersByTimeAsync(200);
+    await expect(stream.next()).rejects.toMatchObject({ code: "lagged", skipped: null });
+    expect(await take(stream, 1)).toEqual(["new"]);
+  });
+
+  it("lags alone: a slow one costs the others nothing", async () => {
+    const bus = client.bus("letters", { size: 3 });
+    const [slow, quick] = [bus.stream(), bus.stream()];
+    const heard: unknown[] = [];
+    bus.on((value) => heard.push(value));
+    await quiet();
+    for (const value of "abcde") {
+      await bobWrites("letters", value);
+      expect(await take(quick, 1)).toEqual([value]);
+    }
+    await expect(slow.next()).rejects.toMatchObject({ skipped: 2, resumeAfter: 2 });
+    expect(await take(slow, 3)).toEqual(["c", "d", "e"]);
+    expect(heard).toEqual([..."abcde"]);
+  });
+
+  it("shows the newest only on a bus that keeps the latest", async () => {
+    const stream = client.bus("speed", { retain: "latest" }).stream();
+    await quiet();
+    await bobWrites("speed", 1, 2, 3);
+    expect(await take(stream, 1)).toEqual([3]);
+  });
+
+  it("says what was missed before its first page", async () => {
+    const letters = broker.bus("letters", { size: 2 });
+    for (const value of "abcde") broker.write(letters, value);
+    const bus = client.bus("letters");
+    await expect(bus.stream({ since: 1 }).next()).rejects.toMatchObject({ skipped: 2, resumeAfter: 3 });
+    expect(await take(bus.stream({ since: "start" }), 2)).toEqual(["d", "e"]);
+    await expect(bus.stream({ since: 99 }).next()).rejects.toMatchObject({ skipped: null });
+  });
+
+  it("ends with its signal, with a break, and with the bus; no one waits for ever", async () => {
+    const controller = new AbortController();
+    const bus = client.bus("letters");
+    const [first, second, third] = [bus.stream({ signal: controller.signal }), bus.stream(), bus.stream()];
+    const waiting = first.next();
+    controller.abort();
+    expect(await waiting).toEqual({ done: true, value: undefined });
+    await quiet();
+    await bobWrites("letters", "a");
+    for await (const letter of second) {
+      expect(letter).toBe("a");
+      break;
+    }
+    expect(await second.next()).toMatchObject({ done: true });
+    bus.close();
+    expect(await third.next()).toMatchObject({ done: true });
+    expect(await bus.stream({ signal: AbortSignal.abort() }).next()).toMatchObject({ done: true });
+    await quiet();
+    expect(broker.said(12)).toHaveLength(1);
+  });
+
+  it("says why nothing more will come, after all that came", async () => {
+    const stream = client.bus("letters").stream();
+    await quiet();
+    await bobWrites("letters", "a");
+    broker.say([78, broker.bus("letters").number, "its kernel was shut down"]);
+    broker.settle();
+    expect(await take(stream, 1)).toEqual(["a"]);
+    await expect(stream.next()).rejects.toMatchObject({ code: "closed", details: { reason: "its kernel was shut down" } });
+    expect(await stream.next()).toMatchObject({ done: true });
+  });
+
+  it("answers many who wait, in order", async () => {
+    const stream = client.bus("letters").stream();
+    const waiting = [stream.next(), stream.next(), stream.next()];
+    await quiet();
+    await bobWrites("letters", "a", "b", "c");
+    expect((await Promise.all(waiting)).map(({ value }) => value)).toEqual(["a", "b", "c"]);
+  });
+});
+
+describe("a listener", () => {
+  it("hears each message in order until it stops", async () => {
+    const bus = client.bus<string>("letters");
+    const [heard, senders]: [string[], string[]] = [[], []];
+    const off = bus.on((letter) => heard.push(letter));
+    const controller = new AbortController();
+    bus.onMessage(({ sender }) => senders.push(sender.user), { signal: controller.signal });
+    await quiet();
+    await bobWrites("letters", "a");
+    controller.abort();
+    await bobWrites("letters", "b");
+    off();
+    await bobWrites("letters", "c");
+    expect([heard, senders]).toEqual([["a", "b"], ["bob"]]);
+    expect(broker.said(4)).toHaveLength(1); // nobody reads any more
+  });
+
+  it("hears the past too, and what it missed", async () => {
+    const letters = broker.bus("letters", { size: 2 });
+    for (const value of "abc") broker.write(letters, value);
+    const [heard, errors]: [unknown[], EbusError[]] = [[], []];
+    client.bus("letters").on((letter) => heard.push(letter), { since: 0, onError: (error) => errors.push(error) });
+    await vi.waitFor(() => expect(heard).toEqual(["b", "c"]));
+    expect(errors).toEqual([expect.any(Lagged)]);
+  });
+
+  it("does not suffer from another that fails", async () => {
+    const failures = vi.spyOn(console, "error").mockReturnValue();
+    const bus = client.bus("letters");
+    const heard: unknown[] = [];
+    bus.on(() => {
+      throw new Error("mine");
+    });
+    bus.on((letter) => heard.push(letter));
+    await quiet();
+    await bobWrites("letters", "a", "b");
+    expect(heard).toEqual(["a", "b"]);
+    expect(failures).toHaveBeenCalledTimes(2);
+  });
+
+  it("learns why it will hear nothing", async () => {
+    broker.deaf.add(2);
+    const errors: EbusError[] = [];
+    client.bus("letters").on(() => {}, { onError: (error) => errors.push(error) });
+    await quiet();
+    broker.say([73, "forbidden", "not you", broker.said(2)[0]![1]]);
+    broker.settle();
+    expect(errors).toMatchObject([{ code: "forbidden" }]);
+  });
+});
+
+it("gives the last n messages, over as many pages as it takes", async () => {
+  for (const value of "abcdefgh") broker.write(broker.bus("letters"), value);
+  const bus = client.bus("letters");
+  expect((await bus.history(2)).map(({ value }) => value)).toEqual(["g", "h"]);
+  expect((await bus.history()).map(({ value }) => value).join("")).toBe("abcdefgh");
+  expect(await bus.history(0)).toEqual([]);
+});
+
+it("is deleted for everyone", async () => {
+  const bus = client.bus("letters");
+  await bus.delete();
+  expect(bus.error).toMatchObject({ code: "closed" });
+  expect(broker.buses.size).toBe(0);
+});
+
+it("is opened by its URI, and prints it", async () => {
+  const bus = client.bus("ebus:server/votes#c0ffee");
+  await bus.ready;
+  expect(broker.said(2)[0]).toEqual([2, 1, "server", "votes", {}, "", "c0ffee", true]);
+  expect(bus.uri).toBe("ebus:server/votes");
+  expect(() => client.bus("ebus:votes")).toThrow(/ebus:server\/votes/);
+});
+
+it("knows who is here", async () => {
+  const bus = client.bus("votes");
+  const told: number[] = [];
+  bus.presence.on((participants) => told.push(participants.length));
+  bus.presence.set({ typing: true });
+  await quiet();
+  expect(broker.said(7).map((frame) => frame.slice(2))).toEqual([[null, true], [{ typing: true }]]);
+  broker.say([74, broker.bus("votes").number, true, [[ALICE, "here", 1, { typing: true }, ""], [BOB, "here", 1, null, "idle"]]]); // prettier-ignore
+  broker.settle();
+  expect(told).toEqual([2]);
+  expect(bus.presence.participants.map(({ who }) => who.user)).toEqual(["alice", "bob"]);
+});
+
+it("lists the buses within reach", async () => {
+  broker.bus("votes");
+  expect(await client.buses()).toEqual([{ address: "ebus:server/votes" }]);
+});
+
+it("says when a bus that it left behind by a signal is closed", async () => {
+  const controller = new AbortController();
+  const bus = client.bus("votes", { signal: controller.signal });
+  await bus.ready;
+  controller.abort();
+  expect((await bus.closed).details).toEqual({ reason: "closed" });
+  await expect(bus.write(1)).rejects.toMatchObject({ code: "closed" });
+});

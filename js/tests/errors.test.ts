@@ -1,0 +1,30 @@
+import { expect, it } from "vitest";
+
+import * as errors from "../src/errors.js";
+
+it("knows every code of Python's tree", () => {
+  const codes = `error rejected type_mismatch filtered forbidden too_large rate_limited conflict filter_unavailable lagged closed
+    connection_lost spec_conflict no_such_bus invalid_name unknown_scope unauthenticated protocol backend`.split(/\s+/);
+  for (const code of codes) expect(errors.fromWire(code, "why").code).toBe(code);
+  expect(errors.fromWire("of_the_future", "why")).toMatchObject({ code: "error", message: "why" });
+});
+
+it("says its name, its facts and whether to try again", () => {
+  const error = errors.fromWire("rate_limited", "too fast", { retry_after: 0.5 });
+  expect(error).toMatchObject({ name: "RateLimited", temporary: true, details: { retry_after: 0.5 } });
+  expect(error).toBeInstanceOf(errors.Rejected);
+  expect(error).not.toBeInstanceOf(errors.TooLarge);
+  expect(errors.fromWire("protocol", "?").name).toBe("ProtocolError");
+  expect(new errors.Closed("gone")).toBeInstanceOf(errors.EbusError);
+  expect(new errors.Closed("gone")).not.toBeInstanceOf(errors.Rejected);
+});
+
+const copy = "../src/errors.js?copy";
+
+it("is itself in the eyes of another copy of this module", async () => {
+  const other = (await import(copy)) as typeof errors;
+  expect(other.Lagged).not.toBe(errors.Lagged);
+  expect(new other.Lagged({ skipped: 1, resumeAfter: 2 })).toBeInstanceOf(errors.Lagged);
+  expect(new other.TooLarge("x")).toBeInstanceOf(errors.Rejected);
+  expect(new Error("x")).not.toBeInstanceOf(errors.EbusError);
+});

@@ -1,0 +1,262 @@
+/** Shared widgets: a model as ipywidgets has it, a hidden one that names it, and a page that both are on. */
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+
+import { connect } from "../src/client.js";
+import { attachShare } from "../src/share.js";
+import { FakeBroker, quiet } from "./broker.js";
+
+class Emitter {
+  readonly listeners = new Map<string, Set<() => void>>();
+  on(event: string, listener: () => void): void {
+    this.listeners.set(event, (this.listeners.get(event) ?? new Set()).add(listener));
+  }
+  off(event: string, listener: () => void): void {
+    this.listeners.get(event)?.delete(listener);
+  }
+  trigger(event: string): void {
+    for (const listener of [...(this.listeners.get(event) ?? [])]) listener();
+  }
+}
+
+/** What `@jupyter-widgets/base` makes of a slider. */
+class Slider extends Emitter {
+  static serializers: Record<string, unknown> = {};
+  _state_lock: unknown = null;
+  widget_manager = manager;
+  /** Everything that `value` was, in order. */
+  shown: unknown[] = [];
+  constructor(readonly state: Record<string, unknown> = { value: 0 }) {
+    super();
+  }
+  get(name: string): unknown {
+    return this.state[name];
+  }
+  set(state: Record<string, unknown>): void {
+    for (const [name, value] of Object.entries(state)) {
+      if (this.state[name] === value) continue;
+      this.state[name] = value;
+      if (name === "value") this.shown.push(value);
+      this.trigger(`change:${name}`);
+    }
+  }
+  /** From the kernel, or from the bus. */
+  set_state(state: Record<string, unknown>): void {
+    this._state_lock = state;
+    this.set(state);
+    this._state_lock = null;
+  }
+  serialize(state: Record<string, unknown>): Record<string, unknown> {
+    return Object.fromEntries(Object.entries(state).map(([name, value]) => [name, value instanceof DataView ? value : (JSON.parse(JSON.stringify(value)) as unknown)]));
+  }
+}
+
+class Hidden extends Emitter {
+  sent: unknown[] = [];
+  widget_manager = manager;
+  constructor(readonly traits: Record<string, unknown>) {
+    super();
+  }
+  get(name: string): unknown {
+    return this.traits[name];
+  }
+  send(content: unknown): void {
+    this.sent.push(content);
+  }
+}
+
+const models = new Map<string, Slider>();
+const manager = {
+  get_model: async (id: string): Promise<never> => {
+    const found = models.get(id);
+    if (!found) throw new Error("widget model not found");
+    return found as never;
+  },
+};
+
+vi.mock("../src/client.js", { spy: true });
+
+let broker: FakeBroker;
+let life: AbortController;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  models.clear();
+  broker = new FakeBroker();
+  broker.bus("shares", { retain: "keys" });
+  life = new AbortController();
+  const client = connect(undefined, { transport: broker.connect, signal: life.signal });
+  vi.mocked(connect).mockReturnValue(client);
+});
+
+afterEach(async () => {
+  life.abort();
+  await vi.advanceTimersByTimeAsync(2000);
+  vi.mocked(connect).mockReset();
+  vi.useRealTimers();
+});
+
+function share(target: Slider | null, traits = ["value"], prefix = "speed."): Hidden {
+  if (target) models.set("m1", target);
+  const ref = { scope: "server", owner: "", name: "shares", cap: "" };
+  const hidden = new Hidden({ _bus: ref, _target: "m1", _traits: traits, _prefix: prefix });
+  expect(attachShare({ model: hidden as never, signal: life.signal })).toEqual({});
+  return hidden;
+}
+
+async function bobSets(key: string, value: unknown): Promise<void> {
+  broker.write(broker.bus("shares"), value, { key });
+  broker.settle();
+  await quiet();
+}
+
+const live = (hidden: Hidden) => hidden.sent.filter((content) => (content as { ebus: string }).ebus === "live").length;
+const written = () => broker.said(6).map((frame) => [frame[4], frame[3]]);
+
+it("shows what everyone has, from the start", async () => {
+  broker.write(broker.bus("shares"), 42, { key: "speed.value" });
+  const slider = new Slider();
+  const hidden = share(slider);
+  await quiet();
+  expect(slider.get("value")).toBe(42);
+  expect(live(hidden)).toBe(1);
+  expect(written()).toEqual([]); // what comes from the bus does not go back to it
+});
+
+it("follows others without telling the kernel or the bus", async () => {
+  const slider = new Slider();
+  share(slider);
+  await quiet();
+  await bobSets("speed.value", 7);
+  expect(slider.shown).toEqual([7]);
+  expect(written()).toEqual([]);
+});
+
+it("writes what the user does, and only that", async () => {
+  const slider = new Slider({ value: 0, max: 10 });
+  share(slider);
+  await quiet();
+  slider.set({ value: 5 });
+  slider.set({ max: 20 }); // not shared
+  slider.set_state({ value: 6 }); // the kernel's
+  await quiet();
+  expect(written()).toEqual([["speed.value", 5]]);
+});
+
+it("never shows an old value while the user drags", async () => {
+  const slider = new Slider();
+  share(slider);
+  await quiet();
+  for (let value = 1; value <= 60; value++) {
+    slider.set({ value });
+    if (value % 10 === 0) await quiet();
+  }
+  await quiet();
+  expect(slider.shown).toEqual(Array.from({ length: 60 }, (_, i) => i + 1));
+  expect(broker.bus("shares").entries.at(-1)?.[6]).toBe(60);
+});
+
+it("shows the bus's value again where the kernel told only this page otherwise", async () => {
+  const slider = new Slider();
+  share(slider);
+  await quiet();
+  await bobSets("speed.value", 7);
+  slider.set_state({ value: 3 }); // a late echo
+  await vi.advanceTimersByTimeAsync(400);
+  expect(slider.get("value")).toBe(7);
+  slider.set_state({ value: 9 }); // the kernel's own, and early: the bus follows
+  await bobSets("speed.value", 9);
+  await vi.advanceTimersByTimeAsync(400);
+  expect(slider.shown).toEqual([7, 3, 7, 9]);
+});
+
+it("goes back to what everyone has when a write is refused", async () => {
+  const warned = vi.spyOn(console, "warn").mockReturnValue();
+  const slider = new Slider();
+  share(slider);
+  await quiet();
+  await bobSets("speed.value", 7);
+  broker.refuse = ([, bus, id]) => [73, "forbidden", "you only look on", 0, id, bus];
+  slider.set({ value: 8 });
+  await quiet();
+  expect(slider.get("value")).toBe(7);
+  expect(warned).toHaveBeenCalledWith(expect.anything(), "you only look on");
+});
+
+it("waits for a widget that is made later", async () => {
+  const hidden = share(null);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(live(hidden)).toBe(0);
+  const slider = new Slider();
+  models.set("m1", slider);
+  await bobSets("speed.value", 3);
+  await vi.advanceTimersByTimeAsync(2000);
+  expect([slider.get("value"), live(hidden)]).toEqual([3, 1]);
+});
+
+it("lets go of everything with its signal", async () => {
+  const slider = new Slider();
+  const hidden = share(slider);
+  await quiet();
+  life.abort();
+  await quiet();
+  slider.set({ value: 5 });
+  await quiet();
+  expect(written()).toEqual([]);
+  expect([...slider.listeners.values(), ...hidden.listeners.values()].map((set) => set.size)).toEqual([0, 0, 0, 0, 0]);
+});
+
+it("tells the kernel when the connection goes and comes", async () => {
+  const slider = new Slider();
+  const hidden = share(slider);
+  await quiet();
+  broker.cut();
+  slider.set({ value: 5 }); // meanwhile
+  await vi.advanceTimersByTimeAsync(200);
+  await quiet();
+  expect(hidden.sent).toEqual([
+    { ebus: "status", status: "live" },
+    { ebus: "live" },
+    { ebus: "status", status: "reconnecting" },
+    { ebus: "status", status: "live" },
+    { ebus: "live" },
+  ]);
+  expect(broker.bus("shares").entries.at(-1)?.[6]).toBe(5);
+});
+
+it("binds anew where the kernel names another target", async () => {
+  const [first, second] = [new Slider(), new Slider()];
+  const hidden = share(first);
+  await quiet();
+  models.set("m2", second);
+  hidden.traits._target = "m2";
+  hidden.trigger("change:_target");
+  await quiet();
+  await bobSets("speed.value", 4);
+  expect([first.get("value"), second.get("value"), live(hidden)]).toEqual([0, 4, 2]);
+});
+
+it("packs and unpacks as the widget does, binary too", async () => {
+  class Picture extends Slider {
+    static override serializers = {
+      child: { deserialize: async (id: string) => ({ model: id }) },
+    };
+  }
+  const picture = new Picture({ value: new DataView(Uint8Array.of(1).buffer), child: null });
+  share(picture, ["value", "child"], "");
+  await quiet();
+  await bobSets("value", Uint8Array.of(1, 2, 3));
+  await bobSets("child", "IPY_MODEL_x");
+  expect(picture.get("value")).toEqual(new DataView(Uint8Array.of(1, 2, 3).buffer));
+  expect(picture.get("child")).toEqual({ model: "IPY_MODEL_x" });
+  picture.set({ value: new DataView(Uint8Array.of(9).buffer) });
+  await quiet();
+  expect(written()).toEqual([["value", Uint8Array.of(9)]]);
+});
+
+it("leaves the widget alone on a page that belongs to no server", () => {
+  vi.mocked(connect).mockImplementation(() => {
+    throw new Error("no server");
+  });
+  const hidden = share(new Slider());
+  expect(hidden.sent).toEqual([{ ebus: "status", status: "closed", text: "Error: no server" }]);
+});

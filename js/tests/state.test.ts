@@ -1,0 +1,153 @@
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+
+import { connect, type Client } from "../src/client.js";
+import type { State } from "../src/state.js";
+import { FakeBroker, quiet } from "./broker.js";
+
+let broker: FakeBroker;
+let client: Client;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  broker = new FakeBroker();
+  broker.bus("dash", { retain: "keys" });
+  client = connect(undefined, { transport: broker.connect });
+});
+
+afterEach(async () => {
+  client.close();
+  await vi.advanceTimersByTimeAsync(2000);
+  vi.useRealTimers();
+});
+
+async function bobSets(key: string, value: unknown): Promise<void> {
+  broker.write(broker.bus("dash"), value, { key, deleted: value === undefined });
+  broker.settle();
+  await quiet();
+}
+
+/** Everything that was shown for a key, in order. */
+function watch(state: State, key: string): unknown[] {
+  const shown: unknown[] = [];
+  state.onChange((change) => {
+    if (change.key === key) shown.push(change.value);
+  });
+  return shown;
+}
+
+it("has everything that was there, when it is ready", async () => {
+  for (const key of "abcdefg") broker.write(broker.bus("dash"), key.toUpperCase(), { key });
+  const state = client.state("dash");
+  await state.ready;
+  expect(Object.fromEntries(state)).toEqual({ a: "A", b: "B", c: "C", d: "D", e: "E", f: "F", g: "G" });
+  expect([state.size, state.has("a"), state.has("z"), [...state.keys()].length, [...state.values()].length]).toEqual([7, true, false, 7, 7]);
+});
+
+it("is ready at once where there is nothing", async () => {
+  const state = client.state("dash");
+  await state.ready;
+  expect(state.size).toBe(0);
+});
+
+it("follows others, and is followed", async () => {
+  const state = client.state("dash");
+  const shown = watch(state, "speed");
+  await state.ready;
+  await bobSets("speed", 3);
+  expect(await state.set("speed", 5)).toBe(2);
+  await bobSets("speed", undefined);
+  expect(shown).toEqual([3, 5, undefined]);
+  expect(await state.delete("speed")).toBe(4);
+});
+
+it("does not jump back while a drag is on its way", async () => {
+  const state = client.state("dash");
+  const shown = watch(state, "speed");
+  await state.ready;
+  broker.deaf.add(6);
+  const first = state.set("speed", 1);
+  await quiet();
+  await bobSets("speed", 100);
+  void state.set("speed", 2);
+  expect(state.get("speed")).toBe(2);
+  broker.deaf.clear();
+  for (const publish of broker.said(6)) broker.answer(publish);
+  broker.settle();
+  await first;
+  await quiet();
+  expect(shown).toEqual([1, 2]);
+  expect(broker.bus("dash").entries[0]?.[6]).toBe(2);
+});
+
+it("sends of a fast drag what the line takes, and the last value always", async () => {
+  const state = client.state("dash");
+  await state.ready;
+  const answers = Array.from({ length: 60 }, (_, i) => state.set("speed", i));
+  const offsets = await Promise.all(answers);
+  expect(broker.said(6).map((frame) => frame[3])).toEqual([0, 59]);
+  expect([offsets[0], offsets[1], offsets[59]]).toEqual([1, 2, 2]);
+});
+
+it("shows what the server has when a write is refused", async () => {
+  const state = client.state("dash");
+  const shown = watch(state, "speed");
+  await state.ready;
+  await bobSets("speed", 3);
+  broker.refuse = ([, bus, id]) => [73, "filtered", "too fast", 0, id, bus, false, { reason: "too fast" }];
+  await expect(state.set("speed", 999)).rejects.toMatchObject({ code: "filtered" });
+  expect(shown).toEqual([3, 999, 3]);
+});
+
+it("replaces only what it has seen", async () => {
+  const state = client.state<number>("dash");
+  await state.ready;
+  expect(await state.replace("count", undefined, 1)).toBe(true);
+  expect(state.get("count")).toBe(1);
+  expect(await state.replace("count", 7, 8)).toBe(false);
+  broker.write(broker.bus("dash"), 2, { key: "count" }); // not heard of yet
+  expect(await state.replace("count", 1, 10)).toBe(false);
+  await quiet();
+  expect(await state.replace("count", 2, 3)).toBe(true);
+  expect(await state.replace("count", 3, undefined)).toBe(true);
+  expect(state.has("count")).toBe(false);
+});
+
+it("shows another history at once, and nothing in between", async () => {
+  const dash = broker.bus("dash");
+  for (const [key, value] of [["a", 1], ["b", 2]] as const) broker.write(dash, value, { key }); // prettier-ignore
+  const state = client.state("dash");
+  await state.ready;
+  const changes: unknown[] = [];
+  state.onChange(({ key, value }) => changes.push([key, value]));
+  broker.cut();
+  broker.forget();
+  for (const key of ["x", "y", "z", "a"]) broker.write(broker.bus("dash", { retain: "keys" }), 1, { key });
+  await vi.advanceTimersByTimeAsync(200);
+  await quiet();
+  expect(Object.fromEntries(state)).toEqual({ a: 1, x: 1, y: 1, z: 1 });
+  expect(changes).toEqual([["b", undefined], ["x", 1], ["y", 1], ["z", 1]]); // prettier-ignore
+});
+
+it("keeps what was set while it was away", async () => {
+  const state = client.state("dash");
+  await state.ready;
+  broker.cut();
+  const answer = state.set("speed", 5);
+  void state.set("speed", 6);
+  await vi.advanceTimersByTimeAsync(200);
+  await answer;
+  await quiet();
+  expect(broker.bus("dash").entries[0]?.[6]).toBe(6);
+});
+
+it("is not ready, and says why, where it can't be read", async () => {
+  broker.deaf.add(2);
+  const state = client.state("dash");
+  await quiet();
+  broker.say([73, "spec_conflict", "it keeps no keys", broker.said(2)[0]![1]]);
+  broker.settle();
+  await expect(state.ready).rejects.toMatchObject({ code: "spec_conflict" });
+  const other = client.state("other");
+  other.close();
+  await expect(other.ready).rejects.toMatchObject({ code: "closed" });
+});
