@@ -8,6 +8,8 @@ passes `tests/contracts/backend.py`; the promises below are that suite's heading
   (as far as the backend says it keeps anything).
 - *Everyone hears.* Each kept entry is reported to the follower once, in the order of offsets, the writer's own too.
 - *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
+- *Bounded.* A bus holds what its spec and `core.log` say, and remembers the ids of its last writes longer than that.
+  (Keys are never dropped: that there are not too many of them is the broker's care, before it appends.)
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Backend(Protocol):
         """What is kept of ``bus``. Where nothing is: begin it with ``spec`` and ``epoch``, or None without a spec."""
 
     async def append(self, batch: Sequence[Entry]) -> list[int]:
-        """Keep ``batch``, in this order; the offset given to each. Entries of buses never opened are a `BackendError`."""
+        """Keep ``batch``, in this order; the offset given to each. An entry of a bus never opened: `BackendError`."""
 
     def follow(self, sink: Sink) -> None:
         """Report every entry kept from now on to ``sink``, in order. One follower; called before the first `append`."""

@@ -32,7 +32,7 @@ class _Bus:
         for entry in entries:
             entry.offset = log.last + 1
             log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
-        while recent and recent[0].offset + recent[0].length <= log.last - dedupe:
+        while recent and recent[0].offset + recent[0].length - 1 <= log.last - dedupe:
             recent.popleft()
 
 

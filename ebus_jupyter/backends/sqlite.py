@@ -7,12 +7,13 @@ One file, one process
 
 Durability
     One transaction a batch. With ``synchronous="NORMAL"`` it survives the process; "FULL" waits for the disk, and
-    survives a loss of power too. Offsets come from the bus's row, which changes in the same transaction as the log: none is
-    given twice, even where everything after it was pruned.
+    survives a loss of power too. Which offset was the last is kept apart from the messages, in their transaction: none is
+    given twice, even where every message was dropped.
 
 Room
-    A bus holds what `core.log` says. The file may hold a little more: a log is pruned some dozens of entries at a time,
-    and `open` leaves out what is over the bound. Space that was freed is used again, not given back.
+    A bus holds what `core.log` says. The file may hold a little more: entries that were written together lie in one
+    row, rows are dropped many at a time, and `open` leaves out what is over the bound. Space that was freed is used
+    again, not given back.
 
 Everything runs on the event loop's own thread: a commit takes microseconds, less than handing it to another thread.
 """
@@ -50,11 +51,17 @@ APPLICATION = int.from_bytes(b"ebus", "big")
 
 def _begin(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA application_id = {APPLICATION}")
-    db.execute("CREATE TABLE buses (id INTEGER PRIMARY KEY, uri TEXT UNIQUE, spec BLOB, epoch TEXT, last INT, floor INT)")
-    db.execute("CREATE TABLE messages (bus INT, offset INT, key TEXT, size INT, entries BLOB, PRIMARY KEY (bus, offset))")
+    db.execute("CREATE TABLE buses (id INTEGER PRIMARY KEY, uri TEXT UNIQUE, spec BLOB, epoch TEXT, floor INT)")
+    db.execute(
+        "CREATE TABLE messages (bus INT, offset INT, key TEXT, size INT, entries BLOB, PRIMARY KEY (bus, offset))"
+    )
     db.execute("CREATE UNIQUE INDEX messages_by_key ON messages (bus, key) WHERE key IS NOT NULL")
-    # The writes that were accepted last, kept longer than their messages: a retry is known over a restart.
-    db.execute("CREATE TABLE runs (bus INT, offset INT, sender TEXT, id INT, length INT, PRIMARY KEY (bus, offset))")
+    # The writes that were accepted last, kept longer than their messages: a retry is known over a restart. The newest
+    # run of a bus is never dropped: it says which offset was the last.
+    db.execute(
+        "CREATE TABLE runs (bus INT, offset INT, sender TEXT, id INT, length INT, PRIMARY KEY (bus, offset))"
+        " WITHOUT ROWID"
+    )
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_begin,)
@@ -93,12 +100,12 @@ class _Bus(msgspec.Struct):
 
 
 class SqliteBackend:
-    """Keeps named buses in the file ``path``, which is made (for its owner alone) where there is none.
+    """Keeps buses in the file ``path``, which is made (for its owner alone) where there is none.
 
     The file is opened at the first call; that call raises what stands in the way.
 
     Args:
-        path: The file. Two more stand beside it while it is in use.
+        path: The file. Two more lie beside it while it is in use; a copy of a file in use is of no value without them.
         synchronous: "NORMAL" survives a killed process; "FULL" survives power loss, at the price of a wait for the disk
             with every batch.
         max_bytes: What one bus may hold; over it a log loses its oldest entries.
@@ -120,7 +127,7 @@ class SqliteBackend:
         self.path = Path(path)
         self._synchronous = synchronous
         self._max_bytes = max_bytes
-        self._dedupe = dedupe
+        self._dedupe = max(1, dedupe)
         self._patience = patience
         self._opening = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -135,9 +142,7 @@ class SqliteBackend:
         with self._explained(f"{bus} could not be read"):
             state, kept = self._load(db, bus)
             if kept is None and spec is not None:
-                db.execute(
-                    "INSERT INTO buses (uri, spec, epoch, last, floor) VALUES (?,?,?,0,0)", (bus, _encode(spec), epoch)
-                )
+                db.execute("INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (bus, _encode(spec), epoch))
                 state, kept = self._load(db, bus)
         if kept is not None:
             self._open[bus] = state
@@ -149,20 +154,22 @@ class SqliteBackend:
         for entry in batch:
             by_bus.setdefault(entry.bus, []).append(entry)
         with self._explained("the write could not be kept"):
-            parts = [(self._bus(db, uri), entries) for uri, entries in by_bus.items()]
+            after = {uri: msgspec.structs.replace(self._bus(db, uri)) for uri in by_bus}
             try:
                 db.execute("BEGIN IMMEDIATE")
-                for bus, entries in parts:
-                    self._append(db, bus, entries)
+                for uri, entries in by_bus.items():
+                    self._append(db, after[uri], entries)
                 db.execute("COMMIT")
             except BaseException:
                 for entry in batch:
                     entry.offset = 0
-                for uri in by_bus:
-                    self._open[uri] = None
+                for uri, bus in after.items():
+                    if bus.retain == "keys":  # the copy shares its marks of removed keys
+                        self._open[uri] = None
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+            self._open.update(after)
         if self._sink is not None:
             self._sink(batch)
         return [entry.offset for entry in batch]
@@ -207,6 +214,7 @@ class SqliteBackend:
         return bus
 
     def _append(self, db: sqlite3.Connection, bus: _Bus, entries: list[Entry]) -> None:
+        floor = bus.floor
         recent = [(bus.id, *run) for run in runs(entries, bus.last)]
         db.executemany("INSERT INTO runs (bus, sender, id, offset, length) VALUES (?,?,?,?,?)", recent)
         for entry in entries:
@@ -219,7 +227,8 @@ class SqliteBackend:
                 db.execute(_INSERT, _row(bus, entries[-1:]))
             case "keys":
                 self._append_keys(db, bus, entries)
-        db.execute("UPDATE buses SET last = ?, floor = ? WHERE id = ?", (bus.last, bus.floor, bus.id))
+        if bus.floor > floor:
+            db.execute("UPDATE buses SET floor = ? WHERE id = ?", (bus.floor, bus.id))
         known = bus.last - self._dedupe
         if known - bus.forgotten > PRUNE:
             db.execute(
@@ -271,30 +280,23 @@ class SqliteBackend:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _load(self, db: sqlite3.Connection, uri: str) -> tuple[_Bus | None, Kept | None]:
-        found = db.execute("SELECT id, spec, epoch, last, floor FROM buses WHERE uri = ?", (uri,)).fetchone()
+        found = db.execute("SELECT id, spec, epoch, floor FROM buses WHERE uri = ?", (uri,)).fetchone()
         if found is None:
             return None, None
-        number, packed, epoch, last, floor = found
+        number, packed, epoch, floor = found
+        last = db.execute(
+            "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (number,)
+        ).fetchone()
+        last = 0 if last is None else last[0]
         spec = _spec.decode(packed)
         bus = _Bus(number, spec.retain, spec.size, last, floor, 0, {})
         log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
-        for id_, time, sender, value, key, deleted, to, echo, offset in db.execute(_SELECT, (number,)):
-            entry = Entry(
-                uri,
-                id_,
-                time,
-                sender,
-                value,
-                key,
-                bool(deleted),
-                None if to is None else _names.decode(to),
-                bool(echo),
-                offset,
-            )
-            bus.bytes += entry.size
-            if deleted:
-                bus.removed[key] = offset
-            log.append(offset, entry, key=key, deleted=entry.deleted, size=entry.size)
+        for (segment,) in db.execute("SELECT entries FROM messages WHERE bus = ? ORDER BY offset", (number,)):
+            for entry in _entries.decode(segment):
+                bus.bytes += entry.size
+                if entry.deleted:
+                    bus.removed[entry.key] = entry.offset
+                log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
         recent = db.execute(
             "SELECT sender, id, offset, length FROM runs WHERE bus = ? AND offset + length - 1 > ? ORDER BY offset",
             (number, last - self._dedupe),
@@ -335,6 +337,7 @@ class SqliteBackend:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         try:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first access: so there will be no shared memory
+            version = self._version(db)
             (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise BackendError(
@@ -342,7 +345,11 @@ class SqliteBackend:
                 )
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA journal_size_limit = 16777216")
-            self._migrate(db)
+            with db:
+                db.execute("BEGIN EXCLUSIVE")  # takes the lock, for as long as the connection lasts
+                for migrate in MIGRATIONS[version:]:
+                    migrate(db)
+                db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             with contextlib.suppress(OSError):
                 self._note.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except BaseException:
@@ -350,25 +357,19 @@ class SqliteBackend:
             raise
         return db
 
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        """Bring the schema up to date, in one transaction; it takes the lock, for as long as the connection lasts."""
-        with db:
-            db.execute("BEGIN EXCLUSIVE")
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and application != APPLICATION:
-                raise BackendError(
-                    f"{self.path} is the database of another program; give the buses a file of their own."
-                )
-            if version > len(MIGRATIONS):
-                raise BackendError(
-                    f"{self.path} was written by a newer ebus_jupyter (schema {version}, this one knows {len(MIGRATIONS)}): update "
-                    "ebus_jupyter, or move the file away and begin anew."
-                )
-            for migrate in MIGRATIONS[version:]:
-                migrate(db)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The version of the file's schema: 0 where it has none. Refuses a file that is not for us to change."""
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != APPLICATION:
+            raise BackendError(f"{self.path} is the database of another program; give the buses a file of their own.")
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise BackendError(
+                f"{self.path} was written by a newer ebus_jupyter (schema {version}, this one knows {len(MIGRATIONS)}): "
+                "update ebus_jupyter, or move the file away and begin anew."
+            )
+        return version
 
     def _taken(self) -> BackendError:
         try:
@@ -376,7 +377,9 @@ class SqliteBackend:
         except (OSError, UnicodeDecodeError):
             who = "another process"
         return BackendError(
-            f"{self.path} is in use by {who}. A file belongs to one server at a time: stop that one, or give this one a file of its own."
+            f"{self.path} is in use by {who}. A file belongs to one server at a time: stop that one, or give this one a "
+            "file of its own.",
+            in_use=True,
         )
 
     @contextlib.contextmanager
@@ -424,7 +427,10 @@ def _advice(error: Exception) -> str:
         case "SQLITE_CANTOPEN" | "SQLITE_READONLY" | "SQLITE_PERM":
             return "The server must be able to write the file and its folder: see whom they belong to."
         case "SQLITE_CORRUPT" | "SQLITE_NOTADB" | "SQLITE_FORMAT":
-            return "The file is damaged: stop the server, put a copy in its place or move it away (the buses begin anew then), and start again."
+            return (
+                "The file is damaged: stop the server, put a copy in its place or move it away (the buses begin anew "
+                "then), and start again."
+            )
         case "SQLITE_IOERR":
             return "The disk failed: see the system's log. Nothing was kept."
     if isinstance(error, msgspec.MsgspecError):

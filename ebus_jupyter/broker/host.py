@@ -121,8 +121,8 @@ class Broker:
         log: logging.Logger | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self._durable = durable or MemoryBackend()
-        self._volatile = MemoryBackend()
+        self._volatile = MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
+        self._durable = durable or MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
         self._filters = dict(filters or {})
         self._clock = clock
         self._log = log or logging.getLogger("ebus_jupyter")
@@ -145,6 +145,10 @@ class Broker:
         self._presence_due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
+
+    def keep_in(self, durable: Backend) -> None:
+        """Keep the named buses there. Before `start`."""
+        self._durable = durable
 
     # --- life -------------------------------------------------------------------------------------------------------
 

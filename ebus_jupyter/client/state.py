@@ -74,7 +74,7 @@ class State(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         with self._client.lock:
-            return sum(1 for _ in self._replica.keys())
+            return len(list(self._replica.keys()))
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._replica.shown(key) is not MISSING

@@ -75,6 +75,10 @@ class Conn(msgspec.Struct):
     tokens: float = 0.0
     refilled: float = 0.0
 
+    def permit(self, address: Address) -> tuple[bool, bool]:
+        """What the authorizer lets it do there: read, write. Nothing is remembered of a bus that it does not hold open."""
+        return self.permits.get(address, (not self.asks, not self.asks))
+
 
 class BrokerState:
     """All buses and connections of one broker.
@@ -202,8 +206,8 @@ class BrokerState:
         if frame.version != frames.VERSION:
             older, newer = ("client", "server") if frame.version < frames.VERSION else ("server", "client")
             raise ProtocolError(
-                f"the {newer} speaks a newer protocol than the {older} (client {frame.version}, server {frames.VERSION}): update "
-                f"ebus_jupyter on the {older}'s side"
+                f"the {newer} speaks a newer protocol than the {older} (client {frame.version}, server {frames.VERSION}): "
+                f"update ebus_jupyter on the {older}'s side"
                 + (" and reload the page." if older == "client" else " and restart it.")
             )
         if (
@@ -272,11 +276,12 @@ class BrokerState:
         try:
             return self._enter(state, frame, address, now)
         except EbusError as error:
+            state.permits.pop(address, None)
             return [Send(state.id, frames.encode(error_frame(error, req=frame.req)))]
 
     def _enter(self, state: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
         bus = self._buses.get(address)
-        read, write = state.permits.get(address, (True, True))
+        read, write = state.permit(address)
         write = write and state.may_write
         if bus is None:
             if not read and not write:
@@ -284,19 +289,17 @@ class BrokerState:
             spec = None
             if frame.create and write and (frame.name is None or not address.unnamed):
                 spec = self._new_spec(frame, state.who)
+            self._check_room(state)
             waiting = self._loading.setdefault(address, [])
             waiting.append((state.id, frame))
             return [Load(address, spec, self._mint(16))] if len(waiting) == 1 else []
-        bus.spec.join(frame.spec, bus.name)
         read = read and allows(bus.spec.readers, state.who)
         write = write and allows(bus.spec.writers, state.who)
         if not read and not write:
             raise self._unseen(address)
-        if bus.number not in state.open and len(state.open) >= self.limits.buses_per_participant:
-            raise TooLarge(
-                f"this connection has {self.limits.buses_per_participant} buses open (the server's limit `buses_per_participant`).",
-                limit="buses_per_participant",
-            )
+        bus.spec.join(frame.spec, bus.name)
+        if bus.number not in state.open:
+            self._check_room(state, joins=True)
         if frame.spec.get("filter") == OWNER:
             self._offer_filter(state, bus)
         state.open[bus.number] = Access(bus, read, write)
@@ -309,8 +312,20 @@ class BrokerState:
         answer = frames.Opened(frame.req, bus.number, str(address), bus.epoch, bus.log.last, spec_fields, cap)
         return [Send(state.id, frames.encode(answer))]
 
+    def _check_room(self, state: Conn, *, joins: bool = False) -> None:
+        # Before a bus is begun, not after: what is refused must leave nothing behind.
+        if len(state.open) >= self.limits.buses_per_participant:
+            raise TooLarge(
+                f"this connection has {self.limits.buses_per_participant} buses open (the server's limit `buses_per_participant`).",
+                limit="buses_per_participant",
+            )
+        if not joins and len(self._buses) + len(self._loading) >= self.limits.buses:
+            raise TooLarge(f"this server has {self.limits.buses} buses open (its limit `buses`).", limit="buses")
+
     def _new_spec(self, frame: frames.Open, who: Participant) -> BusSpec:
         spec = BusSpec.create(frame.spec, self.limits)
+        for schema in (spec.schema, spec.emits):
+            Validator(schema)  # raises where nothing could be held to it
         if spec.filter not in (None, OWNER) and spec.filter not in self.filters:
             known = ", ".join(sorted(self.filters)) or "none"
             raise SpecConflict(
@@ -331,10 +346,11 @@ class BrokerState:
         waiting = self._loading.pop(address, [])
         effects: list[Effect] = []
         if kept is not None and error is None:
-            if len(self._buses) >= self.limits.buses:
-                error = TooLarge(f"this server has {self.limits.buses} buses open (its limit `buses`).", limit="buses")
-            else:
+            try:
                 bus = BusState(address, self._number(), kept, self.limits, self._by_participant)
+            except EbusError as unusable:  # kept by another version
+                error = unusable
+            else:
                 self._buses[address] = self._by_uri[str(address)] = bus
                 bus.idle_since = now
                 first = self._conns.get(waiting[0][0]) if waiting else None
@@ -345,18 +361,20 @@ class BrokerState:
             if state is None:
                 continue
             if error is not None:
+                state.permits.pop(address, None)
                 effects.append(Send(conn, frames.encode(error_frame(error, req=frame.req))))
             elif (
                 kept is None
                 and frame.create
                 and state.may_write
-                and state.permits.get(address, (True, True))[1]
+                and state.permit(address)[1]
                 and not address.unnamed
             ):
                 effects += self._try_enter(
                     state, frame, address, now
                 )  # who came first could not create it; this one can
             elif kept is None:
+                state.permits.pop(address, None)
                 effects.append(Send(conn, frames.encode(error_frame(self._unseen(address), req=frame.req))))
             else:
                 effects += self._try_enter(state, frame, address, now)
@@ -381,7 +399,9 @@ class BrokerState:
         bus.watchers.discard(state.id)
         state.open.pop(bus.number, None)
         state.behind.discard(bus.number)
-        bus.idle_since = now
+        state.permits.pop(bus.address, None)
+        if not bus.creator or bus.creator == state.who.id:
+            bus.idle_since = now
         if state.id not in bus.owners:
             return []
         was_first = bus.owners[0] == state.id
@@ -410,6 +430,7 @@ class BrokerState:
         for state in self._conns.values():
             if state.open.pop(bus.number, None) is not None:
                 state.behind.discard(bus.number)
+                state.permits.pop(bus.address, None)
                 conns.append(state.id)
         return [*([Deliver(tuple(conns), gone, 1)] if conns else []), Forget(bus.address)]
 
@@ -472,6 +493,10 @@ class BrokerState:
 
     def _publish(self, state: Conn, frame: frames.Publish, now: float) -> list[Effect]:
         bus = self._access(state, frame.bus, write=True).bus
+        assert state.writer is not None  # it has said hello
+        known = bus.known((state.who.id, frame.id))
+        if known is not None:  # a retry is not refused for what came after its first attempt
+            return known
         rate = self._rate(state.who)
         if now > state.refilled:
             state.tokens = min(rate * self.limits.publish_burst, state.tokens + (now - state.refilled) * rate)
@@ -483,7 +508,6 @@ class BrokerState:
                 retry_after=(1 - state.tokens) / rate,
             )
         state.tokens -= 1
-        assert state.writer is not None  # it has said hello
         return bus.publish(state.writer, frame, now)
 
     def appended(self, entries: Sequence[Entry], offsets: Sequence[int]) -> list[Effect]:
@@ -495,6 +519,7 @@ class BrokerState:
             bus = self._by_uri.get(entry.bus)
             if bus is None:
                 continue
+            bus.accepted(sender_id(entry.sender), entry.id, offset)
             if (
                 run is not None
                 and writer == entry.sender
@@ -642,7 +667,7 @@ class BrokerState:
             if bus.presence.has_changed:
                 self._stirred.add(bus)
             if (
-                bus.creator
+                bus.address.unnamed
                 and bus.creator not in self._by_participant
                 and now - bus.idle_since > self.limits.creator_seconds
             ):

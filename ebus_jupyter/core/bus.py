@@ -101,7 +101,7 @@ class BusState:
         self.presence = Presence()
         self.watchers: set[int] = set()
         self.readers: dict[int, Participant] = {}
-        self.behind: dict[int, int] = {}
+        self.behind: dict[int, tuple[int, int]] = {}  # the offset reached, and the log's floor when that reading began
         self.in_flight: set[Id] = set()
         self._validator = Validator(self.spec.schema)
         self._emits = self._validator if self.spec.emits is None else Validator(self.spec.emits)
@@ -110,6 +110,8 @@ class BusState:
         self._asked: dict[int, tuple[str, Pending]] = {}
         self._last_ask = 0
         self._waiting: deque[tuple[Writer, frames.Publish, float]] = deque()
+        self._queued: set[Id] = set()  # what `_waiting` holds
+        self._alone = False  # what is in flight was let in on the condition that nothing overtakes it
         self._audience: tuple[int, ...] | None = None
         self.log: Log[Record] = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=limits.log_bytes)
         for entry in kept.entries:
@@ -131,26 +133,37 @@ class BusState:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def publish(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
-        """Take a write. Raises what refuses it; a retry of an accepted one is answered with its first offset."""
-        id_: Id = (writer.id, frame.id)
-        offset = self._recent.get(id_)
-        if offset is not None:
-            return self._answer(writer.id, frames.Ok(self.number, frame.id, offset))
-        if id_ in self.in_flight:
-            return []  # it will be answered when the first attempt is
-        if self._waiting or (self.in_flight and (frame.expect is not None or self._may_be_full(frame))):
-            # What "the last offset" is, or the last free key, can't be told before the writes on their way have theirs.
+        """Take a write that is not `known`. Raises what refuses it."""
+        if self._waiting or self._must_wait(frame):
             if len(self._waiting) >= self.limits.pending:
                 raise self._crowded()
             self._waiting.append((writer, frame, now))
+            self._queued.add((writer.id, frame.id))
             return []
+        return self._take(writer, frame, now)
+
+    def known(self, id_: Id) -> list[Effect] | None:
+        """The answer to a retry: the first offset, or nothing yet; None where the write is new."""
+        offset = self._recent.get(id_)
+        if offset is not None:
+            return self._answer(id_[0], frames.Ok(self.number, id_[1], offset))
+        if id_ in self.in_flight or id_ in self._queued:
+            return []  # it will be answered when the first attempt is
+        return None
+
+    def _must_wait(self, frame: frames.Publish) -> bool:
+        """Whether the last offset, or the last free key, can't be told before the writes on their way have their offsets."""
+        return bool(self.in_flight) and (self._alone or frame.expect is not None or self._may_be_full(frame))
+
+    def _take(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
         self._check(frame)
+        self._alone = frame.expect is not None and self.spec.filter is not None
         entry = Entry(
             bus=self.uri,
             id=frame.id,
             time=now,
             sender=writer.encoded,
-            value=bytes(frame.value),
+            value=bytes(frames.NIL if frame.deleted else frame.value),
             key=frame.key,
             deleted=frame.deleted,
             to=None if frame.to is None else tuple(frame.to),
@@ -174,6 +187,10 @@ class BusState:
         if frame.to is not None and len(frame.to) > self.limits.recipients:
             raise TooLarge(
                 f"{self.name}: at most {self.limits.recipients} users can be named in to=.", limit="recipients"
+            )
+        if frame.to is not None and any(len(user) > self.limits.name_chars for user in frame.to):
+            raise TooLarge(
+                f"{self.name}: a user in to= has at most {self.limits.name_chars} characters.", limit="name_chars"
             )
         keyed = self.spec.retain == "keys"
         if keyed is (frame.key is None):
@@ -210,15 +227,18 @@ class BusState:
     def settled(self) -> list[Effect]:
         """Go on with the writes that waited for others' offsets."""
         effects: list[Effect] = []
-        while self._waiting and not self.in_flight:
+        while self._waiting and not self._must_wait(self._waiting[0][1]):
             writer, frame, now = self._waiting.popleft()
-            waiting, self._waiting = self._waiting, deque()
+            self._queued.discard((writer.id, frame.id))
             try:
-                effects += self.publish(writer, frame, now)
+                effects += self._take(writer, frame, now)
             except EbusError as error:
                 effects += self.refuse(writer.id, frame.id, error)
-            self._waiting = waiting
         return effects
+
+    def accepted(self, writer: str, id_: int, offset: int) -> None:
+        """The backend has kept this write. Its report may still be on the way, but a retry has its answer."""
+        self._remember((writer, id_), offset)
 
     def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
         """Tell the writer why this write is not accepted."""
@@ -280,12 +300,12 @@ class BusState:
             error = pending.refused
             if error is None:
                 assert pending.value is not None
-                pending.entry.value = pending.value
                 try:
-                    if not pending.entry.deleted:
-                        self._emits.check(pending.value, f"{self.name} (its filter's answer)")
                     if len(pending.value) > self.limits.value_bytes:
                         raise TooLarge(f"{self.name}: the filter's answer is too large.", limit="value_bytes")
+                    if not pending.entry.deleted:
+                        self._emits.check(pending.value, f"{self.name} (its filter's answer)")
+                        pending.entry.value = pending.value
                 except EbusError as wrong:
                     error = wrong
             if error is None:
@@ -355,12 +375,16 @@ class BusState:
 
     def _is_ours(self, frame: frames.Subscribe) -> bool:
         """Whether what the reader saw last is part of this history. A restored older store reuses offsets, so its id counts."""
-        if frame.epoch != self.epoch or frame.after > self.log.last:
+        if frame.epoch != self.epoch or not 0 <= frame.after <= self.log.last:
             return False
         if frame.after == 0 or frame.after < self.log.floor or not frame.last_id:
             return True
+        record = self.log.at(frame.after)
+        if record is not None:
+            return frame.last_id == message_id(record.id)
+        # A newer one has replaced it, or it is none of ours.
         sender, _, n = frame.last_id.rpartition("-")
-        return n.isdecimal() and self._recent.get((sender, int(n))) == frame.after
+        return n.isdecimal() and len(n) < 20 and self._recent.get((sender, int(n))) == frame.after
 
     def unsubscribe(self, conn: int) -> None:
         self.readers.pop(conn, None)
@@ -373,16 +397,16 @@ class BusState:
             self._set_behind(conn, self.log.last)
 
     def _set_behind(self, conn: int, after: int) -> None:
-        self.behind[conn] = after
+        self.behind[conn] = after, self.log.floor
         self._audience = None
 
     def serve(self, conn: int, max_bytes: int) -> tuple[list[Effect], int]:
         """Give a reader that is behind its next portion; returns how many bytes that was."""
         effects: list[Effect] = []
-        after = self.behind[conn]
+        after, known = self.behind[conn]
         who = self.readers[conn]
         try:
-            records = self.log.read(after, max_bytes=max_bytes)
+            records = self.log.read(after, known=known, max_bytes=max_bytes)
         except Lagged as lag:
             told: frames.Lag | frames.Subscribed = frames.Lag(self.number, lag.skipped, lag.resume_after)
             if lag.resume_after < after:  # with keys: a snapshot follows
@@ -390,8 +414,11 @@ class BusState:
                     0, self.number, self.epoch, lag.resume_after, self.log.last, False, lag.skipped, True
                 )
             effects.append(Send(conn, frames.encode(told)))
-            records = self.log.read(lag.resume_after, max_bytes=max_bytes)
+            after, known = lag.resume_after, self.log.floor
+            records = self.log.read(after, max_bytes=max_bytes)
         parts = [record.bytes_for(who) for record in records]
+        if not parts and after < self.log.last:  # the newest are kept no more, but the order did go on
+            parts = [frames.encode(frames.Advance(self.number, self.log.last))]
         if parts:
             effects.append(Deliver((conn,), b"".join(parts), len(parts)))
         reached = records[-1].offset if records else self.log.last
@@ -399,17 +426,16 @@ class BusState:
             del self.behind[conn]
             self._audience = None
         else:
-            self.behind[conn] = reached
+            self.behind[conn] = reached, known
         return effects, sum(map(len, parts))
 
     def page(self, who: Participant, frame: frames.Fetch) -> frames.Page:
-        """A portion of history."""
+        """A portion of history. With keys, whoever asks judges by ``floor``: it alone knows whether it reads a snapshot."""
         log = self.log
         until = min(frame.until or log.last, log.last)
         after = log.before_last(-frame.after) if frame.after < 0 else frame.after
-        if after < log.floor:
-            after = log.start
-        kept = log.read(after, max_bytes=self.limits.page_bytes)
+        after = max(after, log.start)
+        kept = log.read(after, known=log.floor, max_bytes=self.limits.page_bytes)
         records = [record for record in kept if record.offset <= until]
         more = bool(kept) and len(records) == len(kept) and kept[-1].offset < until
         through = records[-1].offset if more else max(until, after)

@@ -89,7 +89,7 @@ class Publish(Frame, tag=6):
     """
 
     bus: int
-    id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    id: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
     value: msgspec.Raw
     key: str | None = None
     deleted: bool = False

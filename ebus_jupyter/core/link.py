@@ -27,9 +27,13 @@ from ebus_jupyter.errors import Closed, EbusError, RateLimited
 from . import frames
 from .address import Address
 from .bus import message_id
+from .limits import Limits
 from .log import Log
 from .message import BusSpec, Participant
 from .presence import read_seat
+
+LOG_BYTES = Limits().log_bytes
+"""What one bus keeps here for the program's own slow readers; over it the oldest messages go."""
 
 
 class Gap(NamedTuple):
@@ -130,6 +134,7 @@ class BusLink:
         self.log_epoch = ""
         self.target = 0  # the last offset that the broker had when it began to send
         self.began = 0  # the offset after which the log began
+        self.asked: tuple[str, int] | None = None  # epoch and offset, when live messages were first asked for
         self.log: Log[frames.Delivery | Gap] = Log()
         self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
         self.state: msgspec.Raw | None = None
@@ -138,6 +143,11 @@ class BusLink:
         self.held_since = 0.0
         self.flush_size = 1
         self.flush_interval = 0.0
+
+    def begin_log(self, after: int = 0) -> None:
+        """What follows begins after ``after``, and has nothing to do with what was there before."""
+        self.log = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=LOG_BYTES)
+        self.log.restart(after)
 
     @property
     def is_open(self) -> bool:
@@ -366,8 +376,11 @@ class LinkState:
         req = self._ask("subscribe", bus)
         if bus.log_epoch:
             self._say(frames.Subscribe(req, bus.number, bus.log_epoch, bus.last, bus.last_id))
-        else:
+        elif bus.asked is None:
+            bus.asked = bus.epoch, bus.target
             self._say(frames.Subscribe(req, bus.number))
+        else:  # the answer was lost with its connection; what came since is wanted
+            self._say(frames.Subscribe(req, bus.number, *bus.asked))
 
     def fetch(self, bus: BusLink, after: int, until: int = 0) -> int:
         """Ask for history; the `Answered` with this number carries a `frames.Page`."""
@@ -436,7 +449,7 @@ class LinkState:
         if bus is None or frame.offset <= bus.last:
             return
         bus.last, bus.last_id = frame.offset, message_id((frame.sender.id, frame.id))
-        bus.log.append(frame.offset, frame, key=frame.key, deleted=frame.deleted)
+        bus.log.append(frame.offset, frame, key=frame.key, deleted=frame.deleted, size=len(frame.value))
         arrived = Arrived(bus)
         if not events or events[-1] != arrived:
             events.append(arrived)
@@ -462,6 +475,7 @@ class LinkState:
                 bus = self._by_number.get(frame.bus)
                 if bus is not None and frame.offset > bus.last:
                     bus.last, bus.last_id = frame.offset, ""
+                    events.append(Arrived(bus))
             case frames.Lag():
                 bus = self._by_number.get(frame.bus)
                 if bus is not None:
@@ -500,7 +514,9 @@ class LinkState:
         bus.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
         self._by_number[bus.number] = bus
         if first:
-            bus.log = Log(retain=bus.spec.retain, size=bus.spec.size)
+            bus.begin_log()
+        if not bus.log_epoch:
+            bus.target = frame.last
         if bus.wanted:
             self._subscribe(bus)
         if bus.watched:
@@ -523,7 +539,7 @@ class LinkState:
             return
         bus.target = frame.last
         if not bus.log_epoch:
-            bus.log.restart(frame.after)
+            bus.begin_log(frame.after)
             bus.began = bus.last = frame.after
             bus.log_epoch = frame.epoch
         elif not frame.recovered:
@@ -535,7 +551,7 @@ class LinkState:
         """What follows begins after ``offset``: a hole in what we have, or (``fresh``) all that the broker has."""
         lost = None if skipped < 0 else skipped
         if fresh or offset <= bus.last:
-            bus.log.restart(offset)
+            bus.begin_log(offset)
             bus.history += 1
             bus.lost = lost
         else:

@@ -110,9 +110,11 @@ class Log(Generic[T]):
         """
         if self.retain != "keys":
             return False
-        return (
-            key not in self._by_key and len(self._by_key) + others >= self.size
-        ) or self._bytes + size > self.max_bytes
+        held = self._by_key.get(key)
+        if held is None and len(self._by_key) + others >= self.size:
+            return True
+        replaced = 0 if held is None else self._sizes[self._index(held)]
+        return size > replaced and self._bytes - replaced + size > self.max_bytes
 
     def offset_of(self, key: str | None) -> int:
         """The offset of the entry that ``key`` holds now; 0 where it holds none. Without keys: the last offset."""
@@ -136,13 +138,21 @@ class Log(Generic[T]):
             while (kept := len(self._offsets) - self._front) > self.size or (self._bytes > self.max_bytes and kept > 1):
                 self._drop()
 
-    def read(self, after: int, *, max_bytes: int = 1 << 62) -> list[T]:
+    def at(self, offset: int) -> T | None:
+        """The entry at ``offset``; None where none is kept."""
+        i = self._index(offset)
+        return self._items[i] if i >= self._front and self._offsets[i] == offset else None
+
+    def read(self, after: int, *, known: int = 0, max_bytes: int = 1 << 62) -> list[T]:
         """The entries after offset ``after``, oldest first; as many as fit in ``max_bytes``, but one at least.
+
+        ``known`` is the floor that there was when the reader began. With keys, one that began at the start is on its way
+        through a snapshot, and has missed nothing below that floor.
 
         Raises:
             Lagged: Entries after ``after`` were dropped. Read again after its ``resume_after``.
         """
-        if after < self.floor and after != self.start:
+        if after < self.floor and after != self.start and known < self.floor:
             raise Lagged(skipped=self.floor - after, resume_after=self.start)
         if after >= self.last:
             return []
@@ -177,15 +187,19 @@ class Log(Generic[T]):
         for holder in (self._by_key, self._removed):
             replaced = holder.pop(key, None)
             if replaced is not None:
-                self._clear(bisect_right(self._offsets, replaced, self._front) - 1)
+                self._clear(self._index(replaced))
         (self._removed if deleted else self._by_key)[key] = offset
         if len(self._removed) > self.size:
             # A reader from before this removal could not learn of it any more: it has to begin again from a snapshot.
             oldest = next(iter(self._removed))
             self.floor = max(self.floor, self._removed[oldest])
-            self._clear(bisect_right(self._offsets, self._removed.pop(oldest), self._front) - 1)
+            self._clear(self._index(self._removed.pop(oldest)))
         if len(self._offsets) - self._front > 2 * (len(self._by_key) + len(self._removed)) + _SLACK:
             self._compact()
+
+    def _index(self, offset: int) -> int:
+        """The place of the last entry that is not after ``offset``; less than the front where there is none."""
+        return bisect_right(self._offsets, offset, self._front) - 1
 
     def _clear(self, i: int) -> None:
         self._items[i] = None

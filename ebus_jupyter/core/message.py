@@ -104,7 +104,11 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise SpecConflict(f"that is no bus specification: {error}.") from None
         if not 1 <= spec.size <= limits.size:
             raise TooLarge(f"size={spec.size} is outside 1…{limits.size} (the server's limit `size`).", limit="size")
-        if len(msgspec.json.encode((spec.schema, spec.emits))) > limits.schema_bytes:
+        try:
+            encoded = msgspec.json.encode((spec.type, spec.schema, spec.emits))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SpecConflict(f"the type's JSON Schema is no JSON: {error}.") from None
+        if len(encoded) > limits.schema_bytes:
             raise TooLarge(
                 "the type's JSON Schema is too large (the server's limit `schema_bytes`).", limit="schema_bytes"
             )
@@ -112,6 +116,10 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if listed is not None and len(listed) > limits.recipients:
                 raise TooLarge(
                     f"more than {limits.recipients} users in an access list; name a group instead.", limit="recipients"
+                )
+            if listed is not None and any(len(name) > limits.name_chars for name in listed):
+                raise TooLarge(
+                    f"a name in an access list has at most {limits.name_chars} characters.", limit="name_chars"
                 )
         return spec
 
@@ -121,12 +129,8 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises:
             SpecConflict: A given field differs; the error's ``given`` and ``existing`` hold what differs.
         """
-        existing = {
-            field: msgspec.to_builtins(getattr(self, field), builtin_types=()) for field in given if field in GIVEN
-        }
-        differing = [
-            field for field in given if field not in existing or msgspec.to_builtins(given[field]) != existing[field]
-        ]
+        existing = {field: _plain(getattr(self, field)) for field in given if field in GIVEN}
+        differing = [field for field in given if field not in existing or _plain(given[field]) != existing[field]]
         if differing:
             was = {field: existing.get(field) for field in differing}
             now = {field: given[field] for field in differing}
@@ -140,6 +144,11 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 GIVEN = tuple(field for field in BusSpec.__struct_fields__ if field != "maker")
 """The fields of a spec that an opener may give."""
+
+
+def _plain(field: Any) -> Any:
+    """A field as it travels: access lists as lists."""
+    return list(field) if isinstance(field, tuple) else field
 
 
 def allows(listed: tuple[str, ...] | None, who: Participant) -> bool:

@@ -111,7 +111,7 @@ class Presence:
         """What changed since the last call; None where nothing did."""
         if not self.has_changed:
             return None
-        found = Diff([self._seats[id_].encode() for id_ in self._changed], sorted(self._left))
+        found = Diff([self._seats[id_].encode() for id_ in sorted(self._changed)], sorted(self._left))
         self._changed, self._left = set(), set()
         return found
 

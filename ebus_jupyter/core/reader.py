@@ -40,6 +40,7 @@ class Reader:
         self._past: deque[frames.Delivery | Lagged] = deque()
         self._next_page: int | None = None
         self._asked = 0
+        self._in_snapshot = False  # the pages under way are the whole state of a bus with keys
         self._early = not bus.log_epoch
         link.want(bus)
         self._begin()
@@ -71,7 +72,11 @@ class Reader:
         if after > 0 and after >= bus.log.floor:
             self._cursor = after  # what it wants is here already
         elif self._cursor > 0:
-            self._next_page = after
+            self._begin_pages(after)
+
+    def _begin_pages(self, after: int) -> None:
+        self._next_page = after
+        self._in_snapshot = after <= 0 and self.bus.spec.retain == "keys"
 
     @property
     def caught_up(self) -> bool:
@@ -97,10 +102,18 @@ class Reader:
         self._asked = 0
         wanted = self._next_page
         self._next_page = None
-        if page is None or wanted is None:
+        if wanted is None:
             return
-        if wanted > 0 and page.floor > wanted:
-            self._past.append(Lagged(skipped=page.floor - wanted, resume_after=page.floor))
+        if page is None:
+            if error is not None and self.bus.error is None:  # what it would have held is missed, and that is said
+                self._past.append(Lagged(resume_after=self._cursor or 0))
+            return
+        if wanted > 0 and page.floor > wanted and not self._in_snapshot:
+            start = 0 if self.bus.spec.retain == "keys" else page.floor
+            self._past.append(Lagged(skipped=page.floor - wanted, resume_after=start))
+            if start == 0:
+                self._begin_pages(0)
+                return
         self._past.extend(frames.delivery(message) for message in page.messages)
         if page.more:
             self._next_page = page.through
@@ -129,6 +142,9 @@ class Reader:
                 found = self.bus.log.read(self._cursor, max_bytes=0)
             except Lagged as lag:
                 self._cursor = lag.resume_after
+                if self.bus.spec.retain == "keys":  # this log is no whole state; the broker has it
+                    self._cursor = self.bus.last
+                    self._begin_pages(0)
                 raise
             if found:
                 self._cursor = found[0].offset

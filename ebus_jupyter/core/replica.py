@@ -83,10 +83,11 @@ class Replica:
         old = mine.sent if mine.next is _NOTHING else mine.next
         if accepted and offset > self._known.get(key, (0, None))[0]:
             self._known[key] = (offset, mine.sent)
+            self._stale.discard(key)
         if mine.next is not _NOTHING:
             self._mine[key] = _Mine(mine.next)
             return [], True
-        return self._changed(key, old), False
+        return self._settled(key, old), False
 
     def apply(self, key: str, offset: int, value: Any) -> list[Change]:
         """A write, anyone's, has arrived."""
@@ -95,7 +96,7 @@ class Replica:
         old = self.shown(key)
         self._known[key] = (offset, value)
         self._stale.discard(key)
-        return self._changed(key, old)
+        return self._settled(key, old)
 
     def begin_snapshot(self) -> None:
         """All that the server has follows, up to `end_snapshot`. What is shown stays until then, so that nothing flickers."""
@@ -107,10 +108,16 @@ class Replica:
         changes: list[Change] = []
         for key in self._stale:
             old = self.shown(key)
-            del self._known[key]
+            self._known.pop(key, None)
             changes += self._changed(key, old)
         self._stale = set()
         return changes
+
+    def _settled(self, key: str, old: Any) -> list[Change]:
+        # A removal need be remembered only while an ack may still bring an older write: else removed keys would pile up.
+        if key not in self._mine and self._known.get(key, (0, None))[1] is MISSING:
+            del self._known[key]
+        return self._changed(key, old)
 
     def _changed(self, key: str, old: Any) -> list[Change]:
         new = self.shown(key)

@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Float, Integer, List, TraitType, Unicode
+from traitlets import Enum, Float, Integer, List, TraitType, Unicode
 from traitlets.utils.importstring import import_item
 
 import ebus_jupyter
+from ebus_jupyter.backends.base import Backend
+from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.limits import Limits
 
+from . import storage
 from .handlers import ClientHandler, SocketHandler, StatusHandler
 from .kernels import Kernels, Tokens, environment, why_unreachable
 
-BACKENDS = {"memory": "ebus_jupyter.backends.memory.MemoryBackend"}
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
 
@@ -82,9 +85,20 @@ class EBus(ExtensionApp):
     ).tag(config=True)
 
     backend = Unicode(
-        "memory",
-        help="""Where named buses are kept: "memory" (until the server ends), or the dotted name of something that makes
-        an `ebus_jupyter.backends.base.Backend` when it is called without arguments.""",
+        "sqlite",
+        help="""Where named buses are kept: "sqlite" (in `database`), "memory" (until the server ends), or the dotted name
+        of something that makes an `ebus_jupyter.backends.base.Backend` when it is called without arguments.""",
+    ).tag(config=True)
+
+    database = Unicode(
+        help="""The file of the sqlite backend. Default: one in Jupyter's data folder, named after the folder that the
+        server serves. A server that finds it in use by another one takes a file beside it.""",
+    ).tag(config=True)
+
+    synchronous = Enum(
+        ["NORMAL", "FULL"],
+        "NORMAL",
+        help="""What an acknowledged write survives: a killed server ("NORMAL"), or a loss of power too ("FULL", slower).""",
     ).tag(config=True)
 
     ping_interval = Float(
@@ -106,8 +120,7 @@ class EBus(ExtensionApp):
         self.limits = Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
         # Derived, so that capabilities which pages hold stay good over a restart; and cookies can't be made from it.
         secret = hmac.digest(serverapp.cookie_secret, b"ebus_jupyter capabilities", hashlib.sha256)
-        backend = import_item(BACKENDS.get(self.backend, self.backend))()
-        self.broker = Broker(backend, limits=self.limits, secret=secret, log=self.log)
+        self.broker = Broker(limits=self.limits, secret=secret, log=self.log)
         self.tokens = Tokens()
         self.kernels = Kernels(serverapp.kernel_manager, self.tokens, lambda: environment(serverapp), self.broker)
         self._started = asyncio.Event()
@@ -131,10 +144,23 @@ class EBus(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         try:
+            self.broker.keep_in(await self._durable(serverapp))
             await self.broker.start()
             self._up = True
         finally:
             self._started.set()
+
+    async def _durable(self, serverapp: Any) -> Backend:
+        match self.backend:
+            case "memory":
+                return MemoryBackend()
+            case "sqlite":
+                default = storage.file_of(jupyter_data_dir(), serverapp.root_dir)
+                path = Path(self.database).expanduser() if self.database else default
+                return await storage.open_file(path, self.limits, self.synchronous, self.log)
+            case dotted:
+                backend: Backend = import_item(dotted)()
+                return backend
 
     async def stop_extension(self) -> None:
         if hasattr(self, "kernels"):  # it may not have come that far

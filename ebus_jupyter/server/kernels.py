@@ -26,6 +26,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -138,7 +139,7 @@ def environment(serverapp: Any) -> dict[str, str]:
     certificate = serverapp.certfile or (serverapp.ssl_options or {}).get("certfile", "")
     found = {"EBUS_URL": f"{'https' if certificate else 'http'}://{host}:{serverapp.port}{base}"}
     if certificate:
-        found["EBUS_CERT"] = os.path.abspath(certificate)
+        found["EBUS_CERT"] = str(Path(certificate).resolve())
     return found
 
 

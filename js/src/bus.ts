@@ -166,17 +166,17 @@ export class Bus<T = unknown> {
     return stop;
   }
 
-  /** What is kept of the last `n` messages (default: everything kept), oldest first. */
-  async history(n = Infinity): Promise<Message<T>[]> {
-    const found: Message<T>[] = [];
-    let after = n === Infinity ? 0 : -Math.max(0, Math.floor(n));
-    if (after === 0 && n !== Infinity) return found;
+  /** The last `n` values that are kept, oldest first. */
+  async history(n = 10): Promise<T[]> {
+    const found: T[] = [];
+    let after = n === Infinity ? 0 : -Math.floor(n);
+    if (n <= 0) return found;
     for (;;) {
       const page = await new Promise<Page>((resolve, reject) => {
         this.#pages.fetch(this.#port, after, 0, (error, answer) => (answer ? resolve(answer) : reject(error ?? new Closed())));
       });
-      found.push(...(page.messages as readonly Message<T>[]));
-      if (!page.more) return found;
+      for (const { value } of page.messages) found.push(value as T);
+      if (!page.more || page.through <= after) return found;
       after = page.through;
     }
   }

@@ -544,6 +544,13 @@ export class Link {
   }
 
   #subscribed(frame: BrokerFrame & { type: "subscribed" }, events: LinkEvent[]): void {
+    if (frame.req === 0) {
+      // The broker begins a snapshot by itself, for a reader that was too far behind for anything else.
+      const channel = this.#numbers.get(frame.bus);
+      if (channel?.reading !== "live" || frame.recovered) return;
+      channel.target = frame.last;
+      return this.#missed(channel, frame.after, frame.skipped, frame.fresh, events);
+    }
     const asked = this.#answer(frame.req);
     // An answer to a question before the last one says where a subscription began that has ended since.
     if (asked?.kind !== "subscribe" || asked.channel.reading !== "asked" || asked.channel.asking !== frame.req) return;

@@ -148,10 +148,11 @@ export class Reader {
 
   #arrived(page: Page, after: number): void {
     // "start" means what is kept, and -n what is kept of the last n: neither can have missed anything before its first page.
-    const missed = this.#first && (this.#since === "start" || after < 0) ? 0 : page.floor - after;
+    // Between pages, only a log loses what was not read yet; what leaves a keyed bus was replaced, and its successor comes.
+    const asked = this.#first ? this.#since !== "start" && after >= 0 : this.#port.channel?.log.retain === "log";
     this.#first = false;
-    if (missed > 0) this.#lag = new Lagged({ skipped: missed, resumeAfter: page.floor });
+    if (asked && page.floor > after) this.#lag = new Lagged({ skipped: page.floor - after, resumeAfter: page.floor });
     this.#past = page.messages.filter(({ offset }) => offset <= this.#after).reverse();
-    this.#page = page.more ? page.through : null;
+    this.#page = page.more && page.through > after ? page.through : null;
   }
 }

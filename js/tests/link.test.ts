@@ -377,6 +377,16 @@ describe("reading", () => {
     expect(port.channel).toMatchObject({ history: 1, lost: null, epoch: "e2", last: 1 });
   });
 
+  it("begins anew where the broker sends a snapshot by itself", () => {
+    const script = live();
+    const port = script.open("board", 7, 0, { retain: "keys" });
+    script.read(port);
+    script.hears(delivery(8, "old"));
+    script.hears([66, 0, 7, "e1", 2, 9, false, 3, true], delivery(3, "kept"), delivery(9, "new"));
+    expect(log(port)).toEqual([ "new"]);
+    expect(port.channel).toMatchObject({ history: 1, lost: 3, target: 9 });
+  });
+
   it("does not take the answer to an earlier subscription for the last one's", () => {
     const script = live();
     const port = script.open();

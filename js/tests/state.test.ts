@@ -93,7 +93,7 @@ it("shows what the server has when a write is refused", async () => {
   const shown = watch(state, "speed");
   await state.ready;
   await bobSets("speed", 3);
-  broker.refuse = ([, bus, id]) => [73, "filtered", "too fast", 0, id, bus, false, { reason: "too fast" }];
+  broker.refuse = (frame) => [73, "filtered", "too fast", 0, frame[2], frame[1], false, { reason: "too fast" }];
   await expect(state.set("speed", 999)).rejects.toMatchObject({ code: "filtered" });
   expect(shown).toEqual([3, 999, 3]);
 });
