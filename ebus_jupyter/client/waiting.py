@@ -42,6 +42,10 @@ class Waiting:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            # Looked at before anyone registers, so that reading what is here already leaves nothing behind.
+            found = check()
+            if found is not NOT_YET:
+                return found
             changed = threading.Event()
             self.once(changed.set)
             found = check()
@@ -55,6 +59,9 @@ class Waiting:
         """The same for a coroutine."""
         loop = asyncio.get_running_loop()
         while True:
+            found = check()
+            if found is not NOT_YET:
+                return found
             changed: asyncio.Future[None] = loop.create_future()
             self.once(lambda changed=changed: _wake(loop, changed))  # type: ignore[misc]
             found = check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -55,7 +56,8 @@ class Peer:
         """The next frame; None at the end of the connection."""
         while not self.frames:
             try:
-                self.frames = frames.from_broker(await anext(self._messages))
+                async with asyncio.timeout(20):
+                    self.frames = frames.from_broker(await anext(self._messages))
             except StopAsyncIteration:
                 return None
         return self.frames.pop(0)

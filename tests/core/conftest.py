@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.core.play import Play
 
@@ -16,6 +16,9 @@ settings.register_profile(
     stateful_step_count=80,
     deadline=None,
     suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "hunt", max_examples=400, stateful_step_count=60, deadline=None, phases=[Phase.generate, Phase.shrink]
 )
 settings.load_profile(os.environ.get("EBUS_HYPOTHESIS", "moderate"))
 

@@ -36,6 +36,7 @@ class Listener:
         self.bus = bus
         self.reader = reader
         self.last = 0 if since_start else None  # the offset up to which it has heard all; None: it has not begun
+        self.heard = 0
         self.unsure = False  # it was told that something was missed: what comes next needs not follow
         self.mirror = Replica()
         self.in_snapshot = False
@@ -317,6 +318,7 @@ class Laws(RuleBasedStateMachine):
                 assert item.offset > listener.last, "law 4: offsets strictly increase"
                 self.check_gap(listener, listener.last, item.offset)
         listener.unsure = False
+        listener.heard += 1
         listener.last = item.offset
         value = MISSING if item.deleted else unpack(item.value)
         listener.mirror.apply(item.key or "", item.offset, value)
@@ -325,6 +327,8 @@ class Laws(RuleBasedStateMachine):
         """Nothing that was for this listener lies in between, but what a newer one has replaced."""
         if listener.unsure:
             return
+        if not listener.heard and self.retain == "log":  # it wanted what is kept, and that is not everything
+            after = max(after, self.history()[-1].offset - self.size if self.history() else 0)
         for entry in self.history():
             if after < entry.offset < until and self.is_for(listener, entry) and not self.is_replaced(entry):
                 raise AssertionError(f"law 4: a silent gap: {listener.player} did not hear offset {entry.offset}")
