@@ -9,7 +9,7 @@ SOURCES := pyproject.toml hatch_build.py js/package.json js/package-lock.json $(
 # `uv` installs in seconds what pip takes a minute for.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-python test-js test-notebooks test-browser check format bench build clean
+.PHONY: help demo docs test test-python test-js test-notebooks test-browser check format bench build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type chec
 format: $(VENV)/.dev  ## put the Python code in its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev  ## the pages that are made from the code
+	$(BIN)/python scripts/configuration.py
 
 bench: $(VENV)/.dev  ## fan-out and more, beside peers, as ratios
 	$(INSTALL) -e '.[bench]'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ebus_jupyter.errors import EbusError
@@ -19,10 +19,11 @@ class Ack:
     An ack that failed and that nobody looked at is logged as a warning, so that no write is lost in silence.
     """
 
-    __slots__ = ("_error", "_looked", "_name", "_offset", "_waiting")
+    __slots__ = ("_error", "_looked", "_may_block", "_name", "_offset", "_waiting")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, may_block: Callable[[str], None]) -> None:
         self._name = name
+        self._may_block = may_block
         self._offset = 0
         self._error: EbusError | None = None
         self._looked = False
@@ -45,7 +46,10 @@ class Ack:
         Raises:
             Rejected, FilterUnavailable, Closed, BackendError: Why the write was not accepted.
             TimeoutError: No answer yet. The write may still be accepted: the client goes on asking.
+            RuntimeError: Called on the client's own loop, which it would block.
         """
+        if not self.done:
+            self._may_block("ack.result()")
         return self._wait().wait(self._check, timeout, f"no answer to a write to {self._name} yet")
 
     def __await__(self) -> Generator[Any, None, int]:

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ebus_jupyter.core import frames
@@ -116,6 +117,20 @@ class Bus(Generic[In, Out]):
             raise RuntimeError("a bus can be given to widgets only where ipywidgets is installed.")
         return self.client.handle(self)
 
+    async def opened(self) -> Bus[In, Out]:
+        """Wait until the broker has agreed; at once where `ebus_jupyter.bus` has waited already.
+
+        Raises:
+            SpecConflict, Forbidden, NoSuchBus: What `ebus_jupyter.bus` raises.
+        """
+
+        def check() -> Any:
+            self._check_open()
+            return self if self.link.epoch else NOT_YET
+
+        found: Bus[In, Out] = await self.arrivals.wait_async(check)
+        return found
+
     def __repr__(self) -> str:
         return f"<Bus {self.link.uri or self.name}: {self.status}>"
 
@@ -167,9 +182,28 @@ class Bus(Generic[In, Out]):
 
     def _publish(self, data: bytes, **how: Any) -> Ack:
         self._check_open()
-        ack = Ack(self.name)
+        ack = Ack(self.name, self.client.may_block)
         self.client.publish(self.link, ack.settle, data, **how)
         return ack
+
+    def feed(self, source: AsyncIterable[In]) -> Future[int]:
+        """Write everything that ``source`` yields, in the background: sensor readings, another service's events.
+
+        It runs on the client's thread, also while the kernel is busy, and asks for the next item when the last is accepted.
+
+        Returns:
+            A future of how many were written; ``cancel()`` ends it. It fails with what the source raises, or with the first
+            write that is refused.
+        """
+
+        async def run() -> int:
+            written = 0
+            async for item in source:
+                await self.write(item)
+                written += 1
+            return written
+
+        return asyncio.run_coroutine_threadsafe(run(), self.client.loop)
 
     def flush(self) -> None:
         """Send what ``flush_size`` and ``flush_interval`` hold back."""
@@ -197,6 +231,7 @@ class Bus(Generic[In, Out]):
     def history(self, n: int = 10, timeout: float = 15.0) -> list[Out]:
         """The last ``n`` values that are kept."""
         self._check_open()
+        self.client.may_block("history()")
         found: list[Out] = []
         stream = self.stream(since=-n) if n > 0 else None
         while stream is not None:

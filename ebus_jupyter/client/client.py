@@ -150,7 +150,7 @@ class Client:
     def may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait."""
         if self.is_here:
-            raise RuntimeError(f"{what} would block the loop that it waits for; use `await` or `async for` here.")
+            raise RuntimeError(f"{what} would block the loop that it waits for; use `await` or `async for` here, or asyncio.to_thread.")
 
     def wait_live(self, timeout: float | None) -> None:
         """Wait until the broker has welcomed this client."""
@@ -160,6 +160,7 @@ class Client:
                 raise self.link.closed
             return None if self.link.live else NOT_YET
 
+        self.may_block("wait_live()")
         self._changed.wait(check, timeout, f"{self.where} has not answered")
 
     # --- for the client's own modules -------------------------------------------------------------------------------

@@ -51,6 +51,17 @@ class State(MutableMapping[str, Any]):
         if self.error is not None:
             raise self.error
 
+    async def loaded(self) -> State:
+        """Wait until what was there has arrived; at once where `ebus_jupyter.state` has waited already."""
+
+        def check() -> Any:
+            if self.error is not None:
+                raise self.error
+            return self if self.ready else NOT_YET
+
+        found: State = await self.bus.arrivals.wait_async(check)
+        return found
+
     # --- a mapping --------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:

@@ -1,0 +1,116 @@
+"""A filter in the kernel that made the bus: it sees every write before anybody hears it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+import ebus_jupyter as ebus
+
+from .conftest import Line
+
+
+class Post(NamedTuple):
+    text: str
+    by: str
+
+
+def stamp(text: str, sender: ebus.Participant) -> Post:
+    if "spam" in text:
+        raise ebus.Reject("no spam, please")
+    return Post(text.strip(), sender.user)
+
+
+def test_a_filter_changes_the_type_and_sees_the_stamped_sender(line: Line) -> None:
+    clean = line.client("alice").bus("clean", str, emits=Post, filter=stamp)
+    guest = line.client("bob", "k2").bus("clean")
+    ear, guest_ear = clean.stream(), guest.stream()
+    guest.write("  tea  ").result(5)
+    clean.write("milk").result(5)
+    assert ear.take(2, 5) == [Post("tea", "bob"), Post("milk", "alice")], "the maker's own writes pass it too"
+    assert guest_ear.take(2, 5) == [["tea", "bob"], ["milk", "alice"]]
+
+
+def test_a_refused_write_is_heard_by_nobody(line: Line) -> None:
+    clean = line.client("alice").bus("clean", str, emits=Post, filter=stamp)
+    ear = clean.stream()
+    with pytest.raises(ebus.Filtered, match="no spam, please") as refused:
+        line.client("bob", "k2").bus("clean").write("spam").result(5)
+    assert refused.value.reason == "no spam, please"
+    clean.write("tea").result(5)
+    assert ear.get(5) == Post("tea", "alice")
+
+
+def test_an_async_filter_keeps_each_writer_s_order(line: Line) -> None:
+    async def slow_at_first(n: int, sender: ebus.Participant) -> int:
+        await asyncio.sleep(0.02 if n == 0 else 0)
+        return n
+
+    bus = line.client("alice").bus("ordered", int, filter=slow_at_first)
+    other = line.client("bob", "k2").bus("ordered")
+    ear = bus.stream()
+    for n in range(5):
+        other.write(n)
+    assert ear.take(5, 5) == [0, 1, 2, 3, 4]
+
+
+def test_while_its_kernel_is_away_nothing_passes_unfiltered_and_its_return_resumes_it(line: Line) -> None:
+    owner = line.client("alice")
+    owner.bus("clean", str, emits=Post, filter=stamp)
+    guest = line.client("bob", "k2").bus("clean")
+    guest.write("before").result(5)
+    owner.close()
+    for _ in range(100):
+        try:
+            guest.write("into the void").result(5)
+        except ebus.FilterUnavailable as away:
+            assert away.temporary and "unfiltered" in str(away) or "kernel" in str(away)
+            break
+    else:
+        pytest.fail("writes still pass")
+    back = line.client("alice", "k3").bus("clean", str, emits=Post, filter=stamp)
+    guest.write("after").result(5)
+    assert back.history(1) == [Post("after", "bob")]
+
+
+def test_somebody_else_cannot_offer_to_filter(line: Line) -> None:
+    line.client("alice").bus("clean", str, emits=Post, filter=stamp)
+    with pytest.raises(ebus.Forbidden, match="alice"):
+        line.client("mallory", "k9").bus("clean", str, emits=Post, filter=stamp)
+
+
+def test_a_filter_that_fails_lets_nothing_through(line: Line) -> None:
+    def broken(text: str, sender: ebus.Participant) -> str:
+        return 1 / 0  # type: ignore[return-value]
+
+    bus = line.client().bus("broken", str, filter=broken)
+    with pytest.raises(ebus.FilterUnavailable, match="ZeroDivisionError"):
+        bus.write("x").result(5)
+    assert bus.history() == []
+
+
+def test_a_filter_that_answers_too_late_is_not_waited_for(make_line: Callable[..., Line]) -> None:
+    never = threading.Event()
+
+    async def stuck(text: str, sender: Any) -> str:
+        await asyncio.sleep(3600)
+        return text
+
+    bus = make_line(filter_seconds=0.1).client().bus("stuck", str, filter=stuck)
+    with pytest.raises(ebus.FilterUnavailable, match=r"within 0\.1 s"):
+        bus.write("x").result(5)
+    never.set()
+
+
+def test_what_a_feed_yields_is_written(line: Line) -> None:
+    async def readings() -> Any:
+        for n in range(3):
+            yield n * 1.5
+
+    bus = line.client().bus("sensor", float)
+    assert bus.feed(readings()).result(5) == 3
+    assert bus.history() == [0.0, 1.5, 3.0]
