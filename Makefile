@@ -5,29 +5,31 @@ PORT ?= 8888
 TOKEN ?=
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml hatch_build.py js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
-# `uv` installs in seconds what pip takes a minute for.
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+SOURCES := pyproject.toml hatch_build.py scripts/npm.py js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
+# `uv` installs in seconds what pip takes a minute for; where it can't be had, pip does.
+INSTALL = $$(test -x $(BIN)/uv && echo env VIRTUAL_ENV=$(VENV) $(BIN)/uv pip || echo $(BIN)/python -m pip) install --quiet
 
 .PHONY: help demo docs test test-python test-js test-notebooks test-browser check format bench build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-$(BIN)/uv:
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
 
-$(VENV)/.demo: $(BIN)/uv $(SOURCES)
+$(VENV)/.demo: $(VENV)/.made $(SOURCES)
 	$(INSTALL) -e '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/uv $(SOURCES)
+$(VENV)/.dev: $(VENV)/.made $(SOURCES)
 	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 js/node_modules/.package-lock.json: js/package-lock.json $(VENV)/.dev
-	@test -e $@ || $(BIN)/python scripts/npm.py ci --no-audit --no-fund
+	@test $@ -nt $< || $(BIN)/python scripts/npm.py ci
 	@touch $@
 
 demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
@@ -39,7 +41,7 @@ test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests --ignore=tests/browser --ignore=tests/notebooks
 
 test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and without
-	EBUS_NOTEBOOKS=server $(BIN)/python -m pytest -q -p tests.notebooks.with_server --nbval notebooks
+	$(BIN)/python -m pytest -q -p tests.notebooks.with_server --nbval notebooks
 	$(BIN)/python -m pytest -q --nbval notebooks
 
 test-browser: $(VENV)/.dev  ## two people in real browsers
@@ -65,9 +67,9 @@ bench: $(VENV)/.dev  ## fan-out and more, beside peers, as ratios
 	$(INSTALL) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks
 
-build: $(BIN)/uv  ## the wheel and the source archive, in dist/
+build: $(VENV)/.made  ## the wheel and the source archive, in dist/
 	$(INSTALL) build
-	$(BIN)/python -m build --installer uv
+	$(BIN)/python -m build
 
 clean:  ## forget everything that was built or installed
 	rm -rf $(VENV) dist js/node_modules js/dist js/types .demo

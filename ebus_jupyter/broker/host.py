@@ -39,19 +39,17 @@ from ebus_jupyter.core.broker import (
 )
 from ebus_jupyter.core.entry import Entry
 from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.core.schema import Codec
 from ebus_jupyter.errors import BackendError, EbusError, FilterUnavailable, Reject
+
+from .filters import Context, ServerFilter, adapted
 
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
 
 Authorizer = Callable[[Address, str], Awaitable[bool]]
 """May this connection do "read" or "write" on that bus?"""
-
-ServerFilter = Callable[[Any, Participant], Any]
-"""A filter in the server: the decoded value and the stamped sender to the value to keep. Sync or async."""
-
 
 class Outlet(Protocol):
     """What a connection gives the broker: the way out to its client."""
@@ -76,13 +74,14 @@ class Outlet(Protocol):
 class Connection:
     """One client, as the broker's shell holds it."""
 
-    __slots__ = ("_broker", "authorize", "count", "held", "id", "out", "outlet")
+    __slots__ = ("_broker", "authorize", "count", "held", "id", "ip", "out", "outlet")
 
-    def __init__(self, broker: Broker, id_: int, outlet: Outlet, authorize: Authorizer | None) -> None:
+    def __init__(self, broker: Broker, id_: int, outlet: Outlet, authorize: Authorizer | None, ip: str) -> None:
         self._broker = broker
         self.id = id_
         self.outlet = outlet
         self.authorize = authorize
+        self.ip = ip
         self.out: list[bytes] = []
         self.count = 0
         self.held = False
@@ -123,7 +122,7 @@ class Broker:
         self.limits = limits or Limits()
         self._volatile = MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
         self._durable = durable or MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
-        self._filters = dict(filters or {})
+        self._filters = {name: adapted(function) for name, function in (filters or {}).items()}
         self._clock = clock
         self._log = log or logging.getLogger("ebus_jupyter")
         self.state = BrokerState(
@@ -200,7 +199,13 @@ class Broker:
     # --- connections ------------------------------------------------------------------------------------------------
 
     def attach(
-        self, who: Participant, outlet: Outlet, *, may_write: bool = True, authorize: Authorizer | None = None
+        self,
+        who: Participant,
+        outlet: Outlet,
+        *,
+        may_write: bool = True,
+        authorize: Authorizer | None = None,
+        ip: str = "",
     ) -> Connection:
         """A client has connected and authenticated as ``who``.
 
@@ -209,9 +214,10 @@ class Broker:
             outlet: The way out to the client.
             may_write: False for one who may only look on.
             authorize: Asked for each bus that the connection opens.
+            ip: Where it comes from; filters in the server are told.
         """
         self._next_id += 1
-        conn = Connection(self, self._next_id, outlet, authorize)
+        conn = Connection(self, self._next_id, outlet, authorize, ip)
         self._conns[conn.id] = conn
         self._perform(self.state.connect(conn.id, who, self._clock(), may_write=may_write, asks=authorize is not None))
         return conn
@@ -369,7 +375,7 @@ class Broker:
                     self._log.error("ebus: %s could not be deleted: %s", address, failed)
             case Catalogue(conn, req):
                 try:
-                    self._perform(self.state.listed(conn, req, await self._durable.buses()))
+                    self._spawn(self._list(conn, req, await self._durable.buses()))
                 except EbusError as failed:
                     self._perform(
                         [Send(conn, frames.encode(frames.Error(failed.code, failed.text, req, temporary=True)))]
@@ -409,19 +415,46 @@ class Broker:
             read = await conn.authorize(effect.address, "read")
             write = await conn.authorize(effect.address, "write")
         except Exception:
+            read = write = False
             self._log.exception("ebus: the authorizer failed; %s stays closed", effect.address)
         self._perform(self.state.authorized(effect.conn, effect.question, effect.address, read, write, self._clock()))
+
+    async def _list(self, conn_id: int, req: int, kept: dict[str, BusSpec]) -> None:
+        conn = self._conns.get(conn_id)
+        if conn is not None and conn.authorize is not None:  # what it may not open, it may not know of
+            within_reach = {uri: kept[uri] for uri in self.state.within_reach(conn_id, kept)}
+            kept = {}
+            for uri, spec in within_reach.items():
+                address = Address.parse(uri)
+                try:
+                    if await conn.authorize(address, "read") or await conn.authorize(address, "write"):
+                        kept[uri] = spec
+                except Exception:
+                    self._log.exception("ebus: the authorizer failed; %s stays closed", address)
+        self._perform(self.state.listed(conn_id, req, kept))
 
     async def _filter(self, effect: Filter) -> None:
         value, verdict = b"", None  # type: tuple[bytes, EbusError | str | None]
         codec: Codec[Any] = Codec()
         try:
-            result = self._filters[effect.name](codec.decode(effect.value), effect.sender)
+            conn = self._conns.get(self.state.connection_of(effect.sender))
+            who = effect.sender
+            context = Context(
+                bus=str(effect.address), user=who.user, ip=conn.ip if conn is not None else "", kernel=who.kernel_id
+            )
+            filter_ = self._filters.get(effect.name)
+            if filter_ is None:
+                raise FilterUnavailable(
+                    f"the filter {effect.name!r} is no longer installed in this server; nothing is accepted unfiltered."
+                )
+            result = filter_(codec.decode(effect.value), who, context)
             if inspect.isawaitable(result):
                 result = await asyncio.wait_for(result, self.limits.filter_seconds)
             value = codec.encode(result)
         except Reject as rejected:
             verdict = str(rejected)
+        except FilterUnavailable as unavailable:
+            verdict = unavailable
         except Exception as error:
             self._log.exception("ebus: filter %r failed", effect.name)
             verdict = FilterUnavailable(

@@ -87,10 +87,22 @@ class Client:
         connect: Opens a connection to the broker; called again whenever it was lost.
         where: What `ebus_jupyter.status` says of where this client connects.
         loop: The loop to run on. Default: the process's ebus thread.
+        relay: Opens a connection for a page that can only go through this process. Default: as ``connect`` does.
+        embedded: Whether the broker is in this process, so that pages can't reach it by themselves.
     """
 
-    def __init__(self, connect: Connect, *, where: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        where: str,
+        loop: asyncio.AbstractEventLoop | None = None,
+        relay: Connect | None = None,
+        embedded: bool = False,
+    ) -> None:
         self.where = where
+        self.relay = relay or connect
+        self.embedded = embedded
         self.lock = threading.RLock()
         self.link = LinkState(secrets.token_hex(16), client="python")
         self.loop = loop or background_loop()
@@ -150,7 +162,9 @@ class Client:
     def may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait."""
         if self.is_here:
-            raise RuntimeError(f"{what} would block the loop that it waits for; use `await` or `async for` here, or asyncio.to_thread.")
+            raise RuntimeError(
+                f"{what} would block the loop that it waits for; use `await` or `async for` here, or asyncio.to_thread."
+            )
 
     def wait_live(self, timeout: float | None) -> None:
         """Wait until the broker has welcomed this client."""

@@ -38,7 +38,12 @@ def _make() -> Client:
         return remote_client(url, token, certificate=os.environ.get("EBUS_CERT", ""))
     from .embedded import connect_embedded
 
-    return Client(connect_embedded, where="a broker in this process (nothing leaves it)")
+    return Client(
+        connect_embedded,
+        where="a broker in this process (nothing leaves it)",
+        relay=lambda: connect_embedded("page"),
+        embedded=True,
+    )
 
 
 def remote_client(url: str, token: str, *, certificate: str = "") -> Client:

@@ -6,7 +6,7 @@ import getpass
 import os
 
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.message import Kind, Participant
 from ebus_jupyter.transports.local import LocalTransport
 
 _broker: tuple[int, Broker] | None = None
@@ -20,8 +20,12 @@ def username() -> str:
         return "user"
 
 
-async def connect_embedded() -> LocalTransport:
-    """Connect to this process's own broker, on the ebus thread; it is started at the first call."""
+async def connect_embedded(kind: Kind = "kernel") -> LocalTransport:
+    """Connect to this process's own broker, on the ebus thread; it is started at the first call.
+
+    Args:
+        kind: "page" for one of this kernel's pages, whose frames come by way of the kernel.
+    """
     global _broker
     if _broker is None or _broker[0] != os.getpid():
         broker = Broker()
@@ -29,5 +33,5 @@ async def connect_embedded() -> LocalTransport:
         _broker = os.getpid(), broker
     broker = _broker[1]
     user = username()
-    who = Participant(id="", kind="kernel", user=user, name=user, kernel_id=f"process-{os.getpid()}")
+    who = Participant(id="", kind=kind, user=user, name=user, kernel_id=f"process-{os.getpid()}")
     return LocalTransport(lambda outlet: broker.attach(who, outlet))

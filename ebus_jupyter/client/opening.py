@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ebus_jupyter.core.address import Address, check_name, check_scope
@@ -35,15 +35,20 @@ def open_bus(
     flush_interval: float = 0.0,
     owner: str = "",
     cap: str = "",
+    create: bool = True,
+    given: Mapping[str, Any] | None = None,
     timeout: float = 15.0,
 ) -> Bus[Any, Any]:
-    """Open or create a bus on ``client``; see `ebus_jupyter.bus`."""
+    """Open or create a bus on ``client``; see `ebus_jupyter.bus`.
+
+    ``create`` False: only one that exists. ``given``: fields of the spec as they travel, such as a schema without its type.
+    """
     check_scope(scope)
     if name is not None and not cap:
         check_name(name, Limits().name_chars)
     incoming: Codec[Any] = Codec(type)
     outgoing: Codec[Any] = incoming if emits is None else Codec(emits)
-    given: dict[str, Any] = {}
+    given = dict(given or {})
     if incoming.schema is not None:
         given |= {"type": incoming.name, "schema": incoming.schema}
     if emits is not None:
@@ -66,7 +71,7 @@ def open_bus(
         topic = client.topic(key) if name is not None else None
         join = None
         if topic is None:
-            topic = Topic(client.link.open(scope, name, given, owner=owner, cap=cap))
+            topic = Topic(client.link.open(scope, name, given, owner=owner, cap=cap, create=create))
             client.add(topic, key if name is not None else None)
         else:
             topic.holders += 1

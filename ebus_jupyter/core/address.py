@@ -96,7 +96,8 @@ def check_scope(scope: str) -> str:
     """
     kind, _, group = scope.partition(":") if isinstance(scope, str) else ("", "", "")
     if kind not in SCOPES or (group and kind != "hub") or scope.endswith(":"):
-        raise UnknownScope(f"there is no scope {scope!r}; choose one of {', '.join(SCOPES)} (or hub:GROUP).")
+        shown = f"{scope[:40]}…" if isinstance(scope, str) and len(scope) > 40 else scope
+        raise UnknownScope(f"there is no scope {shown!r}; choose one of {', '.join(SCOPES)} (or hub:GROUP).")
     return scope
 
 

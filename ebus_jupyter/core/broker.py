@@ -363,13 +363,7 @@ class BrokerState:
             if error is not None:
                 state.permits.pop(address, None)
                 effects.append(Send(conn, frames.encode(error_frame(error, req=frame.req))))
-            elif (
-                kept is None
-                and frame.create
-                and state.may_write
-                and state.permit(address)[1]
-                and not address.unnamed
-            ):
+            elif kept is None and frame.create and state.may_write and state.permit(address)[1] and not address.unnamed:
                 effects += self._try_enter(
                     state, frame, address, now
                 )  # who came first could not create it; this one can
@@ -457,18 +451,22 @@ class BrokerState:
                 self._stirred.add(bus)
         return []
 
+    def within_reach(self, conn: int, kept: dict[str, BusSpec]) -> list[str]:
+        """Which of these buses a connection may know of, as far as scopes and access lists say."""
+        state = self._conns.get(conn)
+        return [
+            uri
+            for uri, spec in sorted(kept.items())
+            if state is not None
+            and may_enter(Address.parse(uri), state.who, "", self._secret)
+            and (allows(spec.readers, state.who) or allows(spec.writers, state.who))
+        ]
+
     def listed(self, conn: int, req: int, kept: dict[str, BusSpec]) -> list[Effect]:
         """What the backends keep; the connection learns of what is within its reach."""
-        state = self._conns.get(conn)
-        if state is None:
-            return []
         found = []
-        for uri, spec in sorted(kept.items()):
-            address = Address.parse(uri)
-            if not may_enter(address, state.who, "", self._secret) or not (
-                allows(spec.readers, state.who) or allows(spec.writers, state.who)
-            ):
-                continue
+        for uri in self.within_reach(conn, kept):
+            address, spec = Address.parse(uri), kept[uri]
             live = self._buses.get(address)
             facts = (
                 {"participants": len(live.presence), "last": live.log.last}
@@ -677,6 +675,10 @@ class BrokerState:
         return effects + self.presence()
 
     # --- for those who look -----------------------------------------------------------------------------------------
+
+    def connection_of(self, who: Participant) -> int:
+        """The connection that ``who`` has now; 0 where it has none."""
+        return self._by_participant.get(who.id, 0)
 
     def counts(self) -> dict[str, Any]:
         return {"connections": len(self._conns), "buses": len(self._buses)}

@@ -433,7 +433,7 @@ class BusState:
         """A portion of history. With keys, whoever asks judges by ``floor``: it alone knows whether it reads a snapshot."""
         log = self.log
         until = min(frame.until or log.last, log.last)
-        after = log.before_last(-frame.after) if frame.after < 0 else frame.after
+        after = log.before_last(-frame.after, until) if frame.after < 0 else frame.after
         after = max(after, log.start)
         kept = log.read(after, known=log.floor, max_bytes=self.limits.page_bytes)
         records = [record for record in kept if record.offset <= until]

@@ -169,12 +169,12 @@ class Log(Generic[T]):
             found.append(item)
         return found
 
-    def before_last(self, n: int) -> int:
-        """The offset after which the last ``n`` entries come."""
+    def before_last(self, n: int, until: int = 1 << 62) -> int:
+        """The offset after which the last ``n`` of the entries up to ``until`` come."""
         kept = [
             offset
             for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True)
-            if item is not None
+            if item is not None and offset <= until
         ]
         return self.start if n >= len(kept) else kept[-n - 1]
 

@@ -99,7 +99,7 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if unknown:
             raise SpecConflict(f"a bus has no {', '.join(sorted(map(str, unknown)))}; it has {', '.join(GIVEN)}.")
         try:
-            spec = msgspec.convert(given, cls)
+            spec = msgspec.convert({"size": min(cls().size, limits.size), **given}, cls)
         except msgspec.ValidationError as error:
             raise SpecConflict(f"that is no bus specification: {error}.") from None
         if not 1 <= spec.size <= limits.size:

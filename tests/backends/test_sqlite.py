@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import stat
 import subprocess
@@ -79,6 +80,17 @@ async def test_a_log_of_large_values_drops_its_oldest_before_its_size_is_reached
 
 
 @pytest.mark.asyncio
+async def test_of_values_that_were_written_together_only_those_over_the_bound_go(path: Path) -> None:
+    backend = await began(SqliteBackend(path, max_bytes=100_000))
+    await backend.append([write(letter * 40_000) for letter in "abc"])
+    await backend.append([write("d" * 10_000)])
+    found = await kept(backend)
+    assert "".join(value[0] for value in values(found.entries)) == "bcd"
+    assert found.floor == 1
+    await backend.aclose()
+
+
+@pytest.mark.asyncio
 async def test_the_file_of_a_busy_bus_stops_growing(backend: SqliteBackend, path: Path) -> None:
     await began(backend, size=100)
 
@@ -112,13 +124,16 @@ BUSES = {"log": "ebus:server/log", "latest": "ebus:server/latest", "keys": "ebus
 _some_write = st.tuples(
     st.sampled_from(sorted(BUSES)), st.sampled_from("abcd"), st.booleans(), st.integers(0, 90), st.sampled_from("xyz")
 )
+_append = st.tuples(st.just("append"), st.lists(_some_write, min_size=1, max_size=12))
 _steps = st.lists(
     st.one_of(
-        st.tuples(st.just("append"), st.lists(_some_write, min_size=1, max_size=12)),
+        _append,
+        _append,
         st.tuples(st.just("open"), st.sampled_from(sorted(BUSES))),
-        st.tuples(st.just("delete"), st.sampled_from(sorted(BUSES))),
+        st.tuples(st.sampled_from(["delete", "begin anew"]), st.sampled_from(sorted(BUSES))),
         st.tuples(st.just("restart"), st.none()),
     ),
+    min_size=3,
     max_size=25,
 )
 
@@ -129,7 +144,7 @@ def _comparable(found: Kept | None, dedupe: int) -> Any:
     return found.spec, found.epoch, found.last, found.floor, found.entries, list(found.ids())[-dedupe:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(steps=_steps, size=st.integers(1, 5), max_bytes=st.integers(60, 400), dedupe=st.integers(1, 20))
 def test_it_keeps_what_memory_keeps(steps: list[Any], size: int, max_bytes: int, dedupe: int) -> None:
     """Whatever is appended, opened and deleted, and however often the process ends in between."""
@@ -138,7 +153,7 @@ def test_it_keeps_what_memory_keeps(steps: list[Any], size: int, max_bytes: int,
     async def both() -> None:
         memory, disk = MemoryBackend(**bounds), SqliteBackend(folder + "/b", **bounds)
         count = 0
-        for step, what in steps:
+        for step, what in [*(("open", retain) for retain in BUSES), *steps]:
             if step == "append":
                 batch = []
                 for retain, key, deleted, length, who in what:
@@ -150,7 +165,10 @@ def test_it_keeps_what_memory_keeps(steps: list[Any], size: int, max_bytes: int,
                 answers = await asyncio.gather(memory.append(batch), disk.append(copy), return_exceptions=True)
                 assert repr(answers[0]) == repr(answers[1])
                 assert batch == copy
-            elif step == "open":
+            elif step in ("open", "begin anew"):
+                if step == "begin anew":
+                    await memory.delete(BUSES[what])
+                    await disk.delete(BUSES[what])
                 spec = BusSpec(retain=what, size=size)
                 opened = [await backend.open(BUSES[what], spec, "e") for backend in (memory, disk)]
                 assert _comparable(opened[0], dedupe) == _comparable(opened[1], dedupe)
@@ -201,8 +219,9 @@ async def test_a_second_server_is_told_who_has_the_file(backend: SqliteBackend, 
         "except BackendError as error: print(error)\n"
     )
     run = [sys.executable, "-c", script, str(path)]
-    said = (await asyncio.to_thread(subprocess.run, run, capture_output=True, text=True, check=True)).stdout
-    assert f"in use by process {sqlite.os.getpid()} on " in said
+    root = Path(__file__).parents[2]
+    said = (await asyncio.to_thread(subprocess.run, run, cwd=root, capture_output=True, text=True, check=True)).stdout
+    assert f"in use by process {os.getpid()} on " in said
     assert "stop that one, or give this one a file of its own" in said
     await backend.append([write("still mine")])
 
@@ -328,3 +347,17 @@ async def test_a_full_disk_keeps_nothing_and_then_goes_on(backend: SqliteBackend
     assert (await kept(backend, TEAMS)).last == 0
     assert await backend.append([write("after", **key), write("one", bus=TEAMS)]) == [2, 1]
     assert values(heard) == ["after", "one"]
+
+
+@pytest.mark.asyncio
+async def test_a_removal_that_was_not_kept_is_forgotten(backend: SqliteBackend) -> None:
+    await began(backend, retain="keys", size=1)
+    db = backend._connection
+    assert db is not None
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(BackendError):
+        await backend.append([write("", key="a", deleted=True), write("x" * 100_000, key="b")])
+    db.execute(f"PRAGMA max_page_count = {1 << 30}")
+    await backend.append([write("", key="c", deleted=True)])
+    assert ((await kept(backend)).last, (await kept(backend)).floor) == (1, 0)  # the first mark, and room for it

@@ -148,7 +148,11 @@ class Play:
     def settle(self) -> None:
         """Until nobody has anything more to say or to hear. Blocked players hear nothing new."""
         self.work()
-        while any([player.say() or player.hear() for player in self.players]):
+        busy = True
+        while busy:
+            busy = False
+            for player in self.players:
+                busy |= player.say() | player.hear()
             self.work()
             self.do(self.broker.presence())
 

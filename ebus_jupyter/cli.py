@@ -1,0 +1,246 @@
+"""``jupyter ebus``: look at the buses of a Jupyter server, and take part, from a terminal.
+
+It connects to the server that ``--url`` and ``--token`` name, or ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that it
+finds running, which may be another user's. Messages are JSON lines, as in `core.asjson`. What goes wrong is one line on
+stderr and the exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+import ebus_jupyter
+
+from . import recording
+from .client.ack import Ack
+from .client.bus import Bus
+from .client.client import Client
+from .client.discover import remote_client
+from .client.listing import table
+from .client.opening import open_bus
+from .client.stream import Stream
+from .client.waiting import NOT_YET
+from .core import asjson
+from .core.reader import Since
+from .errors import Closed, EbusError, Lagged
+
+CONNECT_SECONDS = 5.0
+
+
+class _UsageError(Exception):
+    """The command can't be meant so; the message says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        client = _connect(options)
+        try:
+            options.run(client, options)
+            sys.stdout.flush()
+        finally:
+            client.close()
+    except BrokenPipeError:  # whoever read the output has gone
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    except (EbusError, _UsageError, OSError, TimeoutError, ValueError) as error:
+        print(f"jupyter ebus: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _connect(options: argparse.Namespace) -> Client:
+    url = options.url or os.environ.get("EBUS_URL", "")
+    if not url:
+        raise _UsageError(
+            "say which server: --url http://HOST:PORT/ and --token TOKEN, or EBUS_URL and EBUS_TOKEN (`jupyter server list` "
+            "shows both)."
+        )
+    token = options.token or os.environ.get("EBUS_TOKEN", "")
+    client = remote_client(url, token, certificate=os.environ.get("EBUS_CERT", ""))
+    try:
+        client.wait_live(CONNECT_SECONDS)
+    except TimeoutError:
+        why = client.why
+        client.close()
+        raise _UsageError(f"{client.where} does not answer{f': {why}' if why is not None else '.'}") from None
+    return client
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _ls(client: Client, options: argparse.Namespace) -> None:
+    found = client.buses()
+    if options.json:
+        for bus in found:
+            _print(bus)
+    else:
+        print(table(found))
+
+
+def _tail(client: Client, options: argparse.Namespace) -> None:
+    bus = _open(client, options)
+    where: Since = options.since if options.since is not None else -options.n or None
+    stream: Stream[dict[str, Any]] = Stream(bus, bus.reader(where), asjson.message)
+    while True:
+        try:
+            if options.follow:
+                _print(stream.get())
+            else:
+                _print(_get_kept(bus, stream))
+        except Lagged as lag:
+            print(f"jupyter ebus: {lag}", file=sys.stderr)
+        except LookupError:
+            return
+        except Closed as closed:
+            print(f"jupyter ebus: {closed}", file=sys.stderr)
+            return
+
+
+def _get_kept(bus: Bus[Any, Any], stream: Stream[Any]) -> Any:
+    """The next message that is there already; LookupError after the last one."""
+
+    def check() -> Any:
+        try:
+            return stream.get_nowait()
+        except LookupError:
+            if stream.caught_up:
+                raise
+            return NOT_YET
+
+    return bus.arrivals.wait(check, 15.0, f"{bus.client.where} has not answered")
+
+
+def _write(client: Client, options: argparse.Namespace) -> None:
+    bus = _open(client, options, create=True)
+    texts = [options.value] if options.value not in (None, "-") else (line for line in sys.stdin if line.strip())
+    acks: deque[Ack] = deque()
+    for text in texts:
+        value = text.rstrip("\n") if options.text else _json(text)
+        data = bus._incoming.decode(asjson.from_json(value))
+        acks.append(bus.write(data, key=options.key, to=options.to, expect=options.expect))
+        while acks and acks[0].done:
+            print(acks.popleft().result(), flush=True)
+    for ack in acks:
+        print(ack.result())
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError as error:
+        raise _UsageError(f"{text.strip()[:40]!r} is not JSON ({error}); quote it, or write text with --text.") from None
+
+
+def _rm(client: Client, options: argparse.Namespace) -> None:
+    for name in options.names:
+        options.name = name
+        _open(client, options).delete()
+
+
+def _types(client: Client, options: argparse.Namespace) -> None:
+    print(_open(client, options).typescript)
+
+
+def _record(client: Client, options: argparse.Namespace) -> None:
+    bus = _open(client, options)
+    count = recording.record(bus, options.file, seconds=options.seconds, n=options.n, since=options.since)
+    print(f"{count} messages of {bus.name} are in {options.file}.", file=sys.stderr)
+
+
+def _replay(client: Client, options: argparse.Namespace) -> None:
+    bus = recording.bus_for(client, options.file, options.name, scope=options.scope)
+    count = recording.replay(bus, options.file, speed=options.speed)
+    print(f"{count} messages were written to {bus.name}.", file=sys.stderr)
+
+
+def _open(client: Client, options: argparse.Namespace, *, create: bool = False) -> Bus[Any, Any]:
+    return open_bus(client, options.name, scope=options.scope or "server", create=create)
+
+
+def _print(found: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
+    sys.stdout.flush()
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _since(text: str) -> Since:
+    if text == "start":
+        return "start"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("'start', an offset, or -n for the last n") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jupyter ebus", description="Take part in the buses of a Jupyter server.")
+    parser.add_argument("--version", action="version", version=ebus_jupyter.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Client, argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--url", default="", help="the server's base URL; default: EBUS_URL")
+        sub.add_argument(
+            "--token",
+            default="",
+            help="the server's token; default: EBUS_TOKEN, which other users of the machine can't see",
+        )
+        if name != "ls":
+            sub.add_argument("--scope", help="default: server; replay: as recorded")
+        return sub
+
+    ls = command("ls", _ls, "The named buses within reach.")
+    ls.add_argument("--json", action="store_true", help="as JSON lines")
+
+    tail = command("tail", _tail, "Print a bus's messages as JSON lines, and go on as they are written.")
+    tail.add_argument("name")
+    tail.add_argument("-n", type=int, default=10, metavar="N", help="begin with the last N (default 10)")
+    tail.add_argument("--since", type=_since, metavar="WHERE", help="begin at the start, or after an offset")
+    tail.add_argument("--no-follow", dest="follow", action="store_false", help="end with what is there")
+
+    write = command("write", _write, "Write a value, and print its offset.")
+    write.add_argument("name")
+    write.add_argument("value", nargs="?", help="JSON; without it, or with -, each line of stdin is one value")
+    write.add_argument("--text", action="store_true", help="the value is text, not JSON")
+    write.add_argument("--key", help="the entry to set, on a bus that retains by key")
+    write.add_argument("--to", action="append", metavar="USER", help="only this user hears it (may be given again)")
+    write.add_argument("--expect", type=int, metavar="OFFSET", help="only if this is the last offset")
+
+    rm = command("rm", _rm, "Delete buses and all they keep, for everyone.")
+    rm.add_argument("names", nargs="+", metavar="name")
+
+    types = command("types", _types, "Print TypeScript declarations of what a bus carries.")
+    types.add_argument("name")
+
+    record = command("record", _record, "Write a bus's messages to a file, until interrupted.")
+    record.add_argument("name")
+    record.add_argument("file")
+    record.add_argument("--seconds", type=float, help="for so long")
+    record.add_argument("-n", type=int, help="so many at most")
+    record.add_argument("--since", type=_since, metavar="WHERE", help="begin at the start, or after an offset")
+
+    replay = command("replay", _replay, "Write the messages of a recording to a bus.")
+    replay.add_argument("file")
+    replay.add_argument("name", nargs="?", help="the bus; default: as recorded")
+    replay.add_argument("--speed", type=float, help="1: as it happened, 2: twice as fast; default: at once")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file a peer; `base` is what they have in common."""

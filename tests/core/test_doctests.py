@@ -1,0 +1,18 @@
+"""What the modules' documentation shows is so."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+from ebus_jupyter import core
+
+MODULES = [f"{core.__name__}.{module.name}" for module in pkgutil.iter_modules(core.__path__)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
