@@ -235,10 +235,12 @@ class Bus(Generic[In, Out]):
         found: list[Out] = []
         stream = self.stream(since=-n) if n > 0 else None
         while stream is not None:
-            item = self.arrivals.wait(lambda: _next_or_end(stream), timeout, f"{self.client.where} has not answered")
-            if item is _END:
+            try:
+                found.append(stream.get_kept(timeout))
+            except Lagged:
+                continue
+            except LookupError:
                 break
-            found.append(item)
         return found[-n:] if n > 0 else []
 
     def reader(self, since: Since) -> Reader:
@@ -448,17 +450,7 @@ class _Callback:
         self._schedule(again=False)
 
 
-_END: Any = object()
 _any: Codec[Any] = Codec()
-
-
-def _next_or_end(stream: Stream[Any]) -> Any:
-    try:
-        return stream.get_nowait()
-    except LookupError:
-        return _END if stream.caught_up else NOT_YET
-    except Lagged:
-        return _next_or_end(stream)
 
 
 def _closed_here(name: str) -> EbusError:
@@ -467,6 +459,6 @@ def _closed_here(name: str) -> EbusError:
 
 def _rebuild(uri: str, incoming: Any, outgoing: Any) -> Bus[Any, Any]:
     from .discover import default_client
-    from .opening import from_uri
+    from .opening import open_bus
 
-    return from_uri(default_client(), uri, incoming, emits=None if outgoing is incoming else outgoing)
+    return open_bus(default_client(), uri, incoming, emits=None if outgoing is incoming else outgoing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ebus_jupyter.core.address import Address, check_name, check_scope
+from ebus_jupyter.core.address import UNNAMED, Address, check_name, check_scope
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import OWNER
 from ebus_jupyter.core.schema import Codec
@@ -17,6 +17,9 @@ from .waiting import NOT_YET
 
 if TYPE_CHECKING:
     from .client import Client
+
+URI = "ebus:"
+"""What a bus's URI begins with; no name does."""
 
 
 def open_bus(
@@ -43,9 +46,11 @@ def open_bus(
 
     ``create`` False: only one that exists. ``given``: fields of the spec as they travel, such as a schema without its type.
     """
+    if name is not None and name.startswith(URI):
+        scope, owner, name, cap = _parse(name)
     check_scope(scope)
-    if name is not None and not cap:
-        check_name(name, Limits().name_chars)
+    if name is not None:
+        check_name(name.removeprefix(UNNAMED), Limits().name_chars)
     incoming: Codec[Any] = Codec(type)
     outgoing: Codec[Any] = incoming if emits is None else Codec(emits)
     given = dict(given or {})
@@ -106,9 +111,9 @@ def _opened(bus: Bus[Any, Any]) -> Any:
     return True if bus.link.epoch else NOT_YET
 
 
-def from_uri(client: Client, uri: str, type: Any = Any, **spec: Any) -> Bus[Any, Any]:
-    """Open the bus that a URI names, as `Bus.uri` prints it; with its capability, if it carries one."""
+def _parse(uri: str) -> tuple[str, str, str, str]:
+    """Scope, owner, name and capability of a URI, as `Bus.uri` prints it."""
     address = Address.parse(uri)
     cap = uri.partition("#")[2]
     scope = f"hub:{address.owner}" if address.scope == "hub" and address.owner else address.scope
-    return open_bus(client, address.name, type, scope=scope, owner=address.owner if cap else "", cap=cap, **spec)
+    return scope, address.owner if cap else "", address.name, cap

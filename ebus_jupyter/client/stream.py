@@ -63,6 +63,18 @@ class Stream(Generic[T]):
         self._bus.client.may_block("stream.get()")
         return self._bus.arrivals.wait(self._next_or_stop, timeout, f"nothing new on {self._bus.name}")
 
+    def get_kept(self, timeout: float = 15.0) -> T:
+        """The next item of those that are there already; raises LookupError after the last one, and what `get` raises."""
+
+        def check() -> T:
+            item: T = self._next()
+            if item is NOT_YET and self.caught_up:
+                raise LookupError(f"that was all of {self._bus.name}.")
+            return item
+
+        self._bus.client.may_block("stream.get_kept()")
+        return self._bus.arrivals.wait(check, timeout, f"{self._bus.client.where} has not answered")
+
     def take(self, n: int, timeout: float | None = None) -> list[T]:
         """The next ``n`` items. Raises TimeoutError if one of them takes longer than ``timeout`` seconds."""
         return [self.get(timeout) for _ in range(n)]

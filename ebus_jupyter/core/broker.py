@@ -253,8 +253,7 @@ class BrokerState:
         if frame.name is None:
             address = resolve(frame.scope, UNNAMED + self._mint(32), state.who, shared_engine=self.shared)
         else:
-            if not (frame.cap and frame.name.startswith(UNNAMED)):
-                check_name(frame.name, self.limits.name_chars)
+            check_name(frame.name.removeprefix(UNNAMED), self.limits.name_chars)
             address = resolve(frame.scope, frame.name, state.who, owner=frame.owner, shared_engine=self.shared)
         if not may_enter(address, state.who, frame.cap, self._secret) and frame.name is not None:
             raise self._unseen(address)

@@ -105,7 +105,7 @@ class BusState:
         self.in_flight: set[Id] = set()
         self._validator = Validator(self.spec.schema)
         self._emits = self._validator if self.spec.emits is None else Validator(self.spec.emits)
-        self._recent: OrderedDict[Id, int] = OrderedDict()
+        self._recent: OrderedDict[Id, int | EbusError] = OrderedDict()  # the offset, or why it was refused
         self._lanes: dict[str, deque[Pending]] = {}
         self._asked: dict[int, tuple[str, Pending]] = {}
         self._last_ask = 0
@@ -143,10 +143,12 @@ class BusState:
         return self._take(writer, frame, now)
 
     def known(self, id_: Id) -> list[Effect] | None:
-        """The answer to a retry: the first offset, or nothing yet; None where the write is new."""
-        offset = self._recent.get(id_)
-        if offset is not None:
-            return self._answer(id_[0], frames.Ok(self.number, id_[1], offset))
+        """The answer to a retry: what it was the first time, or nothing yet; None where the write is new."""
+        answer = self._recent.get(id_)
+        if isinstance(answer, EbusError):
+            return self._answer(id_[0], error_frame(answer, id_=id_[1], bus=self.number))
+        if answer is not None:
+            return self._answer(id_[0], frames.Ok(self.number, id_[1], answer))
         if id_ in self.in_flight or id_ in self._queued:
             return []  # it will be answered when the first attempt is
         return None
@@ -241,8 +243,9 @@ class BusState:
         self._remember((writer, id_), offset)
 
     def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
-        """Tell the writer why this write is not accepted."""
+        """Tell the writer why a write that it waits for is not accepted; a retry would come behind its later writes."""
         self.in_flight.discard((writer, id_))
+        self._remember((writer, id_), error)
         return self._answer(writer, error_frame(error, id_=id_, bus=self.number))
 
     def _answer(self, writer: str, frame: frames.Ok | frames.Error) -> list[Effect]:
@@ -458,10 +461,10 @@ class BusState:
         self._remember(record.id, entry.offset)
         return record
 
-    def _remember(self, id_: Id, offset: int) -> None:
+    def _remember(self, id_: Id, answer: int | EbusError) -> None:
         recent = self._recent
         recent.pop(id_, None)  # what is loaded may be older than what is there
-        recent[id_] = offset
+        recent[id_] = answer
         if len(recent) > self.limits.dedupe:
             recent.popitem(last=False)
 

@@ -345,7 +345,7 @@ class LinkState:
         bus.pending[id_] = frame
         self._writes[id_] = bus
         if bus.number:
-            if bus.flush_size == 1:
+            if bus.flush_size == 1 and not bus.held:
                 self._out.append(frames.encode(frame))
             else:
                 if not bus.held:

@@ -213,14 +213,12 @@ def test_a_deleted_bus_ends_its_readers_with_the_reason(line: Line) -> None:
 def test_an_unnamed_bus_is_entered_with_its_uri_only_and_goes_with_its_maker(line: Line) -> None:
     maker, guest = line.client("alice"), line.client("bob", "k2")
     private = maker.bus(type=int)
-    from ebus_jupyter.client.opening import from_uri
-
-    entered = from_uri(guest, private.uri)
+    entered = guest.bus(private.uri)
     ear = entered.stream()
     private.write(7)
     assert ear.get(5) == 7
     with pytest.raises(ebus.NoSuchBus):
-        from_uri(guest, private.uri.replace("#", "#0"))
+        guest.bus(private.uri.replace("#", "#0"))
     private.close()
     with pytest.raises(ebus.Closed, match="its maker has closed"):
         ear.get(5)

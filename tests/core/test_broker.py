@@ -390,7 +390,7 @@ def test_a_schema_may_refer_to_itself_without_end(play):
         ("galaxy", "votes", UnknownScope, "choose one of kernel, user, server, hub"),
         ("hub", "votes", UnknownScope, "jupyter ebus serve"),
         ("server", "no spaces", InvalidName, "use 1 to 128 letters"),
-        ("server", "~votes", InvalidName, "use 1 to 128 letters"),
+        ("server", "~votes", NoSuchBus, "within your reach"),
         ("server", "x" * 129, InvalidName, "use 1 to 128 letters"),
         ("kernel", "votes", Forbidden, "open the bus in the kernel"),
     ],

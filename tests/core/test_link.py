@@ -165,6 +165,14 @@ def test_flushing_and_leaving_send_what_waits(play):
     assert [type(frame) for frame in said(alice.link, play.now)] == [frames.Publish, frames.Leave]
 
 
+def test_nothing_overtakes_what_waits(play):
+    alice, bus = batching(play)
+    alice.write(bus, "first")
+    bus.flush_size = 1
+    alice.write(bus, "second")
+    assert [frame.id for frame in said(alice.link, play.now)] == [1, 2]
+
+
 def test_what_waited_when_the_line_broke_is_sent_on_the_next_one(play):
     alice, bus = batching(play)
     id_ = alice.write(bus, "tea")
