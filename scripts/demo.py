@@ -65,14 +65,20 @@ def main() -> int:
         f"--IdentityProvider.token={token}",
         f"--LabApp.default_url=/lab/tree/{NOTEBOOK}",
         "--ServerApp.log_level=WARN",
+        "--ServerApp.answer_yes=True",
     ]  # fmt: skip
     if not has_display:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
+    lab = subprocess.Popen(command)
     try:
-        return subprocess.call(command)
-    except KeyboardInterrupt:
+        return lab.wait()
+    except KeyboardInterrupt:  # JupyterLab has heard it too
+        try:
+            lab.wait(timeout=10)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            lab.kill()  # its idle worker threads can keep it when its pages are still open
         return 0
 
 

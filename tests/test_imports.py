@@ -29,7 +29,8 @@ MAY_IMPORT = {
 }
 """Rooms, and the rooms they may import. "" is the package itself: its public names, which are loaded when asked for."""
 
-IMPURE = {"asyncio", "time", "datetime", "socket", "random", "threading", "uuid", "secrets", "os", "sqlite3", "select"}
+IMPURE = {"asyncio", "time", "socket", "random", "threading", "uuid", "secrets", "os", "sqlite3", "select"}
+CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 ONLY_IN = {
     "jupyter_server": {"server"},
     "tornado": {"server"},
@@ -78,6 +79,9 @@ def wrong_imports(source: str, module: str) -> list[str]:
             first in ONLY_IN and room not in ONLY_IN[first] and not for_types
         ):
             wrong.append(name)
+    if room == "core":
+        called = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+        wrong += [name for name in called if ".".join(name.split(".")[-2:]) in CLOCKS]
     return wrong
 
 
@@ -99,6 +103,8 @@ def test_a_module_imports_only_what_its_room_may(module: str, path: Path) -> Non
     ("module", "source", "wrong"),
     [
         ("ebus_jupyter.core.log", "import asyncio", ["asyncio"]),
+        ("ebus_jupyter.core.log", "from datetime import datetime\ndatetime.fromtimestamp(0)", []),
+        ("ebus_jupyter.core.log", "import datetime\ndatetime.datetime.now()", ["datetime.datetime.now"]),
         ("ebus_jupyter.core.log", "from .message import X\nfrom ebus_jupyter.errors import Y", []),
         ("ebus_jupyter.core.log", "from ebus_jupyter.backends.base import X", ["ebus_jupyter.backends.base"]),
         ("ebus_jupyter.backends.sqlite", "from ebus_jupyter.client.bus import X", ["ebus_jupyter.client.bus"]),

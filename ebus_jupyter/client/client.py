@@ -199,10 +199,13 @@ class Client:
 
     def release(self, topic: Topic) -> None:
         """One holder of the bus has closed it; the last one leaves it."""
-        topic.holders -= 1
-        if topic.holders == 0:
-            with self.lock:
+        with self.lock:
+            topic.holders -= 1
+            last = topic.holders == 0
+            if last:  # who opens it again from here on opens it anew
+                self._named = {key: other for key, other in self._named.items() if other is not topic}
                 events = self.link.leave(topic.link)
+        if last:
             self.poke()
             self._on_loop(lambda: self._spawn(self._all_happened(events)))
         topic.notify()

@@ -315,7 +315,8 @@ class BrokerState:
         # Before a bus is begun, not after: what is refused must leave nothing behind.
         if len(state.open) >= self.limits.buses_per_participant:
             raise TooLarge(
-                f"this connection has {self.limits.buses_per_participant} buses open (the server's limit `buses_per_participant`).",
+                f"this connection has {self.limits.buses_per_participant} buses open (the server's limit "
+                "`buses_per_participant`).",
                 limit="buses_per_participant",
             )
         if not joins and len(self._buses) + len(self._loading) >= self.limits.buses:
@@ -382,8 +383,8 @@ class BrokerState:
 
     def _unseen(self, address: Address) -> NoSuchBus:
         return NoSuchBus(
-            f"no bus {address.name!r} in scope {address.scope!r} within your reach. Check the name and the scope; a kernel's bus and an "
-            "unnamed one are entered with the handle that their maker gives you."
+            f"no bus {address.name!r} in scope {address.scope!r} within your reach. Check the name and the scope; a kernel's "
+            "bus and an unnamed one are entered with the handle that their maker gives you."
         )
 
     def _part(self, state: Conn, bus: BusState, now: float) -> list[Effect]:

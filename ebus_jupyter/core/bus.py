@@ -254,7 +254,8 @@ class BusState:
 
     def _crowded(self) -> RateLimited:
         return RateLimited(
-            f"{self.name}: {self.limits.pending} writes are waiting already (the server's limit `pending`). Await acks as you write.",
+            f"{self.name}: {self.limits.pending} writes are waiting already (the server's limit `pending`). "
+            "Await acks as you write.",
             retry_after=1.0,
             limit="pending",
         )
@@ -265,8 +266,8 @@ class BusState:
         """Send a write to the filter. Each sender has a lane of its own, so that its writes keep their order."""
         if self.spec.filter == OWNER and not self.owners:
             raise FilterUnavailable(
-                f"{self.name} is filtered by a kernel that is away; nothing is accepted unfiltered. Try again when it is back, or "
-                "run the cell that makes the bus."
+                f"{self.name} is filtered by a kernel that is away; nothing is accepted unfiltered. Try again when it is back, "
+                "or run the cell that makes the bus."
             )
         lane = self._lanes.setdefault(writer.id, deque())
         if len(lane) >= self.limits.pending:

@@ -297,7 +297,7 @@ def _ts(schema: Any) -> str:
     if kind == "object" or "properties" in schema:
         required = set(schema.get("required", ()))
         fields = [
-            f"{msgspec.json.encode(key).decode() if not key.isidentifier() else key}{'' if key in required else '?'}: {_ts(sub)}"
+            f"{key if key.isidentifier() else msgspec.json.encode(key).decode()}{'' if key in required else '?'}: {_ts(sub)}"
             for key, sub in schema.get("properties", {}).items()
         ]
         rest = schema.get("additionalProperties")

@@ -67,7 +67,7 @@ def find() -> str:
                 command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=sys.stderr, check=False
             )
     else:
-        tried.append("playwright install --with-deps chromium")
+        tried.append("playwright install chromium")
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, check=False)
     found = installed()
     if found is None:

@@ -5,24 +5,27 @@ They run as a pytest call of their own: playwright's synchronous API leaves a lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.server.harness import Server
 
 from .chromium import FLAGS, find
-from .lab import ARTIFACTS, Lab
+from .lab import Lab, keep_text
 
 LAB_ARGS = ("--LabApp.expose_app_in_browser=True", "--ServerApp.log_level=WARN")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    path = find()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find(), args=list(FLAGS))
+        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield chromium
         chromium.close()
 
@@ -41,7 +44,7 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
     yield make
     for server in running:
-        server.stop()
+        server.stop(timeout=5)  # a known fault of jupyter_server's keeps it for ever once pages have been open
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +57,23 @@ def lab_server(make_server: Callable[..., Server]) -> Server:
 def lab(lab_server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Lab]:
     people = Lab(lab_server, browser)
     yield people
-    report = getattr(request.node, "call_report", None)
-    if report is not None and report.failed:
-        ARTIFACTS.mkdir(exist_ok=True)
-        for person in people.people:
-            person.screenshot(f"{request.node.name}-{person.user}")
-            (ARTIFACTS / f"{request.node.name}-{person.user}.log".replace("/", "_")).write_text("\n".join(person.said))
-        (ARTIFACTS / f"{request.node.name}-server.log".replace("/", "_")).write_text(lab_server.output())
+    if getattr(request.node, "failed", False):
+        keep_evidence(people, request.node.name)
     people.close()
+
+
+def keep_evidence(people: Lab, test: str) -> None:
+    """What each person saw and what their page and the server said, for who looks into a failed test."""
+    for person in people.people:
+        keep_text(f"{test}-{person.user}", "\n".join(person.said))
+        with contextlib.suppress(PlaywrightError):  # a page that crashed shows nothing
+            person.screenshot(f"{test}-{person.user}")
+    keep_text(f"{test}-server", people.server.output())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.when == "call":
-        item.call_report = report  # type: ignore[attr-defined]
+    if report.failed:
+        item.failed = True  # type: ignore[attr-defined]
     return report

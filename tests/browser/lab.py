@@ -48,6 +48,16 @@ def write_notebook(server: Server, name: str, *cells: str) -> str:
     return name
 
 
+def kept(name: str, ending: str) -> Path:
+    """Where something of that name is kept for people to look at."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    return ARTIFACTS / (re.sub(r"[^\w.-]", "_", name) + ending)
+
+
+def keep_text(name: str, text: str) -> None:
+    kept(name, ".log").write_text(text)
+
+
 class Lab:
     """One browser on one JupyterLab."""
 
@@ -126,10 +136,24 @@ class Person:
         """Run all cells."""
         self.command("notebook:run-all-cells")
 
+    def run_cell(self, n: int) -> None:
+        """Run the n-th code cell, and wait for its end."""
+        self.page.locator(".jp-Notebook-cell.jp-CodeCell").nth(n).locator(".jp-InputArea-editor").click()
+        self.command("notebook:run-cell")
+
     def eval(self, expression: str, before: str = "") -> str:
         """Run code in this notebook's kernel; the text of ``expression``."""
         found: str = self.page.evaluate(RUN, [[before, expression], True])
         return found
+
+    def eval_soon(self, expression: str, expected: str, tries: int = 40) -> None:
+        """Wait until ``expression`` is ``expected``: a kernel takes what a page sends between two cells."""
+        for _ in range(tries):
+            found = self.eval(expression)
+            if found == expected:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"in {self.user}'s kernel {expression} is {found}, not {expected}")
 
     def keep_busy(self, seconds: float) -> None:
         """Make the kernel busy, and don't wait."""
@@ -158,8 +182,7 @@ class Person:
         return Slider(self.page.locator(".widget-hslider").nth(n))
 
     def screenshot(self, name: str) -> Path:
-        ARTIFACTS.mkdir(exist_ok=True)
-        path = ARTIFACTS / (re.sub(r"[^\w.-]", "_", name) + ".png")
+        path = kept(name, ".png")
         self.page.screenshot(path=path)
         return path
 

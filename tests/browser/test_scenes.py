@@ -17,7 +17,9 @@ class Desk:
 
     def __init__(self, person: Person) -> None:
         self.person = person
-        self.run('import(base + "ebus/client.js").then((ebus) => { window.ebus = ebus; window.client = ebus.connect(); })')
+        self.run(
+            'import(base + "ebus/client.js").then((ebus) => { window.ebus = ebus; window.client = ebus.connect(); })'
+        )
 
     def run(self, body: str, **given: Any) -> Any:
         """The value of a JavaScript expression; ``given`` are its variables, ``base`` is the server's base URL."""
@@ -54,7 +56,9 @@ def test_a_message_board_of_ten_tells_the_slow_one_what_it_missed(lab: Lab) -> N
 
     # Neither the page nor the kernel has read its slow stream yet; the one that kept up has missed nothing.
     assert bob.run("quick_saw") == list(range(25))
-    told = bob.run("await slow.next().catch((lag) => ({ code: lag.code, skipped: lag.skipped, then: lag.resumeAfter }))")
+    told = bob.run(
+        "await slow.next().catch((lag) => ({ code: lag.code, skipped: lag.skipped, then: lag.resumeAfter }))"
+    )
     assert told == {"code": "lagged", "skipped": 15, "then": 15}
     rest = "await (async () => { const out = []; while (out.length < 10) out.push((await slow.next()).value); return out; })()"
     assert bob.run(rest) == list(range(15, 25))

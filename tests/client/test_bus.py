@@ -282,3 +282,11 @@ def test_a_closed_client_fails_what_waits(line: Line) -> None:
         ack.result(5)
     with pytest.raises(ebus.Closed):
         ear.get(5)
+
+
+def test_a_bus_that_was_just_closed_can_be_opened_again_at_once(line: Line) -> None:
+    client = line.client()
+    for n in range(20):
+        bus = client.bus("door")
+        assert bus.write(n).result(5) == n + 1
+        bus.close()
