@@ -42,6 +42,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import widgets
     from .client.ack import Ack
     from .client.bus import Bus
     from .client.client import Client
@@ -87,6 +88,7 @@ __all__ = [
     "state",
     "status",
     "unshare",
+    "widgets",
 ]
 
 _LAZY = {
@@ -105,10 +107,12 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     # Widgets and sockets are imported by who uses them: a server, or a script, need not have ipywidgets.
-    if name not in _LAZY:
-        raise AttributeError(f"module 'ebus_jupyter' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "widgets":
+        return import_module(".widgets", __name__)
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ebus_jupyter' has no attribute {name!r}")
     return getattr(import_module(f".{_LAZY[name]}", __name__), name)
 
 
@@ -134,7 +138,7 @@ def bus(
 
     Args:
         name: Names the bus within its scope: letters, digits and ``. _ - : @``. A named bus outlives its participants. None: a
-            fresh bus that nobody can guess, and that goes with its maker.
+            fresh bus that nobody can guess, and that goes with its maker. A bus's `uri`: that bus.
         type: The type of what is written: anything msgspec takes (Struct, dataclass, TypedDict, attrs, builtins, …), a pydantic
             model, a numpy array. Default: any value that JSON or MessagePack can carry, and numpy arrays.
         scope: "kernel", "user", "server" (default) or "hub"; who takes part.
@@ -221,9 +225,12 @@ def _handle(bus: Bus[Any, Any]) -> str:
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """``%load_ext ebus_jupyter``: puts ``ebus`` into the notebook's namespace."""
+    """``%load_ext ebus_jupyter``: puts ``ebus`` into the notebook's namespace, and the magics of `ebus_jupyter.magics`."""
     from importlib import import_module
 
+    from . import magics
+
+    magics.load(ipython)
     ipython.push({"ebus": import_module(__name__)})
 
 

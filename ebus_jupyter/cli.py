@@ -1,7 +1,7 @@
 """``jupyter ebus``: look at the buses of a Jupyter server, and take part, from a terminal.
 
 It connects to the server that ``--url`` and ``--token`` name, or ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that it
-finds running, which may be another user's. Messages are JSON lines, as in `core.asjson`. What goes wrong is one line on
+finds running, which may be another user's. Messages are JSON lines, as in `client.asjson`. What goes wrong is one line on
 stderr and the exit code 2.
 """
 
@@ -20,6 +20,7 @@ import msgspec
 import ebus_jupyter
 
 from . import recording
+from .client import asjson
 from .client.ack import Ack
 from .client.bus import Bus
 from .client.client import Client
@@ -27,8 +28,6 @@ from .client.discover import remote_client
 from .client.listing import table
 from .client.opening import open_bus
 from .client.stream import Stream
-from .client.waiting import NOT_YET
-from .core import asjson
 from .core.reader import Since
 from .errors import Closed, EbusError, Lagged
 
@@ -41,7 +40,7 @@ class _UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(argv)
+    options = _options(sys.argv[1:] if argv is None else argv)
     try:
         client = _connect(options)
         try:
@@ -96,10 +95,7 @@ def _tail(client: Client, options: argparse.Namespace) -> None:
     stream: Stream[dict[str, Any]] = Stream(bus, bus.reader(where), asjson.message)
     while True:
         try:
-            if options.follow:
-                _print(stream.get())
-            else:
-                _print(_get_kept(bus, stream))
+            _print(stream.get() if options.follow else stream.get_kept())
         except Lagged as lag:
             print(f"jupyter ebus: {lag}", file=sys.stderr)
         except LookupError:
@@ -109,26 +105,13 @@ def _tail(client: Client, options: argparse.Namespace) -> None:
             return
 
 
-def _get_kept(bus: Bus[Any, Any], stream: Stream[Any]) -> Any:
-    """The next message that is there already; LookupError after the last one."""
-
-    def check() -> Any:
-        try:
-            return stream.get_nowait()
-        except LookupError:
-            if stream.caught_up:
-                raise
-            return NOT_YET
-
-    return bus.arrivals.wait(check, 15.0, f"{bus.client.where} has not answered")
-
-
 def _write(client: Client, options: argparse.Namespace) -> None:
+    read: Callable[[str], Any] = (lambda text: text.rstrip("\n")) if options.text else _json
+    given = options.value not in (None, "-")
+    values = iter([read(options.value)]) if given else (read(line) for line in sys.stdin if line.strip())
     bus = _open(client, options, create=True)
-    texts = [options.value] if options.value not in (None, "-") else (line for line in sys.stdin if line.strip())
     acks: deque[Ack] = deque()
-    for text in texts:
-        value = text.rstrip("\n") if options.text else _json(text)
+    for value in values:
         data = bus._incoming.decode(asjson.from_json(value))
         acks.append(bus.write(data, key=options.key, to=options.to, expect=options.expect))
         while acks and acks[0].done:
@@ -141,7 +124,9 @@ def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.MsgspecError as error:
-        raise _UsageError(f"{text.strip()[:40]!r} is not JSON ({error}); quote it, or write text with --text.") from None
+        raise _UsageError(
+            f"{text.strip()[:40]!r} is not JSON ({error}); quote it, or write text with --text."
+        ) from None
 
 
 def _rm(client: Client, options: argparse.Namespace) -> None:
@@ -187,7 +172,14 @@ def _since(text: str) -> Since:
         raise argparse.ArgumentTypeError("'start', an offset, or -n for the last n") from None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser, commands = _parser()
+    if argv and argv[0] in commands:  # its options may stand anywhere, which only a parser without sub-commands allows
+        return commands[argv[0]].parse_intermixed_args(list(argv[1:]))
+    return parser.parse_args(argv)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(prog="jupyter ebus", description="Take part in the buses of a Jupyter server.")
     parser.add_argument("--version", action="version", version=ebus_jupyter.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -239,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("file")
     replay.add_argument("name", nargs="?", help="the bus; default: as recorded")
     replay.add_argument("--speed", type=float, help="1: as it happened, 2: twice as fast; default: at once")
-    return parser
+    return parser, commands.choices
 
 
 if __name__ == "__main__":

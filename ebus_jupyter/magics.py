@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -31,25 +31,30 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 import ebus_jupyter
 
+from .client import asjson
 from .client.bus import Bus
 from .client.listing import table
-from .core import asjson
+from .client.opening import open_bus
 from .core.message import Message
-from .errors import EbusError
+from .errors import EbusError, Lagged
 
-HELP = "use %ebus, %ebus ls, %ebus tail BUS [-n 10], %ebus write BUS JSON, or %ebus off BUS (BUS: a variable or a name, --scope S)"
+HELP = (
+    "use %ebus, %ebus ls, %ebus tail BUS [-n 10], %ebus write BUS JSON, or %ebus off BUS "
+    "(BUS: a variable or a name, --scope S)"
+)
 
 
 @magics_class
-class EbusMagics(Magics):  # type: ignore[misc]
+class EbusMagics(Magics):
     """``%ebus`` and ``%%on``."""
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
+        self._shell = shell
         self._running: dict[str, tuple[Bus[Any, Any], Callable[..., Any]]] = {}
 
-    @no_var_expand  # type: ignore[untyped-decorator]
-    @line_magic  # type: ignore[untyped-decorator]
+    @no_var_expand
+    @line_magic
     def ebus(self, line: str) -> None:
         """Look at buses, and write to them; see `ebus_jupyter.magics`."""
         command, _, rest = line.strip().partition(" ")
@@ -64,8 +69,8 @@ class EbusMagics(Magics):  # type: ignore[misc]
         else:
             raise UsageError(f"there is no %ebus {command}; {HELP}.")
 
-    @no_var_expand  # type: ignore[untyped-decorator]
-    @cell_magic  # type: ignore[untyped-decorator]
+    @no_var_expand
+    @cell_magic
     def on(self, line: str, cell: str) -> None:
         """Run this cell for each value of a bus; see `ebus_jupyter.magics`."""
         name, scope, more = _words(line)
@@ -76,7 +81,8 @@ class EbusMagics(Magics):  # type: ignore[misc]
             bus = self._bus(name, scope)
         except EbusError as error:
             raise UsageError(f"{type(error).__name__}: {error}") from None
-        self._end(bus.link.uri)
+        if bus.link.uri in self._running:
+            self._end(bus.link.uri)
         self._running[bus.link.uri] = bus, run
         bus.on_message(run)
 
@@ -85,15 +91,15 @@ class EbusMagics(Magics):  # type: ignore[misc]
     def _ls(self, rest: str) -> None:
         if rest:
             raise UsageError(f"%ebus ls takes nothing more; {HELP}.")
-        print(table(ebus_jupyter.bus("x", scope="server").client.buses()))
+        print(table(ebus_jupyter._client().buses()))
 
     def _tail(self, rest: str) -> None:
         name, scope, more = _words(rest)
         count = more[1] if len(more) == 2 and more[0] == "-n" else "" if more else "10"
         if not name or not count.isdecimal():
             raise UsageError("use %ebus tail BUS [-n 10] [--scope SCOPE].")
-        bus = self._bus(name, scope)
-        for message in _kept(bus, int(count)):
+        bus = self._bus(name, scope, create=False)
+        for message in _last(bus, int(count)) if int(count) else ():
             who = message.sender.name or message.sender.user or message.sender.kind
             key = "" if message.key is None else f" {message.key}"
             print(f"{message.offset:>6} {who}{key}: {'(removed)' if message.deleted else repr(message.value)}")
@@ -115,30 +121,34 @@ class EbusMagics(Magics):  # type: ignore[misc]
         name, scope, more = _words(rest)
         if not name or more:
             raise UsageError("use %ebus off BUS [--scope SCOPE].")
-        bus = self._bus(name, scope)
-        if not self._end(bus.link.uri):
+        held = self._shell.user_ns.get(name)
+        meant = [
+            uri
+            for uri, (bus, _) in self._running.items()
+            if (isinstance(held, Bus) and scope is None and uri == held.link.uri)
+            or (bus.name, bus.scope) == (name, scope or "server")
+        ]
+        for uri in meant:
+            self._end(uri)
+        if not meant:
             print(f"no %%on cell is running for {name}.")
-        bus.close()
 
     # --- how --------------------------------------------------------------------------------------------------------
 
-    def _bus(self, name: str, scope: str | None) -> Bus[Any, Any]:
+    def _bus(self, name: str, scope: str | None, *, create: bool = True) -> Bus[Any, Any]:
         """The bus that is meant, to be closed by the caller."""
-        held = self.shell.user_ns.get(name)
+        held = self._shell.user_ns.get(name)
         if isinstance(held, Bus) and scope is None:
             return held.clone()
-        return ebus_jupyter.bus(name, scope=scope or "server")
+        return open_bus(ebus_jupyter._client(), name, scope=scope or "server", create=create)
 
-    def _end(self, uri: str) -> bool:
-        bus, run = self._running.pop(uri, (None, None))
-        if bus is None or run is None:
-            return False
+    def _end(self, uri: str) -> None:
+        bus, run = self._running.pop(uri)
         bus.off(run)
         bus.close()
-        return True
 
     def _compiled(self, cell: str) -> Callable[[Message[Any]], Any]:
-        shell = self.shell
+        shell = self._shell
         source = shell.transform_cell(cell)
         name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
         flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -164,12 +174,15 @@ async def _awaited(shell: Any, running: Any) -> None:
         shell.showtraceback()
 
 
-def _kept(bus: Bus[Any, Any], n: int) -> list[Message[Any]]:
-    stream = bus.messages(since=-n) if n else None
-    found: list[Message[Any]] = []
-    while stream is not None and (message := stream.get_kept()) is not None:
-        found.append(message)
-    return found[-n:] if n else []
+def _last(bus: Bus[Any, Any], n: int) -> Iterator[Message[Any]]:
+    stream = bus.messages(since=-n)
+    while True:
+        try:
+            yield stream.get_kept()
+        except Lagged:
+            continue
+        except LookupError:
+            return
 
 
 def _first(line: str) -> tuple[str, str | None, str]:

@@ -6,9 +6,9 @@
     replay(ebus.bus("votes"), "votes.jsonl")                   # later, in a test: all at once
     replay(ebus.bus("votes"), "votes.jsonl", speed=1)          # or as it happened; speed=2 is twice as fast
 
-The file is JSON Lines. The first line describes the bus; each line after it is a message as in `core.asjson`, with ``at``,
-the seconds since the first one, by the broker's clock. It is whole after each message, so a recording may be cut off at any time. Where the
-recorder itself missed messages, a line ``{"at": …, "lagged": …}`` says so.
+The file is JSON Lines. The first line describes the bus; each line after it is a message as in `client.asjson`, with ``at``,
+the seconds since the first one, by the broker's clock. The file is whole after each message, so a recording may be cut off
+at any time. Where the recorder itself missed messages, a line ``{"at": …, "lagged": …}`` says so.
 
 Who wrote a message is in the file, but a replayed one is stamped with who replays it: nobody can write as someone else.
 What is recorded is what was received, after the bus's filter.
@@ -24,12 +24,13 @@ from typing import Any
 
 import msgspec
 
+from .client import asjson
 from .client.ack import Ack
 from .client.bus import Bus
 from .client.client import Client
 from .client.opening import open_bus
 from .client.stream import Stream
-from .core import asjson, frames
+from .core import frames
 from .core.message import BusSpec
 from .core.reader import Since
 from .errors import Closed, Lagged

@@ -51,6 +51,7 @@ PRESENCE_SECONDS = 0.05
 Authorizer = Callable[[Address, str], Awaitable[bool]]
 """May this connection do "read" or "write" on that bus?"""
 
+
 class Outlet(Protocol):
     """What a connection gives the broker: the way out to its client."""
 

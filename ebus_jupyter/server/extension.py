@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Enum, Float, Integer, List, TraitType, Unicode
+from traitlets import Dict, Enum, Float, Integer, List, TraitType, Unicode
 from traitlets.utils.importstring import import_item
 
 import ebus_jupyter
@@ -30,6 +30,8 @@ from ebus_jupyter.core.limits import Limits
 from . import storage
 from .handlers import ClientHandler, SocketHandler, StatusHandler
 from .kernels import Kernels, Tokens, environment, why_unreachable
+from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, installed
+from .rest import routes
 
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
@@ -57,17 +59,6 @@ def _docstrings(cls: type) -> dict[str, str]:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = inspect.cleandoc(text)
     return found
-
-
-class OnServer:
-    """What other server extensions find in ``serverapp.web_app.settings["ebus"]``.
-
-    Attributes:
-        broker: The broker of this server.
-    """
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
 
 
 class EBus(ExtensionApp):
@@ -107,7 +98,22 @@ class EBus(ExtensionApp):
         help="""Seconds between pings; a connection that leaves one unanswered for as long is closed. 0: no pings.""",
     ).tag(config=True)
 
+    filters = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        help="""Filters that buses may ask for by name (``filter="NAME"``), as ``{"NAME": "module:function"}``; besides
+        those of the entry-point group ``ebus_jupyter.filters``. See `ebus_jupyter.broker.filters`.""",
+    ).tag(config=True)
+
+    participants = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        help="""Async functions that take part in buses as long as the server runs, as ``{"NAME": "module:function"}``;
+        besides those of the entry-point group ``ebus_jupyter.participants``. See `ebus_jupyter.server.participants`.""",
+    ).tag(config=True)
+
     broker: Broker
+    client: ServerClient
     kernels: Kernels
     limits: Limits
     tokens: Tokens
@@ -120,12 +126,21 @@ class EBus(ExtensionApp):
         self.limits = Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
         # Derived, so that capabilities which pages hold stay good over a restart; and cookies can't be made from it.
         secret = hmac.digest(serverapp.cookie_secret, b"ebus_jupyter capabilities", hashlib.sha256)
-        self.broker = Broker(limits=self.limits, secret=secret, log=self.log)
+        filters = installed(FILTERS, self.filters, self.log)
+        self.broker = Broker(limits=self.limits, secret=secret, filters=filters, log=self.log)
         self.tokens = Tokens()
         self.kernels = Kernels(serverapp.kernel_manager, self.tokens, lambda: environment(serverapp), self.broker)
         self._started = asyncio.Event()
         self._up = False
-        self.settings["ebus"] = OnServer(self.broker)
+        self.client = self._client("server")
+        self.settings["ebus"] = self.client
+        self._running = Participants(installed(PARTICIPANTS, self.participants, self.log), self._client, self.log)
+
+    def _client(self, name: str) -> ServerClient:
+        serverapp = self.serverapp
+        assert serverapp is not None
+        loop: Any = serverapp.io_loop
+        return ServerClient(self.broker, self.ready, loop.asyncio_loop, name)
 
     def initialize_handlers(self) -> None:
         serverapp = self.serverapp
@@ -134,7 +149,8 @@ class EBus(ExtensionApp):
             [
                 (r"ebus/ws", SocketHandler, {"ebus": self}),
                 (r"ebus/api/status", StatusHandler, {"version": ebus_jupyter.__version__}),
-                (r"ebus/([\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
+                *routes(self),
+                (r"ebus/((?:widgets/)?[\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
             ]
         )
         reason = why_unreachable(serverapp)
@@ -149,6 +165,7 @@ class EBus(ExtensionApp):
             self._up = True
         finally:
             self._started.set()
+        self._running.start()
 
     async def _durable(self, serverapp: Any) -> Backend:
         match self.backend:
@@ -165,6 +182,8 @@ class EBus(ExtensionApp):
     async def stop_extension(self) -> None:
         if hasattr(self, "kernels"):  # it may not have come that far
             self.kernels.release()
+            await self._running.stop()
+            await self.client.aclose()
             await self.broker.aclose()
 
     # --- for the handlers -------------------------------------------------------------------------------------------

@@ -254,7 +254,13 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
         who = self._who()
         authorize = None if isinstance(self.authorizer, AllowAllAuthorizer) else self._authorize
         self._outlet = Outlet(stream, self._close)
-        self._connection = self._ebus.broker.attach(who, self._outlet, may_write=self._writable, authorize=authorize)
+        self._connection = self._ebus.broker.attach(
+            who,
+            self._outlet,
+            may_write=self._writable,
+            authorize=authorize,
+            ip=self.request.remote_ip or "",
+        )
         if who.kernel_id:
             self._ebus.kernels.tell(who.kernel_id)
 

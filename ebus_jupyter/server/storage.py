@@ -29,9 +29,7 @@ def file_of(data_dir: str, root_dir: str) -> Path:
     return Path(data_dir) / "ebus" / f"{name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}.sqlite"
 
 
-async def open_file(
-    path: Path, limits: Limits, synchronous: str, log: logging.Logger
-) -> SqliteBackend:
+async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.Logger) -> SqliteBackend:
     """The backend on ``path``, or, where another server has it, on the first free file beside it.
 
     Raises:

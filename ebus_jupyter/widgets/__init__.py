@@ -1,1 +1,29 @@
-"""Buses in pages: `handle` gives a bus to anyone's widget, `share` makes any widget one live value for everybody."""
+"""Buses in pages: `handle` gives a bus to anyone's widget, `share` makes any widget one live value for everybody.
+
+And the ready-made: `Chat`, `Presence`, `Whiteboard`, `Poll`, `Inspector`, `Status`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chat import Chat
+    from .inspector import Inspector
+    from .poll import Poll
+    from .presence import Presence
+    from .status import Status
+    from .whiteboard import Whiteboard
+
+__all__ = ["Chat", "Inspector", "Poll", "Presence", "Status", "Whiteboard"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ebus_jupyter.widgets' has no attribute {name!r}")
+    return getattr(import_module(f".{name.lower()}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

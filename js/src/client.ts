@@ -11,7 +11,7 @@ import { Connection, type Status } from "./connection.js";
 import type { EbusError } from "./errors.js";
 import type { Participant } from "./frames.js";
 import { State } from "./state.js";
-import { socketUrl, webSocket, type Connect } from "./transport.js";
+import { orElse, socketUrl, webSocket, type Connect } from "./transport.js";
 import { onAbort } from "./util.js";
 
 export interface ConnectOptions {
@@ -21,6 +21,8 @@ export interface ConnectOptions {
   signal?: AbortSignal | undefined;
   /** Carries the frames instead of a WebSocket to `url`. Such a connection is not shared. */
   transport?: Connect | undefined;
+  /** A way to the broker through a kernel: where the page belongs to no server, or can't reach it, or (`only`) always. */
+  kernel?: { readonly name: string; readonly connect: Connect; readonly only: boolean } | undefined;
 }
 
 /** Where every copy of this module on the page finds the page's connections. */
@@ -30,18 +32,25 @@ const SHARED: unique symbol = Symbol.for("ebus.v1");
  * Connect to the server of this page, or to the one at `url` (`https://…/` or `wss://…/ebus/ws`). Returns at once; the
  * connection is made, and kept, in the background. Throws `ConnectionLost` where the page belongs to no server.
  */
-export function connect(url?: string | URL, { token, signal, transport }: ConnectOptions = {}): Client {
-  const connection = transport ? new Connection(transport) : shared(socketUrl(url, token));
-  return new Client(connection, signal);
+export function connect(url?: string | URL, { token, signal, transport, kernel }: ConnectOptions = {}): Client {
+  if (transport) return new Client(new Connection(transport), signal);
+  let target = "";
+  try {
+    if (!kernel?.only) target = socketUrl(url, token);
+  } catch (error) {
+    if (!kernel) throw error;
+  }
+  if (!target && kernel) return new Client(shared(`kernel:${kernel.name}`, kernel.connect), signal);
+  return new Client(shared(target, kernel ? orElse(webSocket(target), kernel.connect) : webSocket(target)), signal);
 }
 
-function shared(url: string): Connection {
+function shared(where: string, dial: Connect): Connection {
   const page = globalThis as { [SHARED]?: Map<string, Connection> | undefined };
   const connections = (page[SHARED] ??= new Map<string, Connection>());
-  let connection = connections.get(url);
+  let connection = connections.get(where);
   if (!connection) {
-    connection = new Connection(webSocket(url), () => connections.delete(url));
-    if (!connection.error) connections.set(url, connection);
+    connection = new Connection(dial, () => connections.delete(where));
+    if (!connection.error) connections.set(where, connection);
   }
   return connection;
 }

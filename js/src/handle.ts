@@ -3,10 +3,9 @@
  * its `exports`. So `(await host.getWidget(model.get("bus"))).exports` is the bus, opened on the page's one connection.
  */
 import type { Bus } from "./bus.js";
-import { connect } from "./client.js";
-import { busOf, type Props } from "./widget.js";
+import { busOf, clientOf, type Props } from "./widget.js";
 
 /** The `Bus` that the model names; it closes with the model. */
-export function attachBus({ model, signal }: Props): Bus {
-  return connect(undefined, { signal }).bus(...busOf(model));
+export function attachBus(props: Props): Bus {
+  return clientOf(props).bus(...busOf(props.model));
 }

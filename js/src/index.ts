@@ -11,5 +11,3 @@ export type { Connect, Listener, Transport } from "./transport.js";
 export type { Message, Participant, Seat, Spec, WriteOptions } from "./frames.js";
 export { ndarray, RawArray, type NDArray } from "./ndarray.js";
 export * from "./errors.js";
-export { attachBus } from "./handle.js";
-export { attachShare } from "./share.js";

@@ -1,107 +1,127 @@
 /**
- * A shared widget: binds traits of any ipywidget to keys of a shared state, in the page, so that it stays live while the
- * kernel is busy. The Python side is a hidden anywidget with the traits `_bus`, `_target` (the model's id) and `_keys`
- * (each shared trait, and its key in the state).
+ * A shared widget, and those inside it: binds traits of any ipywidgets to keys of a shared state, in the page, so that they
+ * stay live while the kernel is busy. The Python side is a hidden anywidget with the traits `_bus`, `_targets` (by the id
+ * of each model: its shared traits, and the key of each in the state) and `_read_only`. `bound` has the rules of one trait.
  *
- * - What comes from the bus is applied with `set_state`, which does not send it to the kernel: the kernel hears the bus.
- * - A change made under the model's `_state_lock` came from the kernel, or from us: it is not written. Every other one is
- *   the user's, and is. The kernel sends what it sets over the bus as well, so what it sends to the model alone can only
- *   be early, or a late echo: if the bus does not agree a moment later, the bus's value is shown again.
  * - The state wins at the start: whoever comes late shows what everyone has.
- * - The kernel is told `{ebus: "live"}` when the traits are bound, and again after each reconnect: from then on it ignores
- *   what this model's comm says of them. `{ebus: "status", status}` follows every change of the connection.
+ * - The kernel is told `{ebus: "live", targets}` when models are bound, and again after each reconnect: from then on it
+ *   ignores what their comms say of those traits. `{ebus: "status", status}` follows every change of the connection.
+ * - The kernel tells `{ebus: "fit", target, trait, of, value}`: the widget can't have `of`, and makes `value` of it.
  */
-import { connect, type Client } from "./client.js";
+import { BoundTrait, report, type Fit } from "./bound.js";
+import type { Client } from "./client.js";
 import { EbusError, NoSuchBus } from "./errors.js";
+import { watchPerson } from "./person.js";
 import { State } from "./state.js";
 import { equal, onAbort } from "./util.js";
-import { busOf, type HostModel, type Props, type TargetModel } from "./widget.js";
+import { busOf, clientOf, type HostModel, type Props, type TargetModel } from "./widget.js";
 
-/** How long the bus may take to confirm what the kernel told the model. */
-const CONFIRM = 300;
+type Keys = Readonly<Record<string, string>>;
 
 /** Bind what the model names, in the background, until `signal` aborts. */
-export function attachShare({ model, signal }: Props): object {
+export function attachShare(props: Props): object {
+  const { model, signal } = props;
+  watchPerson();
   let client: Client;
   try {
-    client = connect(undefined, { signal });
+    client = clientOf(props);
   } catch (error) {
     // No server to reach from here: the widget works as it always did, through its kernel.
     model.send({ ebus: "status", status: "closed", text: String(error) });
     return {};
   }
-  let binding = new AbortController();
-  const rebind = () => {
-    binding.abort();
-    binding = new AbortController();
-    if (!signal.aborted) void bind(model, client, binding.signal).catch(report);
-  };
-  const sources = ["_bus", "_target", "_keys"].map((name) => `change:${name}`);
-  for (const event of sources) model.on(event, rebind);
-  onAbort(signal, () => {
-    for (const event of sources) model.off(event, rebind);
-    binding.abort();
-  });
   client.onStatus((status) => model.send({ ebus: "status", status }), { signal });
-  rebind();
+  void new Share(model, client, signal).run().catch(report);
   return {};
 }
 
-async function bind(model: HostModel, client: Client, signal: AbortSignal): Promise<void> {
-  const [state, target] = await Promise.all([open(model, client, signal), find(model, signal)]);
-  if (!state || !target || signal.aborted) return;
-  const keys = Object.entries(model.get("_keys") as Record<string, string>);
-  for (const [trait, key] of keys) bindTrait(state, key, target, trait, signal);
-  const live = () => model.send({ ebus: "live" });
-  client.onStatus((status) => status === "live" && live(), { signal });
-  void state.bus.closed.then((error) => {
-    if (!signal.aborted) model.send({ ebus: "status", status: "closed", text: error.message });
-  });
-  live();
-}
+class Share {
+  readonly #targets = new Map<string, { keys: Keys; traits: BoundTrait[]; end: () => void }>();
+  #state: State | null = null;
+  #announcing = false;
 
-function bindTrait(state: State, key: string, target: TargetModel, trait: string, signal: AbortSignal): void {
-  /** Counts what was shown: a value that takes time to unpack is too late once a newer one is there. */
-  let version = 0;
-  let check: ReturnType<typeof setTimeout> | undefined;
+  constructor(
+    readonly model: HostModel,
+    readonly client: Client,
+    readonly signal: AbortSignal,
+  ) {}
 
-  const show = () => {
-    const value = state.get(key);
-    if (value === undefined || equal(value, read(target, trait))) return;
-    const mine = (version += 1);
-    const put = (unpacked: unknown) => {
-      if (mine === version && !signal.aborted) target.set_state({ [trait]: unpacked });
+  async run(): Promise<void> {
+    const listeners = {
+      "change:_targets": () => this.#name(),
+      "change:_read_only": () => this.#each((bound) => bound.show()),
+      "msg:custom": (content: unknown) => this.#told(content),
     };
-    const unpack = serializers(target)?.[trait]?.deserialize;
-    const raw = mapBinary(value, (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-    if (unpack) Promise.resolve(unpack(raw, target.widget_manager)).then(put, report);
-    else put(raw);
-  };
+    for (const [event, listener] of Object.entries(listeners)) this.model.on(event, listener);
+    onAbort(this.signal, () => {
+      for (const [event, listener] of Object.entries(listeners)) this.model.off(event, listener);
+      for (const { end } of this.#targets.values()) end();
+      this.#targets.clear();
+    });
+    this.#name();
+    const state = await open(this.model, this.client, this.signal);
+    if (state && !this.signal.aborted) await this.#follow(state);
+  }
 
-  const changed = () => {
-    if (target._state_lock != null) {
-      clearTimeout(check);
-      check = setTimeout(show, CONFIRM);
-      return;
+  async #follow(state: State): Promise<void> {
+    this.#state = state;
+    state.onChange(
+      ({ key, local }) => {
+        if (!local) this.#each((bound) => bound.key === key && bound.arrived());
+      },
+      { signal: this.signal },
+    );
+    this.#each((bound) => bound.start(state));
+    this.client.onStatus((status) => status === "live" && this.#announce(), { signal: this.signal });
+    this.#announce();
+    const error = await state.bus.closed;
+    if (!this.signal.aborted) this.model.send({ ebus: "status", status: "closed", text: error.message });
+  }
+
+  /** Bind the models that are named, and no others. */
+  #name(): void {
+    const named = this.model.get("_targets") as Readonly<Record<string, Keys>>;
+    for (const [id, { keys, end }] of this.#targets) {
+      if (equal(keys, named[id])) continue;
+      end();
+      this.#targets.delete(id);
     }
-    const value = read(target, trait);
-    if (value === undefined || equal(value, state.get(key))) return;
-    version += 1;
-    state.set(key, value).catch(report);
-  };
+    for (const [id, keys] of Object.entries(named)) if (!this.#targets.has(id)) void this.#bind(id, keys).catch(report);
+  }
 
-  target.on(`change:${trait}`, changed);
-  state.onChange(
-    (change) => {
-      if (change.key === key && !change.local) show();
-    },
-    { signal },
-  );
-  onAbort(signal, () => {
-    clearTimeout(check);
-    target.off(`change:${trait}`, changed);
-  });
-  show();
+  async #bind(id: string, keys: Keys): Promise<void> {
+    const life = new AbortController();
+    const bound = { keys, traits: [] as BoundTrait[], end: () => life.abort() };
+    this.#targets.set(id, bound);
+    const target = await find(this.model, id, life.signal);
+    if (!target || life.signal.aborted) return;
+    const readOnly = () => this.model.get("_read_only") === true;
+    bound.traits = Object.entries(keys).map(([trait, key]) => new BoundTrait(target, trait, key, readOnly, life.signal));
+    if (!this.#state) return;
+    for (const trait of bound.traits) trait.start(this.#state);
+    this.#announce();
+  }
+
+  /** Tell the kernel which models hear the bus; once for all that were bound in one go. */
+  #announce(): void {
+    if (this.#announcing || !this.#state) return;
+    this.#announcing = true;
+    queueMicrotask(() => {
+      this.#announcing = false;
+      const targets = [...this.#targets].filter(([, { traits }]) => traits.length > 0).map(([id]) => id);
+      if (!this.signal.aborted && targets.length > 0) this.model.send({ ebus: "live", targets });
+    });
+  }
+
+  #told(content: unknown): void {
+    const { ebus, target, trait, ...fit } = content as { ebus: string; target: string; trait: string } & Fit;
+    if (ebus !== "fit") return;
+    for (const bound of this.#targets.get(target)?.traits ?? []) if (bound.trait === trait) bound.fits(fit);
+  }
+
+  #each(act: (bound: BoundTrait) => unknown): void {
+    for (const { traits } of this.#targets.values()) traits.forEach(act);
+  }
 }
 
 /** The state, opened; it may be a while until the kernel has made it (again). Null once `signal` has aborted. */
@@ -121,10 +141,10 @@ async function open(model: HostModel, client: Client, signal: AbortSignal): Prom
 }
 
 /** The widget's model; widgets are made in any order. Null once `signal` has aborted. */
-async function find(model: HostModel, signal: AbortSignal): Promise<TargetModel | null> {
+async function find(model: HostModel, id: string, signal: AbortSignal): Promise<TargetModel | null> {
   return patiently(signal, async () => {
     try {
-      return (await model.widget_manager.get_model(String(model.get("_target")))) ?? null;
+      return (await model.widget_manager.get_model(id)) ?? null;
     } catch {
       return null;
     }
@@ -145,33 +165,4 @@ async function patiently<T>(signal: AbortSignal, attempt: () => Promise<T | null
     });
   }
   return null;
-}
-
-type Serializers = Partial<Record<string, { deserialize?: (value: unknown, manager: unknown) => unknown }>>;
-
-function serializers(target: TargetModel): Serializers | undefined {
-  return (target.constructor as { serializers?: Serializers }).serializers;
-}
-
-/** The trait's value as it travels; undefined where it can't. */
-function read(target: TargetModel, trait: string): unknown {
-  try {
-    const packed = target.serialize({ [trait]: target.get(trait) })[trait];
-    return mapBinary(packed, (bytes) => bytes);
-  } catch {
-    return undefined;
-  }
-}
-
-/** A copy of `value` in which every piece of binary is what `make` makes of its bytes: a comm carries only such. */
-function mapBinary(value: unknown, make: (bytes: Uint8Array) => unknown): unknown {
-  if (value instanceof ArrayBuffer) return make(new Uint8Array(value));
-  if (ArrayBuffer.isView(value)) return make(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
-  if (Array.isArray(value)) return value.map((item) => mapBinary(item, make));
-  if (typeof value !== "object" || value === null || value instanceof Date) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mapBinary(item, make)]));
-}
-
-function report(error: unknown): void {
-    console.warn("[ebus] share:", error instanceof Error ? error.message : error);
 }

@@ -38,12 +38,17 @@ export function webSocket(url: string): Connect {
     socket.onmessage = (event: MessageEvent<ArrayBuffer>) => {
       if (!silent) listener.message(new Uint8Array(event.data));
     };
+    const end = (error: EbusError | null) => {
+      if (!silent) listener.closed(error);
+      silent = true;
+    };
     socket.onclose = () => {
-      if (silent) return;
-      if (wasOpen) return listener.closed(null);
-      void refusal(url).then((error) => {
-        if (!silent) listener.closed(error);
-      });
+      if (wasOpen) end(null);
+    };
+    // In browsers a failure is followed by `close`; in some versions of Node, by nothing.
+    socket.onerror = () => {
+      if (wasOpen) end(null);
+      else void refusal(url).then(end);
     };
     return {
       send: (bytes) => {
@@ -92,4 +97,35 @@ function pageUrl(): string {
     });
   }
   return base;
+}
+
+/** Tries `first`; where it has never worked, `second` instead. Once `first` has worked, only it is tried again. */
+export function orElse(first: Connect, second: Connect): Connect {
+  let worked = false;
+  return (listener) => {
+    let current: Transport | null = null;
+    let over = false;
+    current = first({
+      opened: () => {
+        worked = true;
+        listener.opened();
+      },
+      message: (bytes) => listener.message(bytes),
+      closed: (error) => {
+        if (worked || over || error?.temporary === false) return listener.closed(error);
+        try {
+          current = second(listener);
+        } catch {
+          listener.closed(null);
+        }
+      },
+    });
+    return {
+      send: (bytes) => current?.send(bytes),
+      close: () => {
+        over = true;
+        current?.close();
+      },
+    };
+  };
 }

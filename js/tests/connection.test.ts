@@ -197,20 +197,16 @@ describe("a page", () => {
 
   it("is told by a plain request why its socket was turned away", async () => {
     jupyterPage("/");
-    class Refused extends FakeSocket {
-      constructor(url: string) {
-        super(url);
-        queueMicrotask(() => this.onclose?.());
-      }
-    }
-    Refused.prototype.send = () => {};
-    vi.stubGlobal("WebSocket", class {
+    class RefusedSocket {
+      onerror?: () => void;
       onclose?: () => void;
       constructor() {
+        queueMicrotask(() => this.onerror?.());
         queueMicrotask(() => this.onclose?.());
       }
-      close() {}
-    }); // prettier-ignore
+      close(): void {}
+    }
+    vi.stubGlobal("WebSocket", RefusedSocket);
     const asked: string[] = [];
     vi.stubGlobal("fetch", async (url: string) => {
       asked.push(url);

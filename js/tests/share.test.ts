@@ -2,19 +2,20 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
 import { connect } from "../src/client.js";
+import { moved } from "../src/person.js";
 import { attachShare } from "../src/share.js";
 import { FakeBroker, quiet } from "./broker.js";
 
 class Emitter {
-  readonly listeners = new Map<string, Set<() => void>>();
-  on(event: string, listener: () => void): void {
+  readonly listeners = new Map<string, Set<(...args: never[]) => void>>();
+  on(event: string, listener: (...args: never[]) => void): void {
     this.listeners.set(event, (this.listeners.get(event) ?? new Set()).add(listener));
   }
-  off(event: string, listener: () => void): void {
+  off(event: string, listener: (...args: never[]) => void): void {
     this.listeners.get(event)?.delete(listener);
   }
-  trigger(event: string): void {
-    for (const listener of [...(this.listeners.get(event) ?? [])]) listener();
+  trigger(event: string, content?: unknown): void {
+    for (const listener of [...(this.listeners.get(event) ?? [])]) (listener as (content?: unknown) => void)(content);
   }
 }
 
@@ -95,10 +96,10 @@ afterEach(async () => {
   vi.useRealTimers();
 });
 
-function share(target: Slider | null, keys: Record<string, string> = { value: "speed.value" }): Hidden {
+function share(target: Slider | null, keys: Record<string, string> = { value: "speed.value" }, readOnly = false): Hidden {
   if (target) models.set("m1", target);
   const ref = { scope: "server", owner: "", name: "shares", cap: "" };
-  const hidden = new Hidden({ _bus: ref, _target: "m1", _keys: keys });
+  const hidden = new Hidden({ _bus: ref, _targets: { m1: keys }, _read_only: readOnly });
   expect(attachShare({ model: hidden, signal: life.signal })).toEqual({});
   return hidden;
 }
@@ -110,6 +111,8 @@ async function bobSets(key: string, value: unknown): Promise<void> {
 }
 
 const live = (hidden: Hidden) => hidden.sent.filter((content) => (content as { ebus: string }).ebus === "live").length;
+/** Until a widget can no longer be busy with what it was shown. */
+const settled = () => vi.advanceTimersByTimeAsync(1500);
 const written = () => broker.said(6).map((frame) => [frame[4], frame[3]]);
 
 it("shows what everyone has, from the start", async () => {
@@ -175,11 +178,88 @@ it("goes back to what everyone has when a write is refused", async () => {
   share(slider);
   await quiet();
   await bobSets("speed.value", 7);
+  await settled();
   broker.refuse = (frame) => [73, "forbidden", "you only look on", 0, frame[2], frame[1]];
   slider.set({ value: 8 });
   await quiet();
   expect(slider.get("value")).toBe(7);
   expect(warned).toHaveBeenCalledWith(expect.anything(), "you only look on");
+});
+
+it("does not write what a widget makes of a value that it was shown, so that two that round differently come to rest", async () => {
+  const slider = new Slider();
+  share(slider);
+  await quiet();
+  await bobSets("speed.value", 7.4);
+  slider.set({ value: 7 }); // at once, or after an animation
+  await vi.advanceTimersByTimeAsync(300);
+  slider.set({ value: 7.5 });
+  await settled();
+  expect(slider.get("value")).toBe(7.4); // shown once more, for it could have been a change that came too late
+  await settled();
+  slider.set({ value: 7 });
+  await settled();
+  expect(slider.get("value")).toBe(7);
+  expect(written()).toEqual([["speed.value", 7]]); // long after: somebody means it
+});
+
+it("writes what the page makes of another trait", async () => {
+  const slider = new Slider({ value: 0, max: 10 });
+  slider.on("change:max", () => slider.set({ value: Number(slider.get("max")) / 2 }));
+  share(slider, { value: "value", max: "max" });
+  await quiet();
+  await bobSets("max", 30);
+  expect(slider.get("value")).toBe(15);
+  expect(written()).toEqual([["value", 15]]);
+  slider.set_state({ max: 50 }); // by the kernel
+  await quiet();
+  expect(written().at(-1)).toEqual(["value", 25]);
+});
+
+it("snaps back where this notebook only follows", async () => {
+  const slider = new Slider();
+  share(slider, undefined, true);
+  await bobSets("speed.value", 7);
+  await settled();
+  slider.set({ value: 9 });
+  await settled();
+  expect(slider.shown).toEqual([7, 9, 7]);
+  expect(written()).toEqual([]);
+});
+
+it("shows what the kernel makes of a value that does not fit the widget", async () => {
+  const slider = new Slider();
+  const hidden = share(slider);
+  await quiet();
+  await bobSets("speed.value", 500);
+  hidden.trigger("msg:custom", { ebus: "fit", target: "m1", trait: "value", of: 500, value: 100 });
+  await settled();
+  expect(slider.get("value")).toBe(100);
+  await bobSets("speed.value", 30);
+  expect(slider.get("value")).toBe(30);
+  expect(written()).toEqual([]);
+});
+
+it("binds all widgets of a tree, each by the keys of its own", async () => {
+  const [left, right] = [new Slider(), new Slider()];
+  models.set("m2", right);
+  const hidden = share(left, { value: "children/0/value" });
+  hidden.traits._targets = { m1: { value: "children/0/value" }, m2: { value: "children/1/value" } };
+  hidden.trigger("change:_targets");
+  await quiet();
+  await bobSets("children/1/value", 3);
+  left.set({ value: 4 });
+  await quiet();
+  expect([left.get("value"), right.get("value")]).toEqual([4, 3]);
+  expect(hidden.sent.at(-1)).toEqual({ ebus: "live", targets: ["m1", "m2"] });
+});
+
+it("leaves the caret where it was when another's text comes in", () => {
+  expect(moved(3, "abcdef", "abcXdef")).toBe(3);
+  expect(moved(6, "abcdef", "abcXdef")).toBe(7);
+  expect(moved(6, "abcdef", "Zabcdef")).toBe(7);
+  expect(moved(4, "abcdef", "ab")).toBe(2);
+  expect(moved(0, "", "abc")).toBe(0);
 });
 
 it("waits for a widget that is made later", async () => {
@@ -214,21 +294,21 @@ it("tells the kernel when the connection goes and comes", async () => {
   await vi.advanceTimersByTimeAsync(200);
   await quiet();
   expect(hidden.sent).toEqual([
-    { ebus: "live" },
+    { ebus: "live", targets: ["m1"] },
     { ebus: "status", status: "reconnecting" },
     { ebus: "status", status: "live" },
-    { ebus: "live" },
+    { ebus: "live", targets: ["m1"] },
   ]);
   expect(broker.bus("shares").entries.at(-1)?.[6]).toBe(5);
 });
 
-it("binds anew where the kernel names another target", async () => {
+it("binds another widget where the kernel names one, and lets go of the first", async () => {
   const [first, second] = [new Slider(), new Slider()];
   const hidden = share(first);
   await quiet();
   models.set("m2", second);
-  hidden.traits._target = "m2";
-  hidden.trigger("change:_target");
+  hidden.traits._targets = { m2: { value: "speed.value" } };
+  hidden.trigger("change:_targets");
   await quiet();
   await bobSets("speed.value", 4);
   expect([first.get("value"), second.get("value"), live(hidden)]).toEqual([0, 4, 2]);
@@ -246,7 +326,9 @@ it("packs and unpacks as the widget does, binary too", async () => {
   await bobSets("value", Uint8Array.of(1, 2, 3));
   await bobSets("child", "IPY_MODEL_x");
   expect(picture.get("value")).toEqual(new DataView(Uint8Array.of(1, 2, 3).buffer));
+  expect((picture.get("value") as DataView).buffer.byteLength).toBe(3); // widgets take the whole of it
   expect(picture.get("child")).toEqual({ model: "IPY_MODEL_x" });
+  await settled();
   picture.set({ value: new DataView(Uint8Array.of(9).buffer) });
   await quiet();
   expect(written()).toEqual([["value", Uint8Array.of(9)]]);

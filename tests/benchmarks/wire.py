@@ -18,6 +18,7 @@ MARK = "~%~"
 PATIENCE_SECONDS = 60.0
 
 _MARK = MARK.encode()
+_SPLIT = len(_MARK) - 1
 _MASK = b"\1\2\3\4"
 _TABLES = [bytes(byte ^ key for byte in range(256)) for key in _MASK]
 
@@ -136,9 +137,9 @@ class Line(asyncio.Protocol):
             return
         self.bytes += len(data)
         self.count += data.count(_MARK)
-        if self._tail:  # a mark may have come in two parts
-            self.count += (self._tail + data[: len(_MARK) - 1]).count(_MARK)
-        self._tail = data[1 - len(_MARK) :]
+        if self._tail:  # a mark may come in parts
+            self.count += (self._tail + data[:_SPLIT]).count(_MARK)
+        self._tail = (self._tail + data[-_SPLIT:])[-_SPLIT:]
         if self._waiters and self.count >= self._waiters[0][0]:
             self.last_at = time.perf_counter()
             while self._waiters and self.count >= self._waiters[0][0]:

@@ -60,7 +60,9 @@ class Board(anywidget.AnyWidget):
       const said = Object.assign(document.createElement("p"), { className: "said" });
       el.append(take, said);
       take.onclick = () => me.write(2);
-      sticks.on((now) => { if ("by" in now) said.textContent = `${now.by} took ${now.took}: ${now.legal ? now.left + " left" : "illegal"}`; }, { signal });
+      sticks.on(({ by, took, legal, left }) => {
+        if (by) said.textContent = `${by} took ${took}: ${legal ? left + " left" : "illegal"}`;
+      }, { signal });
     } }'''
     me = anywidget.WidgetTrait().tag(sync=True)
     sticks = anywidget.WidgetTrait().tag(sync=True)

@@ -1,0 +1,264 @@
+"""The OpenAPI document of `rest`, written by hand; a schema-based fuzzer holds the handlers to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LIMIT = 1000
+"""The most messages in one answer."""
+
+LIMIT_DEFAULT = 100
+
+Json = dict[str, Any]
+
+_POSITION = r"^[0-9a-f]{1,64}:[0-9]{1,15}:([0-9a-f]{1,64}-[0-9]{1,16})?$"
+_NAME = r"^\w[\w.:@\-]{0,127}$"
+
+
+def document(base_url: str, version: str) -> Json:
+    """The document, for a server at ``base_url``."""
+    bus = [
+        _path("scope", {"enum": ["server", "user"]}, _SCOPE),
+        _path("name", {"type": "string", "pattern": _NAME}, _NAMED),
+    ]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ebus_jupyter",
+            "version": version,
+            "description": "Typed broadcast buses of a Jupyter server. Values that JSON has no word for (bytes, times, "
+            'arrays …) are maps with one key that begins with $: {"$bytes": "aGk="}.',
+            "license": {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
+        },
+        "servers": [{"url": base_url + "ebus/api"}],
+        "security": [{"token": []}],
+        "paths": {
+            "/buses": {
+                "get": {
+                    "operationId": "list_buses",
+                    "summary": "The named buses within reach",
+                    "responses": {
+                        "200": _answer("The buses.", {"type": "array", "items": _ref("Bus")}),
+                        **_errors(401, 403, 503),
+                    },
+                },
+            },
+            "/buses/{scope}/{name}/messages": {
+                "parameters": bus,
+                "get": {
+                    "operationId": "read_messages",
+                    "summary": "What is kept, oldest first",
+                    "parameters": [
+                        _query(
+                            "since",
+                            _SINCE,
+                            "Where to begin: start (the default), after an offset, with the last n "
+                            "(-n), or the `next` of an earlier answer, which notices when the bus was begun anew.",
+                        ),
+                        _query(
+                            "limit",
+                            {"type": "integer", "minimum": 1, "maximum": LIMIT, "default": LIMIT_DEFAULT},
+                            "How many messages at most.",
+                        ),
+                    ],
+                    "responses": {"200": _answer("Messages.", _ref("Messages")), **_errors(400, 401, 403, 404, 503)},
+                },
+                "post": {
+                    "operationId": "write_message",
+                    "summary": "Write; the bus is created where there is none",
+                    "parameters": [
+                        {
+                            "name": "Idempotency-Key",
+                            "in": "header",
+                            "description": "Any text that nobody else will choose, such as a fresh UUID. A write that is sent "
+                            "again with its key is answered with its first offset.",
+                            "schema": {"type": "string", "pattern": "^[!-~]{16,128}$"},
+                        }
+                    ],
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Write")}}},
+                    "responses": {
+                        "201": _answer("It was accepted.", _object({"offset": _OFFSET})),
+                        **_errors(400, 401, 403, 404, 409, 410, 413, 422, 429, 503),
+                    },
+                },
+            },
+            "/buses/{scope}/{name}/events": {
+                "parameters": bus,
+                "get": {
+                    "operationId": "follow_messages",
+                    "summary": "Messages as they are written, as server-sent events",
+                    "description": "Each event's data is a Message. An event `lagged` says what was missed; an event "
+                    "`closed` that the bus has ended. Both hold an Error.",
+                    "parameters": [
+                        _query("since", _SINCE, "Where to begin; the default is now."),
+                        {
+                            "name": "Last-Event-ID",
+                            "in": "header",
+                            "description": "The id of the last event seen; goes before `since`.",
+                            "schema": {"type": "string"},
+                        },
+                    ],
+                    "responses": {
+                        "200": {
+                            "description": "Events, until one side ends them.",
+                            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                        },
+                        **_errors(400, 401, 403, 404, 503),
+                    },
+                },
+            },
+        },
+        "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The Jupyter server's token. Pages may use their cookie instead; a "
+                    "write then needs X-XSRFToken.",
+                }
+            },
+            "schemas": _SCHEMAS,
+        },
+    }
+
+
+def _object(properties: Json, optional: tuple[str, ...] = ()) -> Json:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _path(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _answer(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _errors(*statuses: int) -> Json:
+    return {str(status): _answer(_SAID[status], _ref("Error")) for status in statuses}
+
+
+_SAID = {
+    400: "A name, a scope, a parameter or a body that can't be.",
+    401: "You are not known here.",
+    403: "You may not do that.",
+    404: "No such bus within your reach.",
+    409: "The offset that was expected is no longer the last.",
+    410: "The bus has just ended.",
+    413: "The value is too large, or the bus is full.",
+    422: "The value is not of the bus's type, or its filter refused it.",
+    429: "Too many writes; Retry-After says when to try again.",
+    503: "The broker, or the kernel that filters the bus, is away; try again.",
+}
+_SCOPE = "Who takes part: everyone on this server, or yourself. (On a JupyterHub with a shared broker also hub and hub:GROUP.)"
+_NAMED = "The bus's name: letters, digits and any of . _ - : @"
+_OFFSET = {"type": "integer", "minimum": 0}
+_SINCE = {
+    "type": "string",
+    "anyOf": [{"const": "start"}, {"pattern": "^-?[0-9]{1,15}$"}, {"pattern": _POSITION}],
+}
+_NULLABLE_SCHEMA = {"type": ["object", "null"]}
+
+_SCHEMAS: Json = {
+    "Bus": _object(
+        {
+            "address": {"type": "string", "description": "Its URI, such as ebus:server/votes."},
+            "scope": {"type": "string"},
+            "name": {"type": "string"},
+            "spec": _object(
+                {
+                    "type": {"type": "string", "description": "The name of the written type."},
+                    "schema": _NULLABLE_SCHEMA | {"description": "JSON Schema of what is written; null: anything."},
+                    "emits": _NULLABLE_SCHEMA
+                    | {"description": "JSON Schema of what is received, where a filter changes it."},
+                    "retain": {"enum": ["log", "latest", "keys"]},
+                    "size": {"type": "integer", "minimum": 1},
+                    "filter": {"type": ["string", "null"]},
+                }
+            ),
+            "participants": {"type": "integer", "minimum": 0},
+            "last": {
+                "type": ["integer", "null"],
+                "description": "The last offset; null while nobody has the bus open.",
+            },
+        }
+    ),
+    "Sender": _object(
+        {
+            "id": {"type": "string"},
+            "kind": {"enum": ["kernel", "page", "server", "client"]},
+            "user": {"type": "string"},
+            "name": {"type": "string"},
+            "kernel_id": {"type": "string"},
+        }
+    ),
+    "Message": _object(
+        {
+            "offset": _OFFSET,
+            "id": {"type": "string"},
+            "time": {"type": "number", "description": "Seconds since the epoch."},
+            "sender": _ref("Sender"),
+            "key": {"type": "string"},
+            "deleted": {"const": True},
+            "value": {"description": "What was written."},
+        },
+        optional=("key", "deleted"),
+    ),
+    "Messages": _object(
+        {
+            "messages": {"type": "array", "items": _ref("Message"), "maxItems": LIMIT},
+            "next": {"type": "string", "pattern": _POSITION, "description": "The `since` of the next question."},
+            "more": {"type": "boolean", "description": "Whether there is more already."},
+            "missed": {
+                "type": ["integer", "null"],
+                "description": "How many messages after `since` are no longer kept; null where nobody can know.",
+            },
+        }
+    ),
+    "Write": {
+        "type": "object",
+        "properties": {
+            "value": {"description": "What to write."},
+            "key": {
+                "type": ["string", "null"],
+                "description": "The entry to set, on a bus that retains by key; only there.",
+            },
+            "deleted": {"type": "boolean", "default": False, "description": "Remove the entry of `key`."},
+            "to": {
+                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}],
+                "description": "Only these users hear it.",
+            },
+            "expect": {
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "maximum": (1 << 53) - 1,
+                "description": "Accept it only if the last offset (of `key`; 0: none) is this one.",
+            },
+        },
+        "additionalProperties": False,
+        "oneOf": [
+            {"required": ["value"], "properties": {"deleted": {"const": False}}},
+            {
+                "required": ["deleted", "key"],
+                "properties": {"deleted": {"const": True}},
+                "not": {"required": ["value"]},
+            },
+        ],
+    },
+    "Error": _object(
+        {
+            "code": {"type": "string", "description": "Stable; the same as in Python and JavaScript."},
+            "text": {"type": "string", "description": "Who, what, and what to do next."},
+            "details": {"type": "object"},
+        }
+    ),
+}

@@ -1,0 +1,58 @@
+"""What runs inside a real kernel, to measure the client where it lives. Each function returns numbers that JSON takes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import msgspec
+
+import ebus_jupyter as ebus
+
+BUS = "writes"
+PATIENCE_SECONDS = 60.0
+
+
+class Note(msgspec.Struct):
+    text: str
+    n: int
+
+
+def _open(size: int) -> ebus.Bus[Note, Note]:
+    return ebus.bus(BUS, Note, size=size)
+
+
+def write(text: str, writes: int, in_flight: int, size: int) -> dict[str, float]:
+    """Write with so many acks outstanding; the bus keeps ``size`` messages."""
+    bus = _open(size)
+    bus.write(Note(text, 0)).result(PATIENCE_SECONDS)
+    acks: deque[ebus.Ack] = deque()
+    began, used = time.perf_counter(), time.process_time()
+    for n in range(writes):
+        if len(acks) == in_flight:
+            acks.popleft().result(PATIENCE_SECONDS)
+        acks.append(bus.write(Note(text, n)))
+    for ack in acks:
+        ack.result(PATIENCE_SECONDS)
+    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - used}
+
+
+def write_one_by_one(text: str, lone: int, size: int) -> list[float]:
+    """How long each of so many writes waits for its ack."""
+    bus = _open(size)
+    waits = []
+    for n in range(lone):
+        sent = time.perf_counter()
+        bus.write(Note(text, n)).result(PATIENCE_SECONDS)
+        waits.append(time.perf_counter() - sent)
+    return waits
+
+
+def join(messages: int) -> dict[str, float]:
+    """Come late, and read everything that is kept."""
+    ebus.bus("hello").write(None).result(PATIENCE_SECONDS)  # connected, as a kernel is that has another bus open
+    began = time.perf_counter()
+    found = ebus.bus(BUS, Note).stream(since="start").take(messages, timeout=PATIENCE_SECONDS)
+    spent = time.perf_counter() - began
+    assert len(found) == messages
+    return {"seconds": spent}

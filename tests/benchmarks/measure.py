@@ -1,0 +1,48 @@
+"""Taking a figure: a process's CPU and memory, percentiles, medians of rounds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psutil
+
+Row = dict[str, float]
+"""What one round of one peer came to: the figure's name and its number."""
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def median(rows: Iterable[Row]) -> Row:
+    """Figure by figure, over the rounds."""
+    rows = list(rows)
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+class Span:
+    """The wall and CPU seconds from here to `stop`. The CPU is that of process ``pid``, its children left out."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._cpu = self._used()
+        self._began = time.perf_counter()
+        self.wall = self.cpu = 0.0
+
+    def stop(self) -> Span:
+        self.wall = time.perf_counter() - self._began
+        self.cpu = self._used() - self._cpu
+        return self
+
+    def megabytes(self) -> float:
+        """The process's resident memory now."""
+        return float(self._process.memory_info().rss) / 2**20
+
+    def _used(self) -> float:
+        times: Any = self._process.cpu_times()
+        return float(times.user + times.system)

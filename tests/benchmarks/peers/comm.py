@@ -1,0 +1,59 @@
+"""ipywidgets' own way: page → server → kernel → server → every page of that kernel, over the widget's comm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+
+from tests.benchmarks.wire import Line, frame
+
+from . import base, jupyter
+
+# A drag would be cut off as "too much output" otherwise.
+UNLIMITED = "c.ZMQChannelsWebsocketConnection.limit_rate = False\n"
+
+
+class Comm:
+    """The pages of one kernel that shows a text widget; the writer is one of them."""
+
+    name = "ipywidgets comm"
+
+    def __init__(self) -> None:
+        self._authorization = self._path = self._comm = ""
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[base.Running]:
+        with jupyter.server(UNLIMITED) as server:
+            kernel = server.start_kernel(jupyter.USER)
+            made = kernel.run("import ipywidgets\nwidget = ipywidgets.Text()\nprint(widget.comm.comm_id)")
+            self._comm = made.stdout.strip()
+            self._path = f"/api/kernels/{kernel.id}/channels?session_id="
+            self._authorization = f"Authorization: {server.headers(jupyter.USER)['Authorization']}\r\n"
+            yield base.Running(server.pid, server.port)
+            kernel.shutdown()
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade(self._path + uuid.uuid4().hex, self._authorization)
+
+    async def enter(self, line: Line) -> None:
+        await self.listen(line)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([frame(json.dumps(self._update(text)).encode(), binary=False) for text in texts])
+
+    def _update(self, text: str) -> dict[str, object]:
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": "comm_msg",
+            "session": "bench",
+            "username": jupyter.USER,
+            "date": "2000-01-01T00:00:00Z",
+            "version": "5.3",
+        }
+        content = {
+            "comm_id": self._comm,
+            "data": {"method": "update", "state": {"value": text}, "buffer_paths": []},
+        }
+        return {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}

@@ -1,0 +1,35 @@
+"""A bare tornado WebSocket that answers every message: the least that a writer can wait for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+from . import base
+
+
+def serve() -> AbstractContextManager[base.Running]:
+    return base.python(__name__)
+
+
+class Echo(WebSocketHandler):
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+
+    def on_message(self, message: str | bytes) -> None:
+        assert isinstance(message, bytes)
+        self.write_message(b"ok" + message[:8], binary=True)
+
+
+async def main() -> None:
+    server = Application([("/", Echo)]).listen(0, "127.0.0.1")
+    (socket,) = server._sockets.values()
+    print(socket.getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,96 @@
+"""The floor: a bare tornado server that knows one trick. No log, no types, no order, no bound.
+
+Frames are built once and shared, a tick's frames are joined, and each client gets one `stream.write` a tick. What the
+writer has to say at once comes in one message too, so that nothing is left that could be saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+
+from tornado.iostream import StreamClosedError
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+from tests.benchmarks.wire import MARK, Line, frame
+
+from . import base
+
+LISTEN, WRITE = "/listen", "/write"
+_MARK = MARK.encode()
+
+
+class Floor:
+    name = "bare tornado, a tick's frames joined (floor)"
+
+    def serve(self) -> AbstractContextManager[base.Running]:
+        return base.python(__name__)
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade(LISTEN)
+
+    async def enter(self, line: Line) -> None:
+        await line.upgrade(WRITE)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return frame("".join(texts).encode())
+
+
+class Hub:
+    def __init__(self) -> None:
+        self.clients: set[Listen] = set()
+        self._frames: list[bytes] = []
+
+    def spread(self, messages: bytes) -> None:
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self._flush)
+        for message in messages.split(_MARK)[:-1]:
+            size = len(message) + len(_MARK)
+            length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+            self._frames.append(b"\x82" + length + message + _MARK)
+
+    def _flush(self) -> None:
+        joined = b"".join(self._frames)
+        self._frames.clear()
+        for client in self.clients:
+            client.hand(joined)
+
+
+class Listen(WebSocketHandler):
+    def initialize(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+        self._hub.clients.add(self)
+
+    def hand(self, data: bytes) -> None:
+        try:
+            self.ws_connection.stream.write(data)
+        except StreamClosedError:
+            return
+
+    def on_close(self) -> None:
+        self._hub.clients.discard(self)
+
+
+class Write(WebSocketHandler):
+    def initialize(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def on_message(self, message: str | bytes) -> None:
+        assert isinstance(message, bytes)
+        self._hub.spread(message)
+
+
+async def main() -> None:
+    hub = Hub()
+    server = Application([(LISTEN, Listen, {"hub": hub}), (WRITE, Write, {"hub": hub})]).listen(0, "127.0.0.1")
+    (socket,) = server._sockets.values()
+    print(socket.getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,148 @@
+"""A real Jupyter server with ebus_jupyter, or with jupyter_server's own events socket: authenticated, schema-checked."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.serverapp import ServerApp
+from tornado.websocket import WebSocketHandler
+
+from ebus_jupyter.core import frames
+from tests.benchmarks.wire import Line, frame
+from tests.server.harness import Kernel, Server
+
+from . import base
+
+F = TypeVar("F", bound=frames.Frame)
+
+__all__ = ["UNBOUNDED", "USER", "EBus", "Events", "Kernel", "Server", "server"]
+
+USER = "bench"
+
+# What is measured is what the broker can do, not how much it lets one raw client do.
+UNBOUNDED = "c.EBus.publish_rate = 1e9\nc.EBus.backend = {backend!r}\n"
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "n": {"type": "integer"}},
+    "required": ["text", "n"],
+}
+
+
+@contextlib.contextmanager
+def server(config: str) -> Iterator[Server]:
+    """A Jupyter server that can import these modules. Shut its kernels down before the block ends."""
+    with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
+        env = {"PYTHONPATH": str(base.ROOT)}
+        running = Server(Path(folder), users=(USER,), config=config, env=env).start()
+        try:
+            yield running
+        finally:
+            running.kill9()  # nothing here is worth the time that a good end takes
+
+
+class EBus:
+    """A typed bus, kept in ``backend``. Everybody says hello, opens it, and subscribes, in frames of its own.
+
+    ``state``: it retains by key, as what `ebus.share` and `ebus.state` stand on does.
+    """
+
+    def __init__(self, backend: str, *, state: bool = False) -> None:
+        self.name = f"ebus_jupyter ({backend})"
+        self._backend = backend
+        self._spec = {"type": "Note", "schema": SCHEMA, "retain": "keys" if state else "log"}
+        self._key = "value" if state else None
+        self._authorization = ""
+        self._bus = 0
+        self._written = 0
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[base.Running]:
+        with server(UNBOUNDED.format(backend=self._backend)) as running:
+            self._authorization = f"Authorization: {running.headers(USER)['Authorization']}\r\n"
+            self._written = 0
+            yield base.Running(running.pid, running.port)
+
+    async def listen(self, line: Line) -> None:
+        await self.enter(line)
+        _say(line, frames.Subscribe(2, self._bus))
+        await _hear(line, frames.Subscribed)
+
+    async def enter(self, line: Line) -> None:
+        await line.upgrade("/ebus/ws", self._authorization)
+        hello = frames.Hello(frames.VERSION, secrets.token_hex(16), "bench")
+        _say(line, hello, frames.Open(1, "server", "bench", self._spec))
+        self._bus = (await _hear(line, frames.Opened)).bus
+
+    def pack(self, texts: list[str]) -> bytes:
+        publishes = []
+        for text in texts:
+            self._written += 1
+            value = msgspec.Raw(msgspec.msgpack.encode({"text": text, "n": self._written}))
+            publishes.append(frames.encode(frames.Publish(self._bus, self._written, value, self._key)))
+        return frame(frames.join(publishes))
+
+
+def _say(line: Line, *said: frames.Frame) -> None:
+    line.send(frame(frames.join([frames.encode(each) for each in said])))
+
+
+async def _hear(line: Line, kind: type[F]) -> F:
+    while True:
+        for heard in frames.from_broker(await line.message()):
+            if isinstance(heard, kind):
+                return heard
+            assert not isinstance(heard, frames.Error | frames.Bye), heard
+
+
+# --- jupyter_server's events ------------------------------------------------------------------------------------------
+
+EVENTS = """
+c.ServerApp.jpserver_extensions = {"ebus_jupyter": False, "tests.benchmarks.peers.jupyter": True}
+"""
+EVENT = "https://ebus-jupyter.example/bench/v1"
+
+
+class Events:
+    """jupyter_server's events socket; the writer's messages are emitted by a handler in the server."""
+
+    name = "jupyter_server events"
+
+    def __init__(self) -> None:
+        self._authorization = ""
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[base.Running]:
+        with server(EVENTS) as running:
+            self._authorization = f"Authorization: {running.headers(USER)['Authorization']}\r\n"
+            yield base.Running(running.pid, running.port)
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade("/api/events/subscribe", self._authorization)
+
+    async def enter(self, line: Line) -> None:
+        await line.upgrade("/bench/emit", self._authorization)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([frame(text.encode(), binary=False) for text in texts])
+
+
+class Emit(JupyterHandler, WebSocketHandler):
+    def on_message(self, message: str | bytes) -> None:
+        self.event_logger.emit(schema_id=EVENT, data={"text": message, "n": 1})
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": __name__}]
+
+
+def _load_jupyter_server_extension(app: ServerApp) -> None:
+    app.event_logger.register_event_schema({"$id": EVENT, "version": "1", "title": "Note", **SCHEMA})
+    app.web_app.add_handlers(".*", [("/bench/emit", Emit)])

@@ -1,0 +1,54 @@
+"""`websockets.broadcast`: how that library's documentation says to do it. No log, no types, no bound."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+from tests.benchmarks.wire import Line, frame
+
+from . import base
+
+LISTEN, WRITE = "/listen", "/write"
+
+
+class Websockets:
+    name = "websockets.broadcast"
+
+    def serve(self) -> AbstractContextManager[base.Running]:
+        return base.python(__name__)
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade(LISTEN)
+
+    async def enter(self, line: Line) -> None:
+        await line.upgrade(WRITE)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([frame(text.encode()) for text in texts])
+
+
+async def main() -> None:
+    clients: set[ServerConnection] = set()
+
+    async def handle(client: ServerConnection) -> None:
+        assert client.request is not None
+        if client.request.path == WRITE:
+            async for message in client:
+                broadcast(clients, message)
+            return
+        clients.add(client)
+        try:
+            await client.wait_closed()
+        finally:
+            clients.discard(client)
+
+    async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,166 @@
+"""What came out: a table of ratios for the terminal, a JSON for machines, a plot for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .measure import Row
+
+NAME = "benchmarks"
+PACKAGES = ("jupyter_server", "tornado", "websockets", "msgspec", "nats-py", "ipywidgets", "ipykernel")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that each peer has.
+
+    Attributes:
+        name: Its key in a `Row`.
+        title: The column's head.
+        unit: Of the number shown.
+        more_is_better: Else less is. None: it is shown, but never judged.
+    """
+
+    name: str
+    title: str
+    unit: str
+    more_is_better: bool | None = None
+
+    def ratio(self, ours: Row, theirs: Row) -> float:
+        """How many times better we are; less than 1: how much of the peer's figure we reach."""
+        mine, other = ours[self.name], theirs[self.name]
+        return mine / other if self.more_is_better else other / mine
+
+
+@dataclass
+class Section:
+    """One benchmark: its peers' figures side by side. ``ours`` names the row that all are compared with."""
+
+    title: str
+    ours: str
+    figures: tuple[Figure, ...]
+    rows: dict[str, Row] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """The table."""
+        ours = self.rows.get(self.ours)
+        table = [["", *(f"{figure.title} [{figure.unit}]" for figure in self.figures)]]
+        for name, row in self.rows.items():
+            cells = [name]
+            for figure in self.figures:
+                cell = shown(row[figure.name])
+                if ours is not None and name != self.ours and figure.more_is_better is not None:
+                    cell += f"  ({times(figure.ratio(ours, row))})"
+                cells.append(cell)
+            table.append(cells)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        yield self.title
+        for cells in table:
+            first, *rest = (
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            yield "   ".join(["  " + first, *rest]).rstrip()
+        for name, why in self.missing.items():
+            yield f"  {name}: left out ({why})"
+
+
+def shown(number: float) -> str:
+    """Three digits that count.
+
+    >>> [shown(number) for number in (0.1234, 12.345, 1234567.0)]
+    ['0.123', '12.3', '1,234,567']
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def times(ratio: float) -> str:
+    """How many times better we are, as the table says it.
+
+    >>> times(21.4), times(0.5)
+    ('×21', '×0.50')
+    """
+    return f"×{ratio:.0f}" if ratio >= 10 else f"×{ratio:.3g}" if ratio >= 1 else f"×{ratio:.2f}"
+
+
+def table(sections: list[Section]) -> str:
+    """All sections, and how to read them."""
+    lines = ["In parentheses: how many times better ebus_jupyter is than that peer (below ×1: the peer is better).", ""]
+    for section in sections:
+        lines += [*section.lines(), ""]
+    return "\n".join(lines)
+
+
+def write(sections: list[Section], folder: Path, note: Callable[[str], None] = print) -> None:
+    """Write ``benchmarks.json``, ``.svg`` and ``.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+        "versions": dict(versions()),
+        "sections": [asdict(section) for section in sections],
+    }
+    (folder / f"{NAME}.json").write_text(json.dumps(document, indent=1) + "\n")
+    try:
+        plot(sections, folder)
+    except ImportError:
+        note("No plot: matplotlib is not installed (it comes with the extra `bench`).")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
+    }
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def plot(sections: list[Section], folder: Path) -> None:
+    """A panel for each figure that is judged, a bar for each peer; ours is the dark one. Logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = [
+        (section, figure) for section in sections for figure in section.figures if figure.more_is_better is not None
+    ]
+    heights = [1.1 + 0.34 * len(section.rows) for section, _ in panels]
+    plt.rcParams["svg.fonttype"] = "none"
+    drawn, axes = plt.subplots(
+        len(panels), 1, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axis, (section, figure) in zip(axes[:, 0], panels, strict=True):
+        names = list(section.rows)[::-1]
+        values = [section.rows[name][figure.name] for name in names]
+        colors = ["#1f4e8c" if name == section.ours else "#b8c4d6" for name in names]
+        bars = axis.barh(names, values, color=colors, log=True)
+        axis.bar_label(bars, [shown(value) for value in values], padding=3, fontsize=8)
+        axis.margins(x=0.18)
+        better = "more" if figure.more_is_better else "less"
+        axis.set_title(section.title, fontsize=9, loc="left")
+        axis.set_xlabel(f"{figure.title} [{figure.unit}], {better} is better", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for kind in ("svg", "png"):
+        drawn.savefig(folder / f"{NAME}.{kind}", dpi=120)
+    plt.close(drawn)

@@ -1,0 +1,142 @@
+"""Widgets of other libraries, with nested and binary state: shared in real JupyterLab, and no quarrel between two pages."""
+
+from __future__ import annotations
+
+import pytest
+
+from .lab import Lab, Person
+from .test_share_controls import kernel_says, with_cell
+
+OFFSET = "from ebus_jupyter.widgets.share import _shares\nstate = _shares[w.model_id][0].state"
+
+
+def comes_to_rest(*people: Person) -> None:
+    """After a while nobody writes any more."""
+    people[0].page.wait_for_timeout(2500)
+    before = people[0].eval("state.bus.last", before=OFFSET)
+    people[0].page.wait_for_timeout(1500)
+    assert people[0].eval("state.bus.last") == before, "two pages answer each other"
+
+
+def both(lab: Lab, name: str, cell: str, face: str) -> tuple[Person, Person]:
+    alice, bob = with_cell(lab, "alice", name, cell), with_cell(lab, "bob", name, cell)
+    for person in (alice, bob):
+        person.output(1).locator(face).first.wait_for()
+    return alice, bob
+
+
+def test_a_map_and_its_markers(lab: Lab) -> None:
+    pytest.importorskip("ipyleaflet")
+    cell = """
+import ipyleaflet
+marker = ipyleaflet.Marker(location=(50, 8))
+w = ipyleaflet.Map(center=(50, 8), zoom=5, basemap=ipyleaflet.TileLayer(url=""), layout={"width": PLACE})
+w.add(marker)
+ebus.share(w, "NAME")
+w
+"""
+    alice = with_cell(lab, "alice", "map", cell.replace("PLACE", "'700px'"))
+    bob = with_cell(lab, "bob", "map", cell.replace("PLACE", "'433px'"))  # so that their roundings differ
+    for person in (alice, bob):
+        person.output(1).locator(".leaflet-container").wait_for()
+    comes_to_rest(alice, bob)
+    start = bob.eval("w.center")
+    box = alice.output(1).locator(".leaflet-container").bounding_box()
+    assert box is not None
+    mouse = alice.page.mouse
+    mouse.move(box["x"] + 100, box["y"] + 100)
+    mouse.down()
+    mouse.move(box["x"] + 220, box["y"] + 160, steps=8)
+    mouse.up()
+    comes_to_rest(alice, bob)
+    assert bob.eval("w.center") != start
+    kernel_says(bob, "w.center", " ".join(alice.eval("w.center").split()))
+
+    bob.output(1).locator(".leaflet-control-zoom-in").click()
+    kernel_says(alice, "w.zoom", "6.0")
+    bob.eval("None", before="marker.location = (51.5, 9)")
+    kernel_says(alice, "marker.location", "[51.5, 9]")
+    comes_to_rest(alice, bob)
+
+
+def test_a_plot_with_binary_data(lab: Lab) -> None:
+    pytest.importorskip("bqplot")
+    cell = """
+import bqplot, numpy as np
+x, y = bqplot.LinearScale(), bqplot.LinearScale()
+line = bqplot.Lines(x=np.arange(5.0), y=np.zeros(5), scales={"x": x, "y": y})
+w = bqplot.Figure(marks=[line], axes=[bqplot.Axis(scale=x)], animation_duration=100)
+ebus.share(w, "NAME")
+w
+"""
+    alice, bob = both(lab, "bqplot", cell, ".bqplot")
+    before = bob.output(1).locator("path.line").first.get_attribute("d")
+    alice.eval("None", before="line.y = np.array([1.0, 4.0, np.nan, 2.5, 9.0]); w.title = 'shared'; x.max = 4.0")
+    kernel_says(bob, "line.y", "array([1. , 4. , nan, 2.5, 9. ])")
+    kernel_says(bob, "(w.title, x.max)", "('shared', 4.0)")
+    bob.output(1).get_by_text("shared").wait_for()
+    bob.page.wait_for_timeout(500)
+    assert bob.output(1).locator("path.line").first.get_attribute("d") != before, (
+        "drawn from the bytes that came by the bus"
+    )
+    comes_to_rest(alice, bob)
+
+
+def test_a_grid_of_cells(lab: Lab) -> None:
+    pytest.importorskip("ipydatagrid")
+    cell = """
+import ipydatagrid, pandas as pd
+w = ipydatagrid.DataGrid(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), editable=True)
+ebus.share(w, "NAME")
+w
+"""
+    alice, bob = both(lab, "grid", cell, "canvas")
+    alice.eval("None", before="w.set_cell_value_by_index('a', 1, 9)")
+    kernel_says(bob, "w.data['a'].tolist()", "[1, 9]")
+    grid = bob.output(1).locator(".lm-DataGrid, .p-DataGrid").first.bounding_box()
+    assert grid is not None
+    bob.page.mouse.click(grid["x"] + 64 + 32, grid["y"] + 20 + 10)  # behind the headers: the first cell
+    kernel_says(alice, "[(s['r1'], s['c1']) for s in w.selections]", "[(0, 0)]")
+    bob.page.keyboard.type("7")
+    bob.page.keyboard.press("Enter")
+    kernel_says(bob, "w.data['a'].tolist()", "[7, 9]")
+    kernel_says(alice, "w.data['a'].tolist()", "[7, 9]")
+    comes_to_rest(alice, bob)
+
+
+def test_a_plotly_figure(lab: Lab) -> None:
+    pytest.importorskip("plotly")
+    cell = """
+import plotly.graph_objects as go
+w = go.FigureWidget(go.Scatter(y=[1, 3, 2]), layout={"width": 600, "height": 400})
+ebus.share(w, "NAME")
+w
+"""
+    alice, bob = both(lab, "plotly", cell, ".plotly")
+    alice.eval("None", before="w.data[0].y = [5, 4, 3]; w.layout.title = 'shared'")
+    kernel_says(bob, "w.data[0].y", "(5, 4, 3)")
+    bob.output(1).get_by_text("shared").wait_for()
+    area = alice.output(1).locator(".nsewdrag").first.bounding_box()
+    assert area is not None
+    mouse = alice.page.mouse
+    mouse.move(area["x"] + 100, area["y"] + 50)
+    mouse.down()
+    mouse.move(area["x"] + 300, area["y"] + 150, steps=6)
+    mouse.up()
+    comes_to_rest(alice, bob)
+    zoomed = " ".join(alice.eval("w.layout.xaxis.range").split())
+    assert zoomed != "None"
+    kernel_says(bob, "w.layout.xaxis.range", zoomed)
+
+
+def test_a_canvas_where_it_applies(lab: Lab) -> None:
+    pytest.importorskip("ipycanvas")
+    cell = """
+import ipycanvas
+w = ebus.share(ipycanvas.Canvas(width=200, height=100), "NAME")
+w
+"""
+    alice, bob = both(lab, "canvas", cell, "canvas")
+    alice.eval("None", before="w.fill_rect(0, 0, 10, 10); w.width = 320")
+    kernel_says(bob, "w.width", "320")
+    comes_to_rest(alice, bob)

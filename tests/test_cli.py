@@ -1,0 +1,174 @@
+"""``jupyter ebus`` against a real server."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ebus_jupyter as ebus
+from ebus_jupyter import cli
+from ebus_jupyter.client.client import Client
+
+from .server.harness import Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("cli")) as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    return f"bus-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    client = ebus.connect(server.url, server.token("bob"))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def run(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., list[str]]:
+    """Run a command as Alice; its lines."""
+    monkeypatch.setenv("EBUS_URL", server.url)
+    monkeypatch.setenv("EBUS_TOKEN", server.token("alice"))
+
+    def run(*words: str, code: int = 0) -> list[str]:
+        assert cli.main(words) == code
+        said = capsysbinary.readouterr()
+        return (said.err if code else said.out).decode().splitlines()
+
+    return run
+
+
+def test_one_writes_and_reads_json(run: Callable[..., list[str]], name: str) -> None:
+    assert run("write", name, '{"tea": 1}') == ["1"]
+    assert run("write", name, "--text", "a cup") == ["2"]  # options stand anywhere
+    found = [json.loads(line) for line in run("tail", name, "--no-follow")]
+    assert [(line["offset"], line["value"], line["sender"]["user"]) for line in found] == [
+        (1, {"tea": 1}, "alice"),
+        (2, "a cup", "alice"),
+    ]
+    assert [json.loads(line)["offset"] for line in run("tail", name, "-n", "1", "--no-follow")] == [2]
+    assert [json.loads(line)["offset"] for line in run("tail", name, "--since", "1", "--no-follow")] == [2]
+
+
+def test_each_line_of_stdin_is_a_value(
+    run: Callable[..., list[str]], name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n\n[2]\n"))
+    assert run("write", name) == ["1", "2"]
+    assert client.bus(name).history() == [1, [2]]
+
+
+def test_tail_follows_until_the_bus_ends(server: Server, name: str, client: Client) -> None:
+    bus = client.bus(name)
+    bus.write("before").result(10)
+    command = [sys.executable, "-m", "jupyter", "ebus", "tail", name, "--url", server.url]
+    tail = subprocess.Popen(
+        [*command, "--token", server.token("alice")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["value"] == "before"
+        bus.write("live").result(10)
+        assert json.loads(tail.stdout.readline())["value"] == "live"
+        bus.delete()
+        out, err = tail.communicate(timeout=20)
+        assert (out, tail.returncode) == ("", 0)
+        assert "bob has deleted" in err
+    finally:
+        tail.kill()
+        tail.wait()
+
+
+def test_ls_says_what_there_is(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    client.bus(name, int, size=7).write(1).result(10)
+    assert [row.split() for row in run("ls") if name in row] == [["server", name, "int", "log", "7", "1", "1"]]
+    [found] = [bus for bus in map(json.loads, run("ls", "--json")) if bus["name"] == name]
+    assert found["spec"]["schema"] == {"type": "integer"}
+
+
+def test_rm_deletes_for_everyone(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    heard = client.bus(name).stream()
+    run("rm", name)
+    with pytest.raises(ebus.Closed, match="alice has deleted"):
+        heard.get(10)
+
+
+def test_types_are_typescript(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    client.bus(name, dict[str, int])
+    [line] = run("types", name)
+    assert line.startswith("export type ")
+    assert line.endswith(" = Record<string, number>;")
+
+
+def test_a_session_is_recorded_and_replayed(
+    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "session.jsonl")
+    bus = client.bus(name, int)
+    recorder = threading.Thread(target=cli.main, args=(["record", name, file, "-n", "2", "--since", "start"],))
+    bus.write(1).result(10)
+    recorder.start()
+    bus.write(2).result(10)
+    recorder.join(20)
+    run("replay", file, f"{name}-again")
+    again = client.bus(f"{name}-again")
+    assert (again.history(), again.spec.schema) == ([1, 2], {"type": "integer"})
+    run("replay", file)
+    assert bus.history() == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tail", "nowhere"], "no bus 'nowhere'"),
+        (["types", "nowhere"], "no bus 'nowhere'"),
+        (["write", "two words", "1"], "letters, digits"),
+        (["write", "x", "{tea}"], "not JSON"),
+        (["write", "x", "--scope", "kernel", "1"], "open the bus in the kernel"),
+        (["replay", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["ls", "--token", "wrong"], "does not know you"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_code_2(run: Callable[..., list[str]], words: list[str], said: str) -> None:
+    [line] = run(*words, code=2)
+    assert line.startswith("jupyter ebus: ")
+    assert said in line
+
+
+def test_where_nobody_answers_it_says_so(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "CONNECT_SECONDS", 0.2)
+    [line] = run("ls", "--url", "http://127.0.0.1:9/", code=2)
+    assert "Is the Jupyter server running?" in line
+
+
+def test_it_never_picks_a_server_by_itself(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EBUS_URL")
+    [line] = run("ls", code=2)
+    assert "say which server" in line
+
+
+def test_a_refused_write_is_an_error(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    client.bus(name, int)
+    [line] = run("write", name, '"tea"', code=2)
+    assert "at $" in line
+
+
+def test_it_is_a_command_of_jupyter() -> None:
+    said = subprocess.run([sys.executable, "-m", "jupyter", "ebus", "--version"], capture_output=True, text=True)
+    assert said.stdout.strip() == ebus.__version__
