@@ -71,7 +71,7 @@ def document(base_url: str, version: str) -> Json:
                             "name": "Idempotency-Key",
                             "in": "header",
                             "description": "Any text that nobody else will choose, such as a fresh UUID. A write that is sent "
-                            "again with its key is answered with its first offset.",
+                            "again with its key is answered as the first time.",
                             "schema": {"type": "string", "pattern": "^[!-~]{16,128}$"},
                         }
                     ],

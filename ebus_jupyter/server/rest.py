@@ -15,7 +15,7 @@ for the socket. Scope "user" is the asker's own; "kernel" is no one's here.
 Reading creates no bus; writing does, with the defaults. Values that JSON has no word for are as in `client.asjson`.
 
 A write may carry ``Idempotency-Key``: any text that nobody else will choose, such as a fresh UUID. Sent again with the same
-key, it is not written again but answered with its first offset.
+key, it is not written again but answered as the first time; a key is for one write.
 
 An error is ``{"code", "text", "details"}`` with the code of `ebus_jupyter.errors`.
 """

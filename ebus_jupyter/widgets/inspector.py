@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import traitlets
 
-import ebus_jupyter as ebus
-
-from .face import Face
+from .face import Face, own_bus
 
 
 class Inspector(Face):
@@ -24,4 +22,4 @@ class Inspector(Face):
     scope = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, *, scope: str = "", title: str = "Buses") -> None:
-        super().__init__(ebus.bus("status", scope="kernel", retain="latest"), title, scope=scope)
+        super().__init__(own_bus(None), title, scope=scope)

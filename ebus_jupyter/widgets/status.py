@@ -13,7 +13,7 @@ import traitlets
 import ebus_jupyter as ebus
 from ebus_jupyter.client.bus import Bus
 
-from .face import Face
+from .face import Face, own_bus
 
 
 class Status(Face):
@@ -21,15 +21,15 @@ class Status(Face):
 
     Args:
         bus: The bus in question. Default: one of its own, ``status`` in ``scope``.
-        scope: "kernel" (default), "user" or "server".
+        scope: "kernel" (default, in a kernel), "user" or "server".
         title: What stands above it.
     """
 
     _face = traitlets.Unicode("status").tag(sync=True)
     _kernel = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, bus: Bus[Any, Any] | None = None, *, scope: str = "kernel", title: str = "Status") -> None:
-        watched = ebus.bus("status", scope=scope, retain="latest") if bus is None else bus.clone()
+    def __init__(self, bus: Bus[Any, Any] | None = None, *, scope: str | None = None, title: str = "Status") -> None:
+        watched = own_bus(scope) if bus is None else bus.clone()
         you = watched.client.you
         super().__init__(watched, title, _kernel=you.kernel_id if you else "")
 

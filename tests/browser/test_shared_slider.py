@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from playwright.sync_api import Browser
+
 from tests.server.harness import Server
 
 from .lab import Lab, Person, write_notebook
@@ -103,3 +107,26 @@ def test_a_page_holds_one_socket_however_many_widgets_it_shows(lab: Lab) -> None
     shown = alice.slider(3).drag_to(0.5)
     bob.slider().shows_soon(shown)
     assert alice.bus_sockets == 1
+
+
+def test_a_killed_server_comes_back_with_the_value_and_both_pages_go_on(
+    make_server: Callable[..., Server], browser: Browser
+) -> None:
+    lab = Lab(make_server("alice", "bob"), browser)
+    alice, bob = with_slider(lab, "alice", "kept"), with_slider(lab, "bob", "kept")
+    shown = alice.slider().drag_to(0.6)
+    bob.slider().shows_soon(shown)
+    lab.server.kill9()
+    lab.server.start()
+    for person in (alice, bob):  # JupyterLab complains of what it has lost; the slider is still there behind that
+        person.page.wait_for_function(f"document.querySelector('.widget-readout').textContent === '{shown}'")
+    # The kernels went with the server. The pages have each other, by the keyboard as well.
+    alice.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")
+    alice.slider().handle.press("ArrowRight", timeout=15_000)
+    moved = alice.slider().shows()
+    assert moved != shown
+    bob.slider().shows_soon(moved, timeout=20_000)
+
+    late = with_slider(lab, "alice", "kept")
+    assert late.slider().shows() == moved, "and a new kernel finds it"
+    lab.close()

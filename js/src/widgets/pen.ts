@@ -14,6 +14,8 @@ const STEP = 3;
 export class Pen {
   colour = "#1f1f1f";
   stroke = 5;
+  /** The pen is put down. */
+  onDown: () => void = () => undefined;
   /** The `nth` piece of the stroke that is being drawn has these points now. */
   onPiece: (nth: number, points: readonly number[]) => void = () => undefined;
   onMove: (at: Point | null) => void = () => undefined;
@@ -83,6 +85,7 @@ export class Pen {
   #down({ x, y }: Point): void {
     this.#nth = 0;
     this.#points = [x, y];
+    this.onDown();
     this.onPiece(0, this.#points.slice());
   }
 

@@ -115,8 +115,8 @@ export function render(face: Face<Piece>): void {
     for (const key of gone.flat()) if (key !== undefined) tell(board.delete(key));
   };
   let stroke = "";
+  pen.onDown = () => (stroke = `${me()}/${Date.now().toString(36)}${Math.random().toString(36).slice(2, 6)}`);
   pen.onPiece = (nth, points) => {
-    if (nth === 0) stroke = `${me()}/${Date.now().toString(36)}${Math.random().toString(36).slice(2, 6)}`;
     tell(board.set(`${stroke}/${String(nth).padStart(4, "0")}`, { colour: pen.colour, width: pen.stroke, points }));
   };
   canvas.addEventListener("keydown", (event) => {
