@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ebus_jupyter.errors import (
+    BackendError,
     Conflict,
     EbusError,
     Filtered,
@@ -245,7 +246,8 @@ class BusState:
     def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
         """Tell the writer why a write that it waits for is not accepted; a retry would come behind its later writes."""
         self.in_flight.discard((writer, id_))
-        self._remember((writer, id_), error)
+        if not isinstance(error, BackendError):  # what could not be kept may be tried again: nothing was decided
+            self._remember((writer, id_), error)
         return self._answer(writer, error_frame(error, id_=id_, bus=self.number))
 
     def _answer(self, writer: str, frame: frames.Ok | frames.Error) -> list[Effect]:

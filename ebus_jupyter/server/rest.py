@@ -29,7 +29,7 @@ import hmac
 import math
 import re
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from jupyter_core.utils import ensure_async
@@ -96,7 +96,10 @@ class Write(msgspec.Struct, forbid_unknown_fields=True):
     key: str | None = None
     deleted: bool = False
     to: str | list[str] | None = None
-    expect: Annotated[int | float, msgspec.Meta(ge=0, lt=1 << 53)] | None = None  # JSON does not tell 3.0 from 3
+    expect: int | float | None = None  # JSON does not tell 3.0 from 3
+
+
+_read = msgspec.json.Decoder(Write).decode
 
 
 class BusHandler(APIHandler):
@@ -272,13 +275,13 @@ class MessagesHandler(BusHandler):
                 limit="batch_bytes",
             )
         try:
-            write = msgspec.json.decode(body, type=Write)
+            write = _read(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f'the body is not the JSON of a write, such as {{"value": 1}}: {error}.') from None
         if write.deleted == (write.value is not msgspec.UNSET):
             raise ProtocolError('a write has either a "value" or "deleted": true.')
-        if isinstance(write.expect, float):
-            if not write.expect.is_integer():
+        if write.expect is not None:
+            if not (0 <= write.expect < 1 << 53 and write.expect == int(write.expect)):
                 raise ProtocolError(f'"expect" is an offset, not {write.expect}.')
             write.expect = int(write.expect)
         return write

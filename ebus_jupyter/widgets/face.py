@@ -10,9 +10,21 @@ from typing import Any
 
 import traitlets
 
+import ebus_jupyter as ebus
 from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.errors import Forbidden
 
 from .page import STATIC, PageWidget, coordinates
+
+
+def own_bus(scope: str | None) -> Bus[Any, Any]:
+    """A bus for a widget that only needs to be connected, this kernel's own by default."""
+    try:
+        return ebus.bus("status", scope=scope or "kernel", retain="latest")
+    except Forbidden:
+        if scope is not None:
+            raise
+        return ebus.bus("status", scope="user", retain="latest")  # this process is no kernel of that server
 
 
 class Face(PageWidget):
@@ -41,7 +53,7 @@ class Face(PageWidget):
         self.bus.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.bus.link.uri or self.bus.name}>"
+        return f"<{type(self).__name__} {self.bus.name}>"
 
     def _send_face(self, _widget: Any, content: Any, _buffers: Any) -> None:
         # Only a page that no server serves asks for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+import importlib
 
 from .lab import Lab, Person
 from .test_share_controls import kernel_says, with_cell
@@ -26,7 +26,7 @@ def both(lab: Lab, name: str, cell: str, face: str) -> tuple[Person, Person]:
 
 
 def test_a_map_and_its_markers(lab: Lab) -> None:
-    pytest.importorskip("ipyleaflet")
+    importlib.import_module("ipyleaflet")
     cell = """
 import ipyleaflet
 marker = ipyleaflet.Marker(location=(50, 8))
@@ -60,7 +60,7 @@ w
 
 
 def test_a_plot_with_binary_data(lab: Lab) -> None:
-    pytest.importorskip("bqplot")
+    importlib.import_module("bqplot")
     cell = """
 import bqplot, numpy as np
 x, y = bqplot.LinearScale(), bqplot.LinearScale()
@@ -83,7 +83,7 @@ w
 
 
 def test_a_grid_of_cells(lab: Lab) -> None:
-    pytest.importorskip("ipydatagrid")
+    importlib.import_module("ipydatagrid")
     cell = """
 import ipydatagrid, pandas as pd
 w = ipydatagrid.DataGrid(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), editable=True)
@@ -105,7 +105,7 @@ w
 
 
 def test_a_plotly_figure(lab: Lab) -> None:
-    pytest.importorskip("plotly")
+    importlib.import_module("plotly")
     cell = """
 import plotly.graph_objects as go
 w = go.FigureWidget(go.Scatter(y=[1, 3, 2]), layout={"width": 600, "height": 400})
@@ -130,7 +130,7 @@ w
 
 
 def test_a_canvas_where_it_applies(lab: Lab) -> None:
-    pytest.importorskip("ipycanvas")
+    importlib.import_module("ipycanvas")
     cell = """
 import ipycanvas
 w = ebus.share(ipycanvas.Canvas(width=200, height=100), "NAME")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -58,7 +59,9 @@ def read(server: Server, name: str, query: str = "", user: str = "alice", scope:
 
 
 def write(server: Server, name: str, user: str = "alice", scope: str = "server", **body: Any) -> Answer:
-    return server.request("POST", BUS.format(scope=scope, name=name, what="messages"), user, body=body)
+    answer = server.request("POST", BUS.format(scope=scope, name=name, what="messages"), user, body=body)
+    assert answer.status < 500, answer.body
+    return answer
 
 
 def values(answer: Answer) -> list[Any]:
@@ -80,7 +83,9 @@ class Events:
     def next(self) -> tuple[str, Any]:
         """The next event: its kind ("message" where it has none) and data. EOFError where the server has ended."""
         kind, data = "message", None
+        deadline = time.monotonic() + 15
         while True:
+            assert time.monotonic() < deadline, "nothing but comments"
             line = self.response.readline().decode()
             if not line:
                 raise EOFError
@@ -257,6 +262,9 @@ def test_a_question_that_makes_no_sense_gets_a_named_error(
         ({"value": 1, "key": "k"}, 422, "type_mismatch"),
         ({"value": 1 << 80}, 422, "type_mismatch"),
         ({"value": 1, "expect": 99}, 409, "conflict"),
+        ({"value": 1, "expect": 99.0}, 409, "conflict"),
+        ({"value": 1, "expect": 0.5}, 400, "protocol"),
+        ({"value": 1, "expect": -1}, 400, "protocol"),
     ],
 )
 def test_a_write_that_is_refused_says_why_and_writes_nothing(

@@ -570,7 +570,7 @@ async def test_a_plot_shares_its_arrays_as_bytes() -> None:
 async def test_a_grid_shares_its_cells_and_what_is_selected() -> None:
     grids, pandas = pytest.importorskip("ipydatagrid"), pytest.importorskip("pandas")
     one, other = twice(lambda: grids.DataGrid(pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), editable=True))
-    edit = {"event_type": "cell-changed", "row": 1, "column_index": 1, "value": 9}
+    edit = {"event_type": "cell-changed", "row": 1, "column_index": 0, "value": 9}
     one._handle_custom_msg(edit, [])  # by a person, in a page
     one.select(0, 0, 1, 1)  # changes a list in place
     await until(lambda: other.data["a"].tolist() == [1, 9] and other.selections)

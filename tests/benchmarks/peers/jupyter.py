@@ -22,7 +22,7 @@ from . import base
 
 F = TypeVar("F", bound=frames.Frame)
 
-__all__ = ["UNBOUNDED", "USER", "EBus", "Events", "Kernel", "Server", "server"]
+__all__ = ["EXTENSION", "UNBOUNDED", "USER", "EBus", "Events", "Kernel", "Server", "server"]
 
 USER = "bench"
 
@@ -59,6 +59,7 @@ class EBus:
         self._backend = backend
         self._spec = {"type": "Note", "schema": SCHEMA, "retain": "keys" if state else "log"}
         self._key = "value" if state else None
+        self._bus_name = "state" if state else "log"
         self._authorization = ""
         self._bus = 0
         self._written = 0
@@ -78,7 +79,7 @@ class EBus:
     async def enter(self, line: Line) -> None:
         await line.upgrade("/ebus/ws", self._authorization)
         hello = frames.Hello(frames.VERSION, secrets.token_hex(16), "bench")
-        _say(line, hello, frames.Open(1, "server", "bench", self._spec))
+        _say(line, hello, frames.Open(1, "server", self._bus_name, self._spec))
         self._bus = (await _hear(line, frames.Opened)).bus
 
     def pack(self, texts: list[str]) -> bytes:
@@ -104,9 +105,8 @@ async def _hear(line: Line, kind: type[F]) -> F:
 
 # --- jupyter_server's events ------------------------------------------------------------------------------------------
 
-EVENTS = """
-c.ServerApp.jpserver_extensions = {"ebus_jupyter": False, "tests.benchmarks.peers.jupyter": True}
-"""
+EXTENSION = __name__
+EVENTS = f"c.ServerApp.jpserver_extensions = {{'ebus_jupyter': False, {EXTENSION!r}: True}}\n"
 EVENT = "https://ebus-jupyter.example/bench/v1"
 
 
