@@ -35,6 +35,7 @@ from .client import asjson
 from .client.bus import Bus
 from .client.listing import table
 from .client.opening import open_bus
+from .client.waiting import NOT_YET
 from .core.message import Message
 from .errors import EbusError, Lagged
 
@@ -85,6 +86,10 @@ class EbusMagics(Magics):
             self._end(bus.link.uri)
         self._running[bus.link.uri] = bus, run
         bus.on_message(run)
+        # When this cell is done, the bus is being listened to: what anyone writes from here on is heard.
+        bus.arrivals.wait(
+            lambda: NOT_YET if bus.status != "closed" and not bus.link.log_epoch else None, 15.0, bus.name
+        )
 
     # --- commands ---------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ from .filters import Context, ServerFilter, adapted
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
 
+_JOBS = (Append, Load, Forget, Catalogue)  # a tuple made once: a union would be built anew for each effect
+
 Authorizer = Callable[[Address, str], Awaitable[bool]]
 """May this connection do "read" or "write" on that bus?"""
 
@@ -264,9 +266,10 @@ class Broker:
                     conn.out.append(effect.frame)
                     conn.count += 1
                     dirty[conn] = None
-            elif isinstance(effect, Append | Load | Forget | Catalogue):
+            elif isinstance(effect, _JOBS):
+                if not self._jobs:
+                    self._wake.set()
                 self._jobs.append(effect)
-                self._wake.set()
             elif isinstance(effect, Authorize):
                 self._spawn(self._authorize(effect))
             elif isinstance(effect, Filter):

@@ -48,8 +48,9 @@ class Ack:
             TimeoutError: No answer yet. The write may still be accepted: the client goes on asking.
             RuntimeError: Called on the client's own loop, which it would block.
         """
-        if not self.done:
-            self._may_block("ack.result()")
+        if self.done:
+            return self._check()
+        self._may_block("ack.result()")
         return self._wait().wait(self._check, timeout, f"no answer to a write to {self._name} yet")
 
     def __await__(self) -> Generator[Any, None, int]:

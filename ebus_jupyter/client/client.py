@@ -380,8 +380,17 @@ class Client:
     # --- what happens -----------------------------------------------------------------------------------------------
 
     async def _all_happened(self, events: list[Event]) -> None:
+        settled = False
         for event in events:
-            await self._happened(event)
+            if isinstance(event, Acked):  # a busy writer has thousands of these
+                settle = self._acks.pop(event.id, None)
+                if settle is not None:
+                    settle(event.offset, event.error)
+                settled = True
+            else:
+                await self._happened(event)
+        if settled:
+            self._room.notify()
 
     async def _happened(self, event: Event) -> None:
         match event:
@@ -391,11 +400,6 @@ class Client:
                     if isinstance(event, PresenceChanged):
                         topic.presence_changed.notify()
                     topic.notify()
-            case Acked(id_, offset, error):
-                settle = self._acks.pop(id_, None)
-                if settle is not None:
-                    settle(offset, error)
-                self._room.notify()
             case Answered(req, frame, error):
                 answered = self._answers.pop(req, None)
                 if answered is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -31,14 +32,12 @@ from ebus_jupyter.errors import (
 from . import frames
 from .address import Address
 from .effects import Append, Deliver, Effect, Filter, Send
-from .entry import Entry, Id, Kept
+from .entry import Entry, Id, Kept, sender_id
 from .limits import Limits
 from .log import Log
 from .message import OWNER, BusSpec, Participant
 from .presence import Presence
 from .schema import Validator
-
-_participant = msgspec.msgpack.Decoder(Participant)
 
 
 class Record(msgspec.Struct, gc=False):
@@ -92,6 +91,7 @@ class BusState:
         self._connections = connections  # participants' ids to their connections: the broker's own table
         self.address = address
         self.uri = str(address)
+        self.name = address.name
         self.number = number
         self.spec: BusSpec = kept.spec
         self.epoch = kept.epoch
@@ -121,10 +121,6 @@ class BusState:
             self._remember(id_, offset)
         self.log.last = max(self.log.last, kept.last)
         self.log.floor = max(self.log.floor, kept.floor)
-
-    @property
-    def name(self) -> str:
-        return self.address.name
 
     @property
     def in_use(self) -> bool:
@@ -180,7 +176,7 @@ class BusState:
         return not frame.deleted and self.log.full_for(frame.key, others=len(self.in_flight))
 
     def _check(self, frame: frames.Publish) -> None:
-        size = len(bytes(frame.value))
+        size = len(frame.value)
         if size > self.limits.value_bytes:
             raise TooLarge(
                 f"{self.name}: the value has {size} bytes, at most {self.limits.value_bytes} may travel (the server's limit "
@@ -241,7 +237,8 @@ class BusState:
 
     def accepted(self, writer: str, id_: int, offset: int) -> None:
         """The backend has kept this write. Its report may still be on the way, but a retry has its answer."""
-        self._remember((writer, id_), offset)
+        if (writer, id_) not in self._recent:
+            self._remember((writer, id_), offset)
 
     def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
         """Tell the writer why a write that it waits for is not accepted; a retry would come behind its later writes."""
@@ -451,23 +448,24 @@ class BusState:
     # --- memory -----------------------------------------------------------------------------------------------------
 
     def _record(self, entry: Entry) -> Record:
-        sender = _participant.decode(entry.sender)
+        sender = sender_id(entry.sender)
+        encoded: Any = msgspec.Raw(entry.sender)
         frame = frames.Delivery(
-            self.number, entry.offset, entry.id, entry.time, sender, msgspec.Raw(entry.value), entry.key, entry.deleted
+            self.number, entry.offset, entry.id, entry.time, encoded, msgspec.Raw(entry.value), entry.key, entry.deleted
         )
-        record = Record(entry.offset, (sender.id, entry.id), frames.encode(frame))
+        record = Record(entry.offset, (sender, entry.id), frames.encode(frame))
         if entry.to is not None or not entry.echo:
             record.hidden = frames.encode(frames.Advance(self.number, entry.offset))
             record.to = entry.to
-            record.but = "" if entry.echo else sender.id
+            record.but = "" if entry.echo else sender
         self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
         self._remember(record.id, entry.offset)
         return record
 
     def _remember(self, id_: Id, answer: int | EbusError) -> None:
         recent = self._recent
-        recent.pop(id_, None)  # what is loaded may be older than what is there
         recent[id_] = answer
+        recent.move_to_end(id_)  # what is loaded may be older than what is there
         if len(recent) > self.limits.dedupe:
             recent.popitem(last=False)
 

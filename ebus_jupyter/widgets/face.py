@@ -12,19 +12,13 @@ import traitlets
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client.bus import Bus
-from ebus_jupyter.errors import Forbidden
 
 from .page import STATIC, PageWidget, coordinates
 
 
 def own_bus(scope: str | None) -> Bus[Any, Any]:
-    """A bus for a widget that only needs to be connected, this kernel's own by default."""
-    try:
-        return ebus.bus("status", scope=scope or "kernel", retain="latest")
-    except Forbidden:
-        if scope is not None:
-            raise
-        return ebus.bus("status", scope="user", retain="latest")  # this process is no kernel of that server
+    """A bus for a widget that only needs to be connected; by default the user's, who outlives this kernel."""
+    return ebus.bus("status", scope=scope or "user", retain="latest")
 
 
 class Face(PageWidget):

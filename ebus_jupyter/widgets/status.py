@@ -21,7 +21,7 @@ class Status(Face):
 
     Args:
         bus: The bus in question. Default: one of its own, ``status`` in ``scope``.
-        scope: "kernel" (default, in a kernel), "user" or "server".
+        scope: "user" (default), "kernel" or "server".
         title: What stands above it.
     """
 

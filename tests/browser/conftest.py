@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts JupyterLab for named people; further arguments are `Server`'s."""
     running: list[Server] = []
@@ -44,7 +44,7 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
     yield make
     for server in running:
-        server.stop(timeout=5)  # a known fault of jupyter_server's keeps it for ever once pages have been open
+        server.stop(timeout=2)  # a known fault of jupyter_server's keeps it for ever once pages have been open
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,22 @@ def lab_server(make_server: Callable[..., Server]) -> Server:
     return make_server("alice", "bob", "carol", "dave", "eve")
 
 
-@pytest.fixture
-def lab(lab_server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def house(lab_server: Server, browser: Browser) -> Iterator[Lab]:
+    """All who live in that JupyterLab."""
     people = Lab(lab_server, browser)
     yield people
-    if getattr(request.node, "failed", False):
-        keep_evidence(people, request.node.name)
     people.close()
+
+
+@pytest.fixture
+def lab(house: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """For one test."""
+    yield house
+    if getattr(request.node, "failed", False):
+        keep_evidence(house, request.node.name)
+        house.close()
+    house.go_home()
 
 
 def keep_evidence(people: Lab, test: str) -> None:

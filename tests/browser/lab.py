@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.server.harness import Server
 
@@ -25,19 +28,26 @@ READY = """() => {
   return Boolean(context?.isReady && kernel && kernel.connectionStatus === "connected" && kernel.status === "idle");
 }"""
 
+# Playwright waits for a script's promise for as long as it takes, and a server that dies settles none.
+WITHIN = """async (work, what) => {
+  const late = new Promise((_, fail) => setTimeout(() => fail(new Error(`${what}: no answer`)), LIMIT));
+  return await Promise.race([work, late]);
+}""".replace("LIMIT", str(READY_MS))
+
 RUN = """async ([code, wait]) => {
+  const within = WITHIN;
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   const [body, last] = code;
   const future = kernel.requestExecute({
     code: body, store_history: false, user_expressions: last ? { value: last } : {}, stop_on_error: false,
   });
   if (!wait) return null;
-  const reply = (await future.done).content;
+  const reply = (await within(future.done, body || last)).content;
   if (reply.status !== "ok") throw new Error(`${reply.ename}: ${reply.evalue}`);
   const value = reply.user_expressions?.value;
   if (value?.status === "error") throw new Error(`${value.ename}: ${value.evalue}`);
   return value ? value.data["text/plain"] : null;
-}"""
+}""".replace("WITHIN", WITHIN)
 
 
 def write_notebook(server: Server, name: str, *cells: str) -> str:
@@ -58,26 +68,53 @@ def keep_text(name: str, text: str) -> None:
     kept(name, ".log").write_text(text)
 
 
+LEAVE = """async () => {
+  const open = [...window.jupyterapp.shell.widgets("main")];
+  await Promise.all(open.map((document) => document.sessionContext?.shutdown().catch(() => undefined)));
+  for (const document of open) {
+    if (document.context) document.context.model.dirty = false;  // nobody is there to answer a question
+    document.dispose();
+  }
+}"""
+
+
 class Lab:
-    """One browser on one JupyterLab."""
+    """One browser on one JupyterLab.
+
+    Who goes home between two tests leaves the page open, with no notebook on it: JupyterLab takes five seconds to load.
+    """
 
     def __init__(self, server: Server, browser: Browser) -> None:
         self.server = server
         self._browser = browser
+        self._at_home: list[Person] = []
         self.people: list[Person] = []
 
-    def person(self, user: str, **context: Any) -> Person:
+    def person(self, user: str) -> Person:
         """``user``, logged in, in a browser of their own."""
-        person = Person(
-            self.server, user, self._browser.new_context(viewport={"width": 1280, "height": 800}, **context)
-        )
+        person = next((person for person in self._at_home if person.user == user), None)
+        if person is None:
+            context = self._browser.new_context(viewport={"width": 1280, "height": 800})
+            person = Person(self.server, user, context)
+        else:
+            self._at_home.remove(person)
         self.people.append(person)
         return person
 
-    def close(self) -> None:
+    def go_home(self) -> None:
+        """All leave their notebooks, and shut down the kernels; pages that something was done to are closed."""
         for person in self.people:
+            if person.leave():
+                self._at_home.append(person)
+            else:
+                person.close()
+        self.people.clear()
+
+    def close(self) -> None:
+        for person in (*self.people, *self._at_home):
             person.close()
         self.people.clear()
+        self._at_home.clear()
 
 
 class Person:
@@ -90,6 +127,8 @@ class Person:
         self.page: Page = context.new_page()
         self.said: list[str] = []
         self.bus_sockets = 0
+        self._process = 0
+        """The server's, at the time when the page was loaded."""
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"page error: {error}"))
         self.page.on("websocket", self._count)
@@ -107,10 +146,25 @@ class Person:
     def close(self) -> None:
         self.context.close()
 
+    def leave(self) -> bool:
+        """Close the notebooks; whether the page is as good as new."""
+        if not self.server.runs(self._process) or self.page.is_closed() or self.page.locator(".jp-Dialog").count():
+            return False
+        with contextlib.suppress(PlaywrightError):
+            self._within(f"({LEAVE})()")
+            self.said.clear()
+            return True
+        return False
+
     # --- JupyterLab -------------------------------------------------------------------------------------------------
 
     def open(self, notebook: str) -> Person:
-        """Open a notebook in a workspace of its own, and wait until its kernel answers."""
+        """Open a notebook and wait until its kernel answers; the first one in a workspace of its own."""
+        if self.server.runs(self._process):
+            self.command("docmanager:open", path=notebook)
+            self.wait_ready()
+            return self
+        self._process = self.server.pid
         workspace = f"{self.user}-{uuid.uuid4().hex[:8]}"
         url = f"{self.server.url}lab/workspaces/{workspace}/tree/{notebook}?token={self.server.token(self.user)}"
         self.page.goto(url)
@@ -128,9 +182,11 @@ class Person:
 
     def command(self, name: str, **args: Any) -> None:
         """Run a command of JupyterLab's and wait for its end."""
-        self.page.evaluate(
-            "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, args]
-        )
+        self._within("window.jupyterapp.commands.execute(...given)", name, args)
+
+    def _within(self, work: str, *given: Any) -> None:
+        """Wait for a promise of the page's, not for ever."""
+        self.page.evaluate(f"(given) => ({WITHIN})({work}, {json.dumps(work)}).then(() => null)", list(given))
 
     def run_all(self) -> None:
         """Run all cells."""
@@ -164,7 +220,7 @@ class Person:
         return found
 
     def restart_kernel(self) -> None:
-        self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        self._within("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self.wait_ready()
 
     def theme(self, name: str) -> None:
@@ -190,6 +246,7 @@ class Person:
     def offline(self) -> Iterator[None]:
         """Without a network, for a while."""
         self.context.set_offline(True)
+        self._process = 0  # JupyterLab takes its time to come back
         try:
             yield
         finally:

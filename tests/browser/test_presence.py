@@ -8,8 +8,8 @@ from .lab import Lab, Person
 from .stage import face, live, pictures, show
 
 
-def enter(lab: Lab, user: str, name: str) -> Person:
-    return show(lab, user, f"here = ebus.widgets.Presence('{name}', title='In this room')\nhere", name)
+def enter(lab: Lab, user: str, name: str, notebook: str = "") -> Person:
+    return show(lab, user, f"here = ebus.widgets.Presence('{name}', title='In this room')\nhere", notebook or name)
 
 
 def people(person: Person) -> Locator:
@@ -53,7 +53,6 @@ def test_who_is_offline_is_away_and_comes_back(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "offline"), enter(lab, "bob", "offline")
     lost = people(alice).filter(has_text="Bob")
     expect(lost).to_have_attribute("data-status", "here")
-    bob.page.evaluate("window.before = document.querySelectorAll('.ebus-person').length")
     lab.server.kill9()
     live(alice, "reconnecting")
     lab.server.start()
@@ -64,7 +63,7 @@ def test_who_is_offline_is_away_and_comes_back(lab: Lab) -> None:
 
 def test_one_person_with_two_pages_is_one_person_and_a_reload_is_no_leaving(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "twice"), enter(lab, "bob", "twice")
-    again = enter(lab, "bob", "twice")
+    again = enter(lab, "bob", "twice", notebook="twice-again")
     expect(people(alice)).to_have_count(2)
     expect(people(alice).filter(has_text="Bob")).to_contain_text("2 pages")
     again.close()

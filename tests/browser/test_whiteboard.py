@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 
 from PIL import Image
@@ -36,44 +35,49 @@ def draw(person: Person, *line: tuple[float, float], colour: str | None = None) 
     mouse.up()
 
 
-def ink(person: Person) -> dict[str, int]:
-    """How many pixels of each colour are on the board, thinned out, without the paper and the soft edges of lines."""
-    counted = person.page.evaluate(
+BLACK, RED, BLUE = "#1f1f1f", "#d32f2f", "#1976d2"
+PALETTE = {BLACK, RED, BLUE, "#388e3c", "#7b1fa2"}
+
+
+def pixels(person: Person) -> dict[str, int]:
+    """How many pixels of each colour are on the board, thinned out."""
+    counted: dict[str, int] = person.page.evaluate(
         """() => {
           const canvas = document.querySelector(".ebus canvas");
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
           const found = {};
           for (let i = 0; i < data.length; i += 16) {
             const hex = "#" + [0, 1, 2].map((j) => data[i + j].toString(16).padStart(2, "0")).join("");
-            if (hex !== "#ffffff") found[hex] = (found[hex] ?? 0) + 1;
+            found[hex] = (found[hex] ?? 0) + 1;
           }
           return found;
         }"""
     )
-    return {colour: count for colour, count in counted.items() if count > 50}
+    return counted
 
 
-def agree(*people: Person, timeout: float = 15_000) -> dict[str, int]:
-    """Wait until all see the same picture; what is on it."""
-    waited = 0.0
-    while True:
-        seen = [ink(person) for person in people]
-        if all(picture == seen[0] for picture in seen):
-            return seen[0]
-        assert waited < timeout, json.dumps(seen, indent=1)
-        people[0].page.wait_for_timeout(200)
-        waited += 200
+def ink(person: Person) -> set[str]:
+    """The colours that were drawn with; without the soft edges of lines."""
+    return {colour for colour, count in pixels(person).items() if count > 50 and colour in PALETTE}
 
 
 def until(person: Person, colours: set[str], timeout: float = 15_000) -> None:
+    """Wait until the person sees just these colours."""
     for _ in range(int(timeout / 100)):
-        if set(ink(person)) == colours:
+        if ink(person) == colours:
             return
         person.page.wait_for_timeout(100)
-    assert set(ink(person)) == colours
+    assert ink(person) == colours
 
 
-BLACK, RED, BLUE = "#1f1f1f", "#d32f2f", "#1976d2"
+def agree(*people: Person, timeout: float = 15_000) -> dict[str, int]:
+    """Wait until all see the same picture; its pixels."""
+    for _ in range(int(timeout / 200)):
+        seen = [pixels(person) for person in people]
+        if all(picture == seen[0] for picture in seen):
+            return seen[0]
+        people[0].page.wait_for_timeout(200)
+    raise AssertionError(f"they see different pictures: {[sorted(picture.items())[:8] for picture in seen]}")
 
 
 def test_two_people_draw_and_a_late_one_and_a_reload_see_the_picture(lab: Lab) -> None:
@@ -86,11 +90,11 @@ def test_two_people_draw_and_a_late_one_and_a_reload_see_the_picture(lab: Lab) -
 
     carol = enter(lab, "carol", "sketch")
     until(carol, {BLACK, RED})
-    assert ink(carol) == picture
+    assert agree(alice, bob, carol) == picture
     alice.reload()
     live(alice)
     until(alice, {BLACK, RED})
-    assert ink(alice) == picture
+    assert agree(alice, carol) == picture
 
     # Programs have it too, as an image.
     assert carol.eval("len(board.strokes())") == "2"
@@ -154,7 +158,7 @@ def test_what_is_drawn_while_the_server_is_gone_is_there_when_it_is_back(lab: La
         live(person, "reconnecting")
     draw(alice, (0.1, 0.5), (0.5, 0.7), colour="Blue")
     until(alice, {BLACK, BLUE})
-    assert set(ink(bob)) == {BLACK}
+    assert ink(bob) == {BLACK}
     lab.server.start()
     live(bob, timeout=40_000)
     until(bob, {BLACK, BLUE}, timeout=30_000)
@@ -170,8 +174,8 @@ def test_five_people_draw_at_once_and_all_see_the_same(lab: Lab) -> None:
             angles = [k / 8 * math.tau for k in range(9)]
             circle = [(middle[0] + 0.6 * radius * math.cos(a), middle[1] + radius * math.sin(a)) for a in angles]
             draw(person, *circle, colour=colour)
-    picture = agree(*people)
-    assert len(picture) == 5
+    agree(*people)
+    assert ink(people[0]) == PALETTE
     for person in people:
         expect(face(person).get_by_text("10 strokes")).to_be_visible()
         assert person.eval("sorted(len(s) > 0 for s in board.strokes())") == str([True] * 10)

@@ -29,19 +29,12 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import websocket
 
 START_SECONDS = 60.0
-
-try:  # TODO: remove with the uses, once the package is installed for tests
-    metadata.distribution("ebus_jupyter")
-    _INSTALLED = True
-except metadata.PackageNotFoundError:
-    _INSTALLED = False
 
 IDENTITY = """
 from jupyter_server.auth.identity import IdentityProvider, User
@@ -197,6 +190,10 @@ class Server:
         assert self._process is not None, "the server is down"
         return self._process.pid
 
+    def runs(self, pid: int) -> bool:
+        """Whether the process that runs now is ``pid``."""
+        return self._process is not None and self._process.pid == pid
+
     def token(self, user: str) -> str:
         """The token by which ``user`` logs in; a link with ``?token=`` logs a browser in."""
         return f"{user}-{self._salt}"
@@ -251,8 +248,6 @@ class Server:
         text += "c.ServerApp.open_browser = False\nc.ServerApp.allow_root = True\n"
         if self.tls:
             text += f"c.ServerApp.certfile = {str(self.tls[0])!r}\nc.ServerApp.keyfile = {str(self.tls[1])!r}\n"
-        if not _INSTALLED:
-            text += "c.ServerApp.jpserver_extensions = {'ebus_jupyter': True}\n"
         (self.folder / "config" / "jupyter_server_config.py").write_text(text + self._config)
         quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
         settings = self.folder / "settings" / "@jupyterlab" / "apputils-extension"
@@ -271,8 +266,6 @@ class Server:
             "IPYTHONDIR": str(self.folder / "ipython"),
             "PYTHONUNBUFFERED": "1",
         }
-        if not _INSTALLED:
-            env["PYTHONPATH"] = str(Path(__file__).parents[2])
         for name, value in self._more_env.items():
             if value is None:
                 env.pop(name, None)

@@ -186,7 +186,7 @@ def test_values_that_json_has_no_word_for_go_both_ways(
     bus.write(np.array([1.5, 2.5])).result(10)
     picture, array = values(read(server, name))
     assert picture == {"picture": {"$bytes": "aGk="}}
-    heard = bus.stream()
+    heard = bus.stream(since=2)
     write(server, name, value=picture).good()
     write(server, name, value=array).good()
     assert heard.get(10) == {"picture": b"hi"}

@@ -18,6 +18,8 @@ interface Listed {
 }
 
 const EVERY = 2_000;
+/** What a spec that says nothing of its size means. */
+const DEFAULT_SIZE = 1_000;
 const SHOWN = 100;
 const TAIL = 60;
 
@@ -119,7 +121,7 @@ export function render(face: Face): void {
     const describe = calmly(
       200,
       () => {
-        const { type = "any value", retain = "log", size = 0 } = bus.spec ?? {};
+        const { type = "any value", retain = "log", size = DEFAULT_SIZE } = bus.spec ?? {};
         const lag = counted.lags > 0 ? ` · lagged ${counted.lags} times, missed ${counted.missed}` : " · no lag";
         about.textContent = `${address} · ${type || "any value"} · ${retain} of ${size}${lag} · ${names}`;
       },
