@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml hatch_build.py scripts/npm.py js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
 # `uv` installs in seconds what pip takes a minute for; where it can't be had, pip does.
-INSTALL = $$(test -x $(BIN)/uv && echo env VIRTUAL_ENV=$(VENV) $(BIN)/uv pip || echo $(BIN)/python -m pip) install --quiet
+install_into = $$(test -x $(BIN)/uv && echo env VIRTUAL_ENV=$(1) $(BIN)/uv pip || echo $(1)/bin/python -m pip) install --quiet
+INSTALL = $(call install_into,$(VENV))
 
 .PHONY: help demo docs test test-python test-js test-notebooks test-browser check format bench build clean
 
@@ -28,6 +29,12 @@ $(VENV)/.dev: $(VENV)/.made $(SOURCES)
 	$(INSTALL) -e '.[dev]'
 	@touch $@
 
+# With jupyter-collaboration installed JupyterLab is another one for everybody: it has an environment of its own.
+$(VENV)/.collaboration: $(VENV)/.dev
+	$(BIN)/python -m venv $(VENV)/collaboration
+	EBUS_SKIP_JS=1 $(call install_into,$(VENV)/collaboration) -e '.[demo]' jupyter-collaboration
+	@touch $@
+
 js/node_modules/.package-lock.json: js/package-lock.json $(VENV)/.dev
 	@test $@ -nt $< || $(BIN)/python scripts/npm.py ci
 	@touch $@
@@ -44,7 +51,7 @@ test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and withou
 	$(BIN)/python -m pytest -q -p tests.notebooks.with_server --nbval notebooks
 	$(BIN)/python -m pytest -q --nbval notebooks
 
-test-browser: $(VENV)/.dev  ## two people in real browsers
+test-browser: $(VENV)/.dev $(VENV)/.collaboration  ## two people in real browsers
 	$(BIN)/python -m pytest -q tests/browser
 
 test-js: js/node_modules/.package-lock.json

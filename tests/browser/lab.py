@@ -165,10 +165,13 @@ class Person:
             self.wait_ready()
             return self
         self._process = self.server.pid
-        workspace = f"{self.user}-{uuid.uuid4().hex[:8]}"
-        url = f"{self.server.url}lab/workspaces/{workspace}/tree/{notebook}?token={self.server.token(self.user)}"
-        self.page.goto(url)
+        self.visit(f"lab/workspaces/{self.user}-{uuid.uuid4().hex[:8]}/tree/{notebook}")
         self.wait_ready()
+        return self
+
+    def visit(self, path: str) -> Person:
+        """Go to a page of the server's, logged in."""
+        self.page.goto(f"{self.server.url}{path}?token={self.server.token(self.user)}")
         return self
 
     def wait_ready(self) -> None:
@@ -219,9 +222,17 @@ class Person:
         found: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status")
         return found
 
+    def kernel_id(self) -> str:
+        found: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
+        return found
+
     def restart_kernel(self) -> None:
         self._within("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self.wait_ready()
+
+    def dismiss_dialogs(self) -> None:
+        """Take JupyterLab's own questions away (that the server is gone, say): they lie over the notebook."""
+        self.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")
 
     def theme(self, name: str) -> None:
         """ "JupyterLab Dark" or "JupyterLab Light"."""

@@ -40,7 +40,7 @@ def picture(person: Person, name: str, *, theme: str = "Light", width: int | Non
     PICTURES.mkdir(parents=True, exist_ok=True)
     person.theme(f"JupyterLab {theme}")
     root = face(person)
-    person.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")  # JupyterLab's own
+    person.dismiss_dialogs()
     root.evaluate("(el, width) => { el.style.width = width ? width + 'px' : '' }", width)
     person.page.wait_for_timeout(400)  # fonts, and the theme's colours, are there when they are there
     root.screenshot(path=PICTURES / f"{name}.png")

@@ -121,7 +121,7 @@ def test_a_killed_server_comes_back_with_the_value_and_both_pages_go_on(
     for person in (alice, bob):  # JupyterLab complains of what it has lost; the slider is still there behind that
         person.page.wait_for_function(f"document.querySelector('.widget-readout').textContent === '{shown}'")
     # The kernels went with the server. The pages have each other, by the keyboard as well.
-    alice.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")
+    alice.dismiss_dialogs()
     alice.slider().handle.press("ArrowRight", timeout=15_000)
     moved = alice.slider().shows()
     assert moved != shown

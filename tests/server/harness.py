@@ -87,6 +87,7 @@ class Server:
         env: More environment variables; None removes one.
         args: More command-line arguments.
         tls: A certificate file and a key file.
+        python: Whose packages it runs with. Default: those of the tests.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class Server:
         env: Mapping[str, str | None] | None = None,
         args: Iterable[str] = (),
         tls: tuple[Path, Path] | None = None,
+        python: Path | str = sys.executable,
     ) -> None:
         self.folder = Path(folder)
         self.users = tuple(users)
         self.app = app
         self.base_url = base_url if base_url.endswith("/") else base_url + "/"
         self.tls = tls
+        self.python = python
         self.port = 0
         self.log = self.folder / "server.log"
         self._salt = secrets.token_hex(8)
@@ -129,7 +132,7 @@ class Server:
             stale.unlink()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.app, *self._args],
+                [self.python, "-m", self.app, *self._args],
                 cwd=self.folder / "notebooks",
                 env=self._env(),
                 stdin=subprocess.DEVNULL,
