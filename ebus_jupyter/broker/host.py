@@ -24,10 +24,10 @@ from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.core import frames
 from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.broker import (
+from ebus_jupyter.core.broker import BrokerState
+from ebus_jupyter.core.effects import (
     Append,
     Authorize,
-    BrokerState,
     Catalogue,
     Deliver,
     Effect,
