@@ -373,10 +373,13 @@ class Broker:
                     error = failed
                 self._perform(self.state.loaded(address, kept, error, self._clock()))
             case Forget(address):
+                error = None
                 try:
                     await self._backend(str(address), address).delete(str(address))
                 except EbusError as failed:
+                    error = failed
                     self._log.error("ebus: %s could not be deleted: %s", address, failed)
+                self._perform(self.state.forgotten(job, error))
             case Catalogue(conn, req):
                 try:
                     self._spawn(self._list(conn, req, await self._durable.buses()))

@@ -116,4 +116,4 @@ def _parse(uri: str) -> tuple[str, str, str, str]:
     address = Address.parse(uri)
     cap = uri.partition("#")[2]
     scope = f"hub:{address.owner}" if address.scope == "hub" and address.owner else address.scope
-    return scope, address.owner if cap else "", address.name, cap
+    return scope, address.owner, address.name, cap

@@ -131,13 +131,17 @@ class BusState:
 
     def publish(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
         """Take a write that is not `known`. Raises what refuses it."""
-        if self._waiting or self._must_wait(frame):
-            if len(self._waiting) >= self.limits.pending:
-                raise self._crowded()
-            self._waiting.append((writer, frame, now))
-            self._queued.add((writer.id, frame.id))
-            return []
-        return self._take(writer, frame, now)
+        try:
+            if self._waiting or self._must_wait(frame):
+                if len(self._waiting) >= self.limits.pending:
+                    raise self._crowded()
+                self._waiting.append((writer, frame, now))
+                self._queued.add((writer.id, frame.id))
+                return []
+            return self._take(writer, frame, now)
+        except EbusError as error:
+            self._remember((writer.id, frame.id), error)  # another copy of it may still be on its way
+            raise
 
     def known(self, id_: Id) -> list[Effect] | None:
         """The answer to a retry: what it was the first time, or nothing yet; None where the write is new."""

@@ -40,9 +40,17 @@ class Load(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """Delete a bus from its backend."""
+    """Delete a bus from its backend; then call `BrokerState.forgotten` with this.
+
+    Attributes:
+        address: The bus.
+        told: Who has the bus open and hears that it is gone: once it is, not before.
+        asked: The connection that asked for it, and the number of its question.
+    """
 
     address: Address
+    told: Deliver | None = None
+    asked: tuple[int, int] | None = None
 
 
 class Authorize(NamedTuple):

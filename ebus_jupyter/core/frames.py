@@ -330,6 +330,9 @@ _encoder = msgspec.msgpack.Encoder()
 _from_client = msgspec.msgpack.Decoder(list[ClientFrame])
 _from_broker = msgspec.msgpack.Decoder(list[BrokerFrame])
 _delivery = msgspec.msgpack.Decoder(Delivery)
+_frames = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_tag = msgspec.msgpack.Decoder(list[Any]).decode
+_numbers = {frame.__struct_config__.tag for frame in Frame.__subclasses__()}
 
 encode = _encoder.encode
 """One frame's bytes."""
@@ -360,9 +363,24 @@ def from_client(data: bytes) -> list[ClientFrame]:
 
 
 def from_broker(data: bytes) -> list[BrokerFrame]:
-    """Read what a broker sent. Raises `ProtocolError` as `from_client` does."""
-    found: list[BrokerFrame] = _read(_from_broker, data, "broker")
+    """Read what a broker sent; frames that a newer one has added are left out. Raises `ProtocolError` as `from_client` does."""
+    try:
+        found: list[BrokerFrame] = _from_broker.decode(data)
+    except msgspec.ValidationError:
+        frames: list[msgspec.Raw] = _read(_frames, data, "broker")
+        found = _read(_from_broker, join([bytes(frame) for frame in frames if not _is_new(frame)]), "broker")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed("broker", error) from None
     return found
+
+
+def _is_new(frame: msgspec.Raw) -> bool:
+    """Whether it is an array that begins with a number which no frame of this version has."""
+    try:
+        number = _tag(frame)[0]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
+        return False
+    return isinstance(number, int) and number not in _numbers
 
 
 def delivery(data: bytes | msgspec.Raw) -> Delivery:
@@ -374,7 +392,11 @@ def _read(decoder: Any, data: bytes, who: str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(
-            f"the {who} sent what is no array of ebus frames ({error}). Are both sides of the same version of ebus_jupyter "
-            f"(protocol {VERSION})?"
-        ) from None
+        raise _malformed(who, error) from None
+
+
+def _malformed(who: str, error: Exception) -> ProtocolError:
+    return ProtocolError(
+        f"the {who} sent what is no array of ebus frames ({error}). Are both sides of the same version of ebus_jupyter "
+        f"(protocol {VERSION})?"
+    )

@@ -139,6 +139,9 @@ class BusLink:
         self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
         self.state: msgspec.Raw | None = None
         self.pending: dict[int, frames.Publish] = {}
+        self.asks: dict[
+            int, int
+        ] = {}  # what it is to filter on this connection: this client's number of it, the broker's
         self.held: deque[int] = deque()
         self.held_since = 0.0
         self.flush_size = 1
@@ -179,6 +182,7 @@ class LinkState:
         self._questions: dict[int, tuple[str, BusLink | None, frames.Frame | None]] = {}
         self._reqs: Iterator[int] = count(1)
         self._ids: Iterator[int] = count(1)
+        self._asks: Iterator[int] = count(1)
         self._writes: dict[int, BusLink] = {}
         self._out: list[bytes] = []
 
@@ -206,6 +210,7 @@ class LinkState:
         for bus in self._buses:
             bus.number = 0
             bus.held.clear()
+            bus.asks.clear()  # the next broker counts its questions anew: a late verdict would be taken for another's
 
     def close(self, error: EbusError) -> list[Event]:
         """This client ends. Everything that waits is told ``error``."""
@@ -424,9 +429,10 @@ class LinkState:
                 self._say(frames.SetPresence(bus.number, watch=True))
 
     def verdict(self, bus: BusLink, ask: int, value: bytes, reject: str | None = None, *, failed: bool = False) -> None:
-        """Answer a `FilterAsked`."""
-        if bus.number:
-            self._say(frames.FilterAnswer(bus.number, ask, msgspec.Raw(value), reject, failed))
+        """Answer a `FilterAsked`; too late where its connection has ended."""
+        question = bus.asks.pop(ask, None)
+        if question is not None and bus.number:
+            self._say(frames.FilterAnswer(bus.number, question, msgspec.Raw(value), reject, failed))
 
     # --- what the broker says ---------------------------------------------------------------------------------------
 
@@ -489,7 +495,9 @@ class LinkState:
             case frames.FilterAsk():
                 bus = self._by_number.get(frame.bus)
                 if bus is not None:
-                    events.append(FilterAsked(bus, frame.ask, frame.value, frame.sender))
+                    ask = next(self._asks)
+                    bus.asks[ask] = frame.ask
+                    events.append(FilterAsked(bus, ask, frame.value, frame.sender))
             case frames.Gone():
                 bus = self._by_number.get(frame.bus)
                 if bus is not None:
@@ -539,9 +547,13 @@ class LinkState:
             return
         bus.target = frame.last
         if not bus.log_epoch:
-            bus.begin_log(frame.after)
-            bus.began = bus.last = frame.after
+            # Refused to begin where it was first asked for: what is gone meanwhile lies in the log as a hole.
+            refused = not frame.recovered and not frame.fresh
+            bus.began = bus.last = bus.asked[1] if refused and bus.asked else frame.after
+            bus.begin_log(bus.began)
             bus.log_epoch = frame.epoch
+            if bus.last < frame.after:
+                self._missed(bus, frame.after, frame.skipped, fresh=False)
         elif not frame.recovered:
             self._missed(bus, frame.after, frame.skipped, fresh=frame.fresh)
             bus.log_epoch = frame.epoch

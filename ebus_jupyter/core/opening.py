@@ -266,10 +266,9 @@ class Opening:
 
     def _delete(self, state: Conn, frame: frames.Delete) -> list[Effect]:
         bus = self._access(state, frame.bus, write=True).bus
-        done = Send(state.id, frames.encode(frames.Done(frame.req)))
-        return [done, *self._end(bus, f"{state.who.user or 'someone'} has deleted {bus.name}")]
+        return self._end(bus, f"{state.who.user or 'someone'} has deleted {bus.name}", (state.id, frame.req))
 
-    def _end(self, bus: BusState, reason: str) -> list[Effect]:
+    def _end(self, bus: BusState, reason: str, asked: tuple[int, int] | None = None) -> list[Effect]:
         """A bus is gone, for everyone."""
         self._unload(bus)
         gone = frames.encode(frames.Gone(bus.number, reason))
@@ -279,7 +278,16 @@ class Opening:
                 state.behind.discard(bus.number)
                 state.permits.pop(bus.address, None)
                 conns.append(state.id)
-        return [*([Deliver(tuple(conns), gone, 1)] if conns else []), Forget(bus.address)]
+        return [Forget(bus.address, Deliver(tuple(conns), gone, 1) if conns else None, asked)]
+
+    def forgotten(self, of: Forget, error: EbusError | None) -> list[Effect]:
+        """The backend has deleted the bus, or could not."""
+        effects: list[Effect] = []
+        if of.asked is not None:
+            conn, req = of.asked
+            answer = frames.Done(req) if error is None else error_frame(error, req=req)
+            effects.append(Send(conn, frames.encode(answer)))
+        return effects if of.told is None else [*effects, of.told]
 
     def _unload(self, bus: BusState) -> None:
         self._buses.pop(bus.address, None)

@@ -64,14 +64,17 @@ class Reader:
         self._cursor = bus.began if self._early else bus.last
         if self._since is None:
             return
+        # What the broker has begun to send after a reconnect may still be on its way: that is history here.
+        end = max(self._cursor, bus.target)
         after = 0 if self._since == "start" else self._since
-        if after > self._cursor:
+        if after > end:
             # It knows an offset that this history has not reached: it comes from another one.
             self._past.append(Lagged(resume_after=0))
             after = 0
         if after > 0 and after >= bus.log.floor:
             self._cursor = after  # what it wants is here already
-        elif self._cursor > 0:
+        elif end > 0:
+            self._cursor = end
             self._begin_pages(after)
 
     def _begin_pages(self, after: int) -> None:

@@ -22,6 +22,12 @@ export function parseAddress(uri: string): Address {
   return { scope, owner: rest.length === 2 ? (rest[0] ?? "") : "", name: rest.at(-1) ?? "", cap };
 }
 
+/** How to ask for the bus at `uri`: a group of the hub is part of the scope. */
+export function whereabouts(uri: string): Address {
+  const { scope, owner, ...rest } = parseAddress(uri);
+  return { scope: scope === "hub" && owner ? `hub:${owner}` : scope, owner, ...rest };
+}
+
 /** What the broker's own names for unnamed buses begin with. */
 export const isUnnamed = (name: string): boolean => name.startsWith("~");
 

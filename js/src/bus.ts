@@ -199,14 +199,14 @@ export class Bus<T = unknown> {
   }
 
   /**
-   * A reader of this bus, and how to let go of it. `wake` is called when it may have something to read, `end` when the
-   * bus is closed on this page.
+   * A reader of this bus (a clone of `twin`), and how to let go of it. `wake` is called when it may have something to read,
+   * `end` when the bus is closed on this page.
    * @internal
    */
-  subscribe(since: Since, wake: () => void, end: () => void): readonly [Reader, () => void] {
+  subscribe(since: Since, wake: () => void, end: () => void, twin?: Reader): readonly [Reader, () => void] {
     const { link } = this.#connection;
     link.read(this.#port);
-    const reader = new Reader(this.#port, since, this.#pages, wake);
+    const reader = twin ? twin.clone(wake) : new Reader(this.#port, since, this.#pages, wake);
     const place = { wake, end };
     this.#readers.add(place);
     this.#connection.flush();
@@ -219,7 +219,7 @@ export class Bus<T = unknown> {
   }
 
   #stream<V>(make: (message: Message) => V, since: Since, signal: AbortSignal | undefined): Stream<V> {
-    return new Stream((wake, end) => this.subscribe(since, wake, end), make, signal);
+    return new Stream((wake, end, twin) => this.subscribe(since, wake, end, twin), make, signal);
   }
 
   readonly #pages: Pages = {

@@ -1,9 +1,10 @@
 /**
  * What the link knows of one bus (`Channel`), and what it hands to the program: a `Port` for each time the bus was
- * opened, a `Request` for each thing that was asked. Plain records; `link` holds the rules.
+ * opened, a `Request` for each thing that was asked. Plain records; `link` and `follow` hold the rules.
  */
+import { isUnnamed, whereabouts } from "./address.js";
 import type { EbusError } from "./errors.js";
-import type { Message, Page, Seat, Spec, WriteOptions } from "./frames.js";
+import type { BrokerFrame, Message, Page, Seat, Spec, WriteOptions } from "./frames.js";
 import { Log, type Gap } from "./log.js";
 
 /** How a bus is asked for. `spec` holds only what the caller gave; `name` null asks for a fresh unnamed bus. */
@@ -14,6 +15,19 @@ export interface OpenParams {
   readonly owner: string;
   readonly cap: string;
   readonly create: boolean;
+}
+
+/**
+ * How to open the bus again. With all of its spec: a broker that has forgotten it makes the same one, whoever comes first.
+ * One that is filtered by a kernel is only joined: made anew from here, it would take unfiltered writes.
+ */
+export function lasting({ address, cap, spec }: BrokerFrame & { type: "opened" }, asked: OpenParams | undefined): OpenParams {
+  const { scope, owner, name } = whereabouts(address);
+  const given = Object.entries(spec).filter(([field]) => field !== "maker");
+  const create = (asked?.create ?? true) && !isUnnamed(name) && spec.filter !== "@owner";
+  const wanted = { spec: create ? Object.fromEntries(given) : {}, create };
+  if (asked && !isUnnamed(name)) return { ...asked, ...wanted };
+  return { scope, name, owner, cap, ...wanted };
 }
 
 /** Who wants to hear of a port's fate. Called by the link's shell, never by the link itself. */
@@ -57,6 +71,8 @@ export class Channel {
   unreadable: EbusError | null = null;
   /** Whether `log` is a history that can be resumed. */
   resumable = false;
+  /** Where the bus was when its messages were first asked for; null once that has been forgotten. */
+  asked: { readonly epoch: string; readonly after: number } | null = null;
   /** The id of the message at `last`; "" where that is not known. */
   lastId = "";
   /** The offset after which the log began. */

@@ -5,7 +5,7 @@
  * anywidget model brings its own): it is held on `globalThis`, counted, and closed a moment after its last user let go, by
  * `close()` or by the abort of its `signal`.
  */
-import { parseAddress } from "./address.js";
+import { whereabouts } from "./address.js";
 import type { Bus, BusOptions } from "./bus.js";
 import { Connection, type Status } from "./connection.js";
 import type { EbusError } from "./errors.js";
@@ -97,7 +97,7 @@ export class Client {
   bus<T = unknown>(name: string | null = null, options: BusOptions = {}): Bus<T> {
     let given = options;
     if (name?.startsWith("ebus:")) {
-      const { name: called, ...where } = parseAddress(name);
+      const { name: called, ...where } = whereabouts(name);
       name = called;
       given = { ...options, ...where };
     }

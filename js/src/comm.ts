@@ -54,25 +54,36 @@ function open(kernel: string, models: Set<HostModel>, listener: Listener): Trans
       listener.closed(null);
     }
   };
-  const say = (ebus: string, buffers?: readonly ArrayBufferView[]) =>
-    model.send({ ebus, channel, client: kernel }, undefined, buffers ? [...buffers] : undefined);
+  /** Returns whether the widget could carry it; one whose comm is gone, with the kernel's last life, can't. */
+  const say = (ebus: string, buffers?: readonly ArrayBufferView[]): boolean => {
+    try {
+      if (models.has(model)) {
+        model.send({ ebus, channel, client: kernel }, undefined, buffers ? [...buffers] : undefined);
+        return true;
+      }
+    } catch {
+      models.delete(model);
+    }
+    return false;
+  };
+  /** The connection is made again, over another widget. */
+  const fail = () => {
+    if (ended) return;
+    end();
+    listener.closed(null);
+  };
   model.on("msg:custom", heard);
-  say("open");
+  const carried = say("open");
   queueMicrotask(() => {
-    if (!ended) listener.opened();
+    if (!carried) fail();
+    else if (!ended) listener.opened();
   });
   return {
     send: (bytes) => {
-      if (!models.has(model)) {
-        // The widget was closed: say so, and the connection is made again over another one.
-        if (!ended) {
-          end();
-          listener.closed(null);
-        }
-      } else if (!ended) say("frames", [bytes]);
+      if (!ended && !say("frames", [bytes])) fail();
     },
     close: () => {
-      if (!ended && models.has(model)) say("close");
+      if (!ended) say("close");
       end();
     },
   };

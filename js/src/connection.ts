@@ -3,15 +3,16 @@
  *
  * What is said in one turn of the event loop travels in one message. A connection that ends is made again after a random
  * wait that grows to `SLOWEST` (full jitter, so that a class of pages does not come back all at once), and at once when
- * the browser is online again or the page is looked at. `status` says where it stands: "connecting", "live",
- * "reconnecting", or "closed" (then `error` says why).
+ * the browser is online again or the page is looked at. A browser that goes offline has the connection looked at.
+ * `status` says where it stands: "connecting", "live", "reconnecting", or "closed" (then `error` says why).
  *
  * A page shares one connection: it is held by those who `retain` it, and closes a moment after the last let go.
  */
 import { Bus, type BusOptions } from "./bus.js";
 import type { OpenParams, Port } from "./channel.js";
 import { Closed, ConnectionLost, EbusError } from "./errors.js";
-import { Link, PATIENCE, type LinkEvent } from "./link.js";
+import { Link, type LinkEvent } from "./link.js";
+import { PATIENCE } from "./pulse.js";
 import type { Connect, Transport } from "./transport.js";
 import { call, Listeners, page } from "./util.js";
 
@@ -20,6 +21,8 @@ export type Status = "connecting" | "live" | "reconnecting" | "closed";
 const FASTEST = 100;
 const SLOWEST = 10_000;
 const TICK = 2_000;
+/** How long an answer may take where the browser says that there is no network. It may be wrong: the server may be here. */
+const OFFLINE_PATIENCE = 1_500;
 /** How long a connection outlives its last user: a widget that is drawn again comes back at once. */
 const LINGER = 1_000;
 
@@ -50,6 +53,7 @@ export class Connection {
     this.link = new Link(instanceId(), client);
     this.#ticker = setInterval(() => this.#tick(), TICK);
     page.addEventListener?.("online", this.#wake);
+    page.addEventListener?.("offline", this.#wake);
     page.document?.addEventListener("visibilitychange", this.#wake);
     this.#redial();
   }
@@ -112,6 +116,7 @@ export class Connection {
     clearInterval(this.#ticker);
     if (this.#retry) clearTimeout(this.#retry);
     page.removeEventListener?.("online", this.#wake);
+    page.removeEventListener?.("offline", this.#wake);
     page.document?.removeEventListener("visibilitychange", this.#wake);
     this.#hangUp();
     this.#onEnd();
@@ -186,12 +191,13 @@ export class Connection {
 
   #tick(): void {
     const now = Date.now();
-    const inTime = this.#up ? this.link.tick(now) : this.#retry !== null || now - this.#dialed < PATIENCE;
+    const patience = page.navigator?.onLine === false ? OFFLINE_PATIENCE : PATIENCE;
+    const inTime = this.#up ? this.link.tick(now, patience) : this.#retry !== null || now - this.#dialed < PATIENCE;
     if (inTime) this.flush();
     else this.#lost(null);
   }
 
-  // The network is back, or someone looks: don't wait, and don't trust a socket that may have died meanwhile.
+  // The network has gone or is back, or someone looks: don't wait, and don't trust a socket that may have died meanwhile.
   #wake = (): void => {
     if (this.error || page.document?.visibilityState === "hidden") return;
     if (this.#retry) {

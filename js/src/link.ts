@@ -16,22 +16,19 @@
  *     duplicate and dropped. A refused resume either leaves a hole in the log (a `Gap`), or (`fresh`) what follows is all
  *     that the broker has: then the log begins anew and `history` counts one more.
  *
- * Liveness
- *     After `SILENCE` without a word from the broker it is pinged; after `PATIENCE` without an answer it counts as lost.
+ * `follow` holds how a channel keeps up with its bus, `pulse` how it is seen that a broker is gone.
  */
-import { isUnnamed, parseAddress } from "./address.js";
-import { Channel, Fetch, Listing, Port, Removal, Write, type OpenParams, type Question } from "./channel.js";
+import { Channel, Fetch, lasting, Listing, Port, Removal, Write, type OpenParams, type Question } from "./channel.js";
 import { Closed, ConnectionLost, EbusError, fromWire, RateLimited, TooLarge } from "./errors.js";
+import * as follow from "./follow.js";
 import * as frames from "./frames.js";
-import type { BrokerFrame, Message, Participant, Seat, WriteOptions } from "./frames.js";
+import type { BrokerFrame, Participant, WriteOptions } from "./frames.js";
+import { PATIENCE, Pulse } from "./pulse.js";
 
 export const MAX_PENDING = 10_000;
 export const MAX_PENDING_BYTES = 64 << 20;
-export const SILENCE = 20_000;
-export const PATIENCE = 10_000;
+/** How long to wait before a bus is asked for again that the broker could not open again. */
 const RETRY = 1_000;
-/** A clock that jumps further than this between two ticks: the machine slept, or the page was frozen. */
-const FROZEN = 8_000;
 
 export type LinkEvent =
   /** The broker has welcomed this client. */
@@ -72,10 +69,7 @@ export class Link {
   #lastWrite = 0;
   #lastReq = 0;
   #lastPing = 0;
-  #heard = 0;
-  #ticked = 0;
-  /** Since when an answer is due; null where none is. */
-  #waiting: number | null = null;
+  readonly #pulse = new Pulse();
 
   /** `instance`: 32 hexadecimal digits that nobody can guess. */
   constructor(
@@ -88,7 +82,7 @@ export class Link {
   /** A new connection is there: greet, and ask for everything again. */
   opened(now: number): void {
     this.#connected = true;
-    this.#heard = this.#waiting = this.#ticked = now;
+    this.#pulse.begin(now);
     this.#out = [frames.hello(this.instance, this.client)];
     for (const channel of this.#channels.values()) this.#reopen(channel);
     for (const port of this.#opening) this.#askOpen(port);
@@ -97,7 +91,7 @@ export class Link {
   /** The connection has ended. What has no answer is asked again on the next one, except to delete a bus. */
   lost(): LinkEvent[] {
     this.#connected = this.live = false;
-    this.#waiting = null;
+    this.#pulse.end();
     this.#out = [];
     this.#asked.clear();
     this.#numbers.clear();
@@ -142,24 +136,21 @@ export class Link {
     return messages;
   }
 
-  /** Time has passed. Returns false where the connection is to be given up. */
-  tick(now: number): boolean {
-    const frozen = now - this.#ticked > FROZEN;
-    this.#ticked = now;
+  /** Time has passed. Returns false where the connection is to be given up: no answer within `patience`. */
+  tick(now: number, patience = PATIENCE): boolean {
+    const found = this.#pulse.look(now, patience);
     if (!this.#connected) return true;
     for (const channel of this.#channels.values()) {
       if (channel.retryAt > 0 && now >= channel.retryAt && this.live) this.#reopen(channel);
     }
-    // After a freeze, an answer that came meanwhile may not have been read yet: ask again before giving up.
-    if (this.#waiting !== null && !frozen) return now - this.#waiting < PATIENCE;
-    if (frozen || now - this.#heard >= SILENCE) this.probe(now);
-    return true;
+    if (found === "quiet") this.probe(now);
+    return found !== "lost";
   }
 
   /** Ask the broker whether it is there. */
   probe(now: number): void {
     if (!this.#connected) return;
-    this.#waiting = now;
+    this.#pulse.asked(now);
     if (this.live) this.#out.push(frames.ping((this.#lastPing += 1)));
   }
 
@@ -269,8 +260,7 @@ export class Link {
 
   /** A WebSocket message from the broker. */
   receive(bytes: Uint8Array, now: number): LinkEvent[] {
-    this.#heard = now;
-    this.#waiting = null;
+    this.#pulse.heard(now);
     const events: LinkEvent[] = [];
     try {
       const batch = frames.fromBroker(bytes);
@@ -286,7 +276,8 @@ export class Link {
   #frame(frame: BrokerFrame, events: LinkEvent[], size: number, now: number): void {
     switch (frame.type) {
       case "delivery":
-        return this.#delivery(frame.bus, frame.write, frame.message, size, events);
+        if (frame.message.sender.id === this.you?.id) this.#accepted(frame.write, frame.message.offset, events);
+        return this.#follows(frame.bus, events, (channel) => follow.delivered(channel, frame.message, size));
       case "ok":
         for (let i = 0; i < frame.count; i++) this.#accepted(frame.id + i, frame.offset + i, events);
         return;
@@ -303,19 +294,10 @@ export class Link {
         return this.#opened(frame, events);
       case "subscribed":
         return this.#subscribed(frame, events);
-      case "advance": {
-        const channel = this.#numbers.get(frame.bus);
-        if (channel?.reading === "live" && frame.offset > channel.last) {
-          channel.last = frame.offset;
-          channel.lastId = "";
-        }
-        return;
-      }
-      case "lag": {
-        const channel = this.#numbers.get(frame.bus);
-        if (channel?.reading === "live") this.#missed(channel, frame.resumeAfter, frame.skipped, false, events);
-        return;
-      }
+      case "advance":
+        return this.#follows(frame.bus, events, (channel) => follow.advanced(channel, frame.offset));
+      case "lag":
+        return this.#follows(frame.bus, events, (channel) => follow.lagged(channel, frame));
       case "page":
       case "done":
       case "listed": {
@@ -325,7 +307,7 @@ export class Link {
         return;
       }
       case "presence":
-        return this.#presence(frame.bus, frame.full, frame.here, frame.left, events);
+        return this.#presence(frame, events);
       case "gone": {
         const channel = this.#numbers.get(frame.bus);
         if (!channel) return;
@@ -368,6 +350,10 @@ export class Link {
     }
     const reopened = channel.number === null;
     channel.number = frame.bus;
+    if (!channel.resumable) {
+      channel.epoch = frame.epoch;
+      channel.target = frame.last;
+    }
     this.#numbers.set(frame.bus, channel);
     if (port) {
       this.#opening.delete(port);
@@ -407,13 +393,11 @@ export class Link {
     for (const port of channel.ports) wanted ||= port.readers > 0;
     if (!wanted || channel.unreadable) {
       if (channel.reading !== "no" && channel.number !== null) this.#out.push(frames.unsubscribe(channel.number));
-      channel.reading = "no";
-      channel.resumable = false;
+      follow.unfollow(channel);
     } else if (channel.reading === "no" && channel.number !== null) {
       channel.reading = "asked";
       const req = (channel.asking = this.#request({ kind: "subscribe", channel }));
-      const { number, epoch, last, lastId } = channel;
-      this.#out.push(channel.resumable ? frames.subscribe(req, number, epoch, last, lastId) : frames.subscribe(req, number));
+      this.#out.push(frames.subscribe(req, channel.number, ...follow.resumption(channel)));
     }
   }
 
@@ -533,58 +517,21 @@ export class Link {
 
   // --- reading ------------------------------------------------------------------------------------------------------
 
-  #delivery(bus: number, write: number, message: Message, size: number, events: LinkEvent[]): void {
-    if (message.sender.id === this.you?.id) this.#accepted(write, message.offset, events);
+  #follows(bus: number, events: LinkEvent[], happens: (channel: Channel) => boolean): void {
     const channel = this.#numbers.get(bus);
-    if (channel?.reading !== "live" || message.offset <= channel.last) return;
-    channel.last = message.offset;
-    channel.lastId = message.id;
-    channel.log.append(message, size);
-    readable(channel, events);
+    if (channel && happens(channel)) readable(channel, events);
   }
 
   #subscribed(frame: BrokerFrame & { type: "subscribed" }, events: LinkEvent[]): void {
-    if (frame.req === 0) {
-      // The broker begins a snapshot by itself, for a reader that was too far behind for anything else.
-      const channel = this.#numbers.get(frame.bus);
-      if (channel?.reading !== "live" || frame.recovered) return;
-      channel.target = frame.last;
-      return this.#missed(channel, frame.after, frame.skipped, frame.fresh, events);
-    }
+    if (frame.req === 0) return this.#follows(frame.bus, events, (channel) => follow.begunAnew(channel, frame));
     const asked = this.#answer(frame.req);
     // An answer to a question before the last one says where a subscription began that has ended since.
     if (asked?.kind !== "subscribe" || asked.channel.reading !== "asked" || asked.channel.asking !== frame.req) return;
-    const { channel } = asked;
-    channel.reading = "live";
-    channel.target = frame.last;
-    if (!channel.resumable) {
-      channel.log.restart(frame.after);
-      channel.began = channel.last = frame.after;
-      channel.lastId = "";
-      channel.resumable = true;
-    } else if (!frame.recovered) {
-      this.#missed(channel, frame.after, frame.skipped, frame.fresh || frame.epoch !== channel.epoch, events);
-    }
-    channel.epoch = frame.epoch;
-    readable(channel, events);
+    follow.begun(asked.channel, frame);
+    readable(asked.channel, events);
   }
 
-  /** What follows begins after `offset`: a hole in what we have, or (`fresh`) all that the broker has. */
-  #missed(channel: Channel, offset: number, skipped: number, fresh: boolean, events: LinkEvent[]): void {
-    const lost = skipped < 0 ? null : skipped;
-    if (fresh || offset <= channel.last) {
-      channel.log.restart(offset);
-      channel.history += 1;
-      channel.lost = lost;
-    } else {
-      channel.log.append({ gap: true, offset, skipped: lost });
-    }
-    channel.last = offset;
-    channel.lastId = "";
-    readable(channel, events);
-  }
-
-  #presence(bus: number, full: boolean, here: readonly Seat[], left: readonly string[], events: LinkEvent[]): void {
+  #presence({ bus, full, here, left }: BrokerFrame & { type: "presence" }, events: LinkEvent[]): void {
     const channel = this.#numbers.get(bus);
     if (!channel) return;
     if (full) channel.seats.clear();
@@ -597,17 +544,4 @@ export class Link {
 function readable(channel: Channel, events: LinkEvent[]): void {
   const last = events.at(-1);
   if (last?.type !== "readable" || last.channel !== channel) events.push({ type: "readable", channel });
-}
-
-/**
- * How to open the bus again. With all of its spec: a broker that has forgotten it makes the same one, whoever comes first.
- * One that is filtered by a kernel is only joined: made anew from here, it would take unfiltered writes.
- */
-function lasting({ address, cap, spec }: BrokerFrame & { type: "opened" }, asked: OpenParams | undefined): OpenParams {
-  const { scope, owner, name } = parseAddress(address);
-  const given = Object.entries(spec).filter(([field]) => field !== "maker");
-  const create = (asked?.create ?? true) && !isUnnamed(name) && spec.filter !== "@owner";
-  const wanted = { spec: create ? Object.fromEntries(given) : {}, create };
-  if (asked && !isUnnamed(name)) return { ...asked, ...wanted };
-  return { scope: scope === "hub" && owner ? `hub:${owner}` : scope, name, owner, cap, ...wanted };
 }

@@ -5,13 +5,13 @@
  * behind, and all streams of a bus share one log.
  *
  * Size
- *     `retain: "log"` keeps the last `size` messages, "latest" keeps one, "keys" the last one of each key: at most twice
- *     `size`, removals included. `maxBytes` bounds what "log" keeps before that.
+ *     `retain: "log"` keeps the last `size` messages, "latest" keeps one, "keys" the last one of each key (the broker sees
+ *     to it that there are at most `size`), and as many marks of removed keys. `maxBytes` bounds what "log" keeps before that.
  *
  * Lagging
  *     The *floor* is the highest offset that was dropped for want of room. A reader below it missed something and is told,
- *     once: `Lagged`. It goes on after `resumeAfter`. A hole that the broker tells of lies in the log as a `Gap`, and each
- *     reader meets it when it gets there.
+ *     once: `Lagged`. It goes on after `resumeAfter`; with keys that is the start, for only all of it is the whole state. A
+ *     hole that the broker tells of lies in the log as a `Gap`, and each reader meets it when it gets there.
  *
  * Conflation
  *     On "latest" and "keys" a message that a newer one replaces is not missed, so it moves no floor.
@@ -28,6 +28,7 @@ export interface Gap {
 interface Item {
   readonly offset: number;
   readonly key?: string | null;
+  readonly deleted?: boolean;
 }
 
 /** Dropped items that may stay at the front before they are cut off, so that a drop costs O(1). */
@@ -53,7 +54,8 @@ export class Log<T extends Item> {
   #sizes: number[] = [];
   #front = 0;
   #bytes = 0;
-  #keys = new Map<string | null, number>();
+  readonly #keys = new Map<string | null, number>();
+  readonly #removed = new Map<string | null, number>();
 
   constructor({ retain = "log", size = 1000, maxBytes = 64 << 20 }: LogOptions = {}) {
     this.retain = retain;
@@ -63,19 +65,19 @@ export class Log<T extends Item> {
 
   /** How many items are kept. */
   get length(): number {
-    return this.retain === "keys" ? this.#keys.size : this.#offsets.length - this.#front;
+    return this.retain === "keys" ? this.#keys.size + this.#removed.size : this.#offsets.length - this.#front;
   }
 
   /** Add the newest item, of about `bytes` bytes. Its offset must be greater than `last`. */
   append(item: T, bytes = 0): void {
-    const { offset, key = null } = item;
+    const { offset } = item;
     if (offset <= this.last) throw new RangeError(`offset ${offset} does not follow ${this.last}`);
     this.last = offset;
     this.#items.push(item);
     this.#offsets.push(offset);
     this.#sizes.push(bytes);
     this.#bytes += bytes;
-    if (this.retain === "keys") this.#takeOver(key, offset);
+    if (this.retain === "keys") this.#takeOver(item);
     else while (this.length > this.#size || (this.#bytes > this.#maxBytes && this.length > 1)) this.#drop();
   }
 
@@ -96,11 +98,12 @@ export class Log<T extends Item> {
     this.#sizes = [];
     this.#front = this.#bytes = 0;
     this.#keys.clear();
+    this.#removed.clear();
     this.floor = this.last = floor;
   }
 
   *#from(after: number): Generator<T, undefined> {
-    if (after < this.floor) throw new Lagged({ skipped: this.floor - after, resumeAfter: this.floor });
+    if (after < this.floor) throw new Lagged({ skipped: this.floor - after, resumeAfter: this.retain === "keys" ? 0 : this.floor });
     if (after >= this.last) return;
     for (let i = this.#index(after + 1); i < this.#items.length; i++) {
       const item = this.#items[i];
@@ -120,21 +123,25 @@ export class Log<T extends Item> {
     return low;
   }
 
-  #takeOver(key: string | null, offset: number): void {
-    const replaced = this.#keys.get(key);
-    if (replaced !== undefined) this.#clear(this.#index(replaced));
-    this.#keys.delete(key);
-    this.#keys.set(key, offset); // a Map remembers insertion: the oldest is first
-    const [oldest] = this.#keys;
-    if (this.#keys.size > 2 * this.#size && oldest) {
-      this.floor = oldest[1];
-      this.#clear(this.#index(oldest[1]));
-      this.#keys.delete(oldest[0]);
+  #takeOver({ key = null, offset, deleted }: T): void {
+    for (const held of [this.#keys, this.#removed]) {
+      this.#clear(held.get(key));
+      held.delete(key); // a Map remembers insertion: the oldest is first
     }
-    if (this.#items.length > 2 * this.#keys.size + SLACK) this.#compact();
+    (deleted ? this.#removed : this.#keys).set(key, offset);
+    const [oldest] = this.#removed;
+    if (this.#removed.size > this.#size && oldest) {
+      // A reader from before this removal can't learn of it here any more.
+      this.floor = Math.max(this.floor, oldest[1]);
+      this.#clear(oldest[1]);
+      this.#removed.delete(oldest[0]);
+    }
+    if (this.#items.length > 2 * this.length + SLACK) this.#compact();
   }
 
-  #clear(i: number): void {
+  #clear(offset: number | undefined): void {
+    if (offset === undefined) return;
+    const i = this.#index(offset);
     this.#items[i] = null;
     this.#bytes -= this.#sizes[i] ?? 0;
     this.#sizes[i] = 0;
@@ -142,7 +149,7 @@ export class Log<T extends Item> {
 
   #drop(): void {
     if (this.retain === "log") this.floor = this.#offsets[this.#front] ?? this.floor;
-    this.#clear(this.#front);
+    this.#clear(this.#offsets[this.#front]);
     this.#front += 1;
     if (this.#front > SLACK && this.#front * 2 > this.#offsets.length) this.#compact();
   }

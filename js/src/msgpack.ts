@@ -103,7 +103,7 @@ class Writer {
       this.#byte(0xcb);
       this.#view.setFloat64(this.at, value);
       this.at += 8;
-    } else if (value >= 0x80000000 || value < -0x80000000) {
+    } else if (value > 0xffffffff || value < -0x80000000) {
       this.#big(BigInt(value));
     } else if (value >= -32 && value < 128) {
       this.#byte(value & 0xff);

@@ -23,14 +23,12 @@ export interface Pages {
 }
 
 export class Reader {
-  /** Another history, or a snapshot, has taken the place of what was read: what follows is all there is. */
-  startedOver = false;
+  /** Its position in the live log. */
   #after = 0;
   #history = 0;
   #began = false;
   /** It was here before the live log: it hears everything in it, even what came together with its beginning. */
   #early = false;
-  #first = true;
   /** What was fetched and not read yet, the newest first. */
   #past: Message[] = [];
   #lag: Lagged | null = null;
@@ -38,8 +36,10 @@ export class Reader {
   /** Where the next page begins; null where history has been fetched. */
   #page: number | null = null;
   #asking = false;
+  /** The pages under way are the whole state of a bus with keys. */
+  #snapshot = false;
   readonly #port: Port;
-  #since: Since;
+  readonly #since: Since;
   readonly #pages: Pages;
   readonly #wake: () => void;
 
@@ -52,9 +52,34 @@ export class Reader {
     this.#early = !this.#began;
   }
 
-  /** Whether history has been read, and only live messages follow. */
-  get live(): boolean {
-    return this.#began && this.#page === null && this.#past.length === 0;
+  /** Another reader at the same position. */
+  clone(wake: () => void): Reader {
+    const twin = new Reader(this.#port, this.#since, this.#pages, wake);
+    twin.#after = this.#after;
+    twin.#history = this.#history;
+    twin.#began = this.#began;
+    twin.#early = this.#early;
+    twin.#past = [...this.#past];
+    twin.#lag = this.#lag;
+    twin.#failed = this.#failed;
+    twin.#page = this.#page; // the page under way is this reader's; the twin asks for its own
+    twin.#snapshot = this.#snapshot;
+    return twin;
+  }
+
+  /** Whether it has read everything there was when the connection was made, and what came since. */
+  get caughtUp(): boolean {
+    const channel = this.#port.channel;
+    return (
+      channel !== null &&
+      this.#began &&
+      this.#history === channel.history &&
+      this.#lag === null &&
+      this.#page === null &&
+      this.#past.length === 0 &&
+      this.#after >= channel.log.last &&
+      channel.last >= channel.target
+    );
   }
 
   /**
@@ -85,16 +110,22 @@ export class Reader {
   }
 
   #next(channel: Channel): Message | undefined {
+    let item;
     try {
-      const item = channel.log.next(this.#after);
-      if (!item) return undefined;
-      this.#after = item.offset;
-      if ("gap" in item) throw new Lagged({ skipped: item.skipped, resumeAfter: item.offset });
-      return item;
+      item = channel.log.next(this.#after);
     } catch (error) {
-      if (error instanceof Lagged) this.#after = error.resumeAfter;
+      this.#after = (error as Lagged).resumeAfter;
+      if (channel.log.retain === "keys") {
+        // This log is no whole state; the broker has it.
+        this.#after = channel.last;
+        this.#beginPages(0);
+      }
       throw error;
     }
+    if (!item) return undefined;
+    this.#after = item.offset;
+    if ("gap" in item) throw new Lagged({ skipped: item.skipped, resumeAfter: item.offset });
+    return item;
   }
 
   /** Fix where the past ends and the live log begins, as soon as there is a live log. */
@@ -104,33 +135,35 @@ export class Reader {
     this.#began = true;
     this.#history = channel.history;
     this.#after = this.#early ? channel.began : channel.last;
-    const since = this.#since;
-    if (since === undefined) return channel;
+    if (this.#since === undefined) return channel;
     // What the broker has begun to send after a reconnect may still be on its way: that is history here.
     const end = Math.max(this.#after, channel.target);
-    if (since !== "start" && since > end) {
+    let since = this.#since === "start" ? 0 : this.#since;
+    if (since > end) {
       // An offset that this history has not reached is from another one.
       this.#lag = new Lagged({ skipped: null, resumeAfter: 0 });
-      this.#since = "start";
-      this.#page = 0;
-    } else if (since !== "start" && since >= channel.log.floor) {
-      this.#after = since;
-      return channel;
-    } else if (end > 0) {
-      this.#page = since === "start" ? 0 : since;
+      since = 0;
     }
-    this.#after = end;
+    if (since > 0 && since >= channel.log.floor) {
+      this.#after = since; // what it wants is here already
+    } else if (end > 0) {
+      this.#after = end;
+      this.#beginPages(since);
+    }
     return channel;
   }
 
+  #beginPages(after: number): void {
+    this.#page = after;
+    this.#snapshot = after <= 0 && this.#port.channel?.log.retain === "keys";
+  }
+
   #startOver(channel: Channel): void {
-    this.startedOver = true;
     this.#history = channel.history;
     this.#past = [];
     this.#page = null;
     this.#after = channel.log.floor;
-    // "latest" and "keys" lose nothing that still matters where the broker says so.
-    if (channel.lost !== 0) this.#lag = new Lagged({ skipped: channel.lost, resumeAfter: this.#after });
+    this.#lag = new Lagged({ skipped: channel.lost, resumeAfter: this.#after });
   }
 
   #ask(after: number): void {
@@ -147,11 +180,12 @@ export class Reader {
   }
 
   #arrived(page: Page, after: number): void {
-    // "start" means what is kept, and -n what is kept of the last n: neither can have missed anything before its first page.
-    // Between pages, only a log loses what was not read yet; what leaves a keyed bus was replaced, and its successor comes.
-    const asked = this.#first ? this.#since !== "start" && after >= 0 : this.#port.channel?.log.retain === "log";
-    this.#first = false;
-    if (asked && page.floor > after) this.#lag = new Lagged({ skipped: page.floor - after, resumeAfter: page.floor });
+    // A snapshot loses nothing between its pages: what leaves it was replaced, and its successor comes.
+    if (after > 0 && page.floor > after && !this.#snapshot) {
+      const keyed = this.#port.channel?.log.retain === "keys";
+      this.#lag = new Lagged({ skipped: page.floor - after, resumeAfter: keyed ? 0 : page.floor });
+      if (keyed) return this.#beginPages(0);
+    }
     this.#past = page.messages.filter(({ offset }) => offset <= this.#after).reverse();
     this.#page = page.more && page.through > after ? page.through : null;
   }

@@ -32,8 +32,10 @@ interface Mine<V> {
 }
 
 export class Replica<V = unknown> {
-  #known = new Map<string, Known<V>>();
+  readonly #known = new Map<string, Known<V>>();
   readonly #mine = new Map<string, Mine<V>>();
+  /** What was known before the snapshot that is on its way, and was not in it so far. */
+  readonly #stale = new Set<string>();
 
   /** What is shown for `key`. */
   shown(key: string): V | undefined {
@@ -75,8 +77,8 @@ export class Replica<V = unknown> {
     if (!mine) return { changes: [], send: false };
     const old = shownOf(mine);
     this.#mine.delete(key);
-    if (offset !== null && offset > (this.#known.get(key)?.offset ?? 0)) this.#known.set(key, { offset, value: mine.sent });
-    if (!mine.next) return { changes: this.#changed(key, old), send: false };
+    if (offset !== null && offset > (this.#known.get(key)?.offset ?? 0)) this.#know(key, offset, mine.sent);
+    if (!mine.next) return { changes: this.#settled(key, old), send: false };
     this.#mine.set(key, { sent: mine.next.value });
     return { changes: [], send: true };
   }
@@ -86,16 +88,38 @@ export class Replica<V = unknown> {
     // At the same offset it is our own, as the bus's filter has left it.
     if (offset < (this.#known.get(key)?.offset ?? 0)) return [];
     const old = this.shown(key);
-    this.#known.set(key, { offset, value });
-    return this.#changed(key, old);
+    this.#know(key, offset, value);
+    return this.#settled(key, old);
   }
 
-  /** This is all that the server has: what is not in it is gone. Nothing flickers on the way. */
-  replace(snapshot: ReadonlyMap<string, Known<V>>): Change<V>[] {
-    const before = this.#known;
-    this.#known = new Map(snapshot);
-    const keys = new Set([...before.keys(), ...snapshot.keys()]);
-    return [...keys].filter((key) => !this.#mine.has(key)).flatMap((key) => this.#changed(key, before.get(key)?.value));
+  /** All that the server has follows, up to `endSnapshot`. What is shown stays until then, so that nothing flickers. */
+  beginSnapshot(): void {
+    for (const [key, { value }] of this.#known) {
+      this.#stale.add(key);
+      this.#known.set(key, { offset: 0, value });
+    }
+  }
+
+  /** The snapshot is complete: what was not in it is gone. */
+  endSnapshot(): Change<V>[] {
+    const stale = [...this.#stale];
+    this.#stale.clear();
+    return stale.flatMap((key) => {
+      const old = this.shown(key);
+      this.#known.delete(key);
+      return this.#changed(key, old);
+    });
+  }
+
+  #know(key: string, offset: number, value: V | undefined): void {
+    this.#known.set(key, { offset, value });
+    this.#stale.delete(key);
+  }
+
+  #settled(key: string, old: V | undefined): Change<V>[] {
+    // A removal need be remembered only while an ack may still bring an older write: else removed keys would pile up.
+    if (!this.#mine.has(key) && this.#known.get(key)?.value === undefined) this.#known.delete(key);
+    return this.#changed(key, old);
   }
 
   #changed(key: string, old: V | undefined): Change<V>[] {

@@ -2,8 +2,8 @@
  * Shared state: a Map that everyone on a bus has the same of. It stands on a bus that retains by key; `replica` has its
  * rules (server-ordered, last writer wins a key, no flicker, at most one write of a key on its way).
  *
- * `ready` resolves when the snapshot has arrived. After a reconnect that lost messages a new one is fetched, and what is
- * shown changes once, when it is complete.
+ * `ready` resolves when the snapshot has arrived. After a reconnect that lost messages a new one follows: what is shown stays
+ * until it says otherwise, and what it does not hold goes when it is complete.
  */
 import type { Bus } from "./bus.js";
 import { Closed, Conflict, Lagged, type EbusError } from "./errors.js";
@@ -22,16 +22,24 @@ export class State<V = unknown> {
   /** The promise of the write that waits for the one on its way, by key: whatever it replaces shares it. */
   readonly #waiting = new Map<string, Deferred<number>>();
   readonly #sent = new Map<string, Promise<unknown>>();
-  #reader: Reader | null = null;
-  #release: () => void = () => undefined;
-  /** Collects a snapshot while it arrives; null once it is complete. */
-  #snapshot: Map<string, { offset: number; value: V | undefined }> | null = null;
+  readonly #reader: Reader;
+  readonly #release: () => void;
+  #ended = false;
+  /** A snapshot is on its way. */
+  #refreshing = true;
+  /** The last offset that was read. */
+  #read = 0;
 
   constructor(bus: Bus<V>) {
     this.bus = bus as Bus<V | null>;
     this.ready = this.#ready.promise;
     this.ready.catch(() => undefined); // it shows wherever the state is used
-    this.#load();
+    [this.#reader, this.#release] = this.bus.subscribe(
+      "start",
+      () => this.#drain(),
+      () => this.#end(new Closed(`${this.bus.name} was closed on this page.`, { reason: "closed" })),
+    );
+    this.#drain();
   }
 
   get(key: string): V | undefined {
@@ -88,7 +96,8 @@ export class State<V = unknown> {
     try {
       const how = { key, deleted: value === undefined, expect: this.#replica.offset(key) };
       const offset = await this.bus.write(value ?? null, how);
-      this.#tell(this.#replica.apply(key, offset, value));
+      // Once it was read, what came after it may have been read as well.
+      if (offset > this.#read) this.#tell(this.#replica.apply(key, offset, value));
       return true;
     } catch (error) {
       if (error instanceof Conflict) return false;
@@ -150,51 +159,36 @@ export class State<V = unknown> {
 
   // --- reading ------------------------------------------------------------------------------------------------------
 
-  #load(): void {
-    const before = this.#release;
-    this.#snapshot = new Map();
-    [this.#reader, this.#release] = this.bus.subscribe(
-      "start",
-      () => this.#drain(),
-      () => this.#end(new Closed(`${this.bus.name} was closed on this page.`, { reason: "closed" })),
-    );
-    before(); // not earlier: the bus would lose its last reader, and unsubscribe
-    this.#drain();
-  }
-
   #drain(): void {
-    const reader = this.#reader;
-    while (reader && this.#reader === reader) {
+    while (!this.#ended) {
       try {
-        const message = reader.read();
-        if (reader.startedOver) return this.#load();
+        const message = this.#reader.read();
         if (message) this.#arrived(message);
-        if (this.#snapshot && reader.live) this.#complete(this.#snapshot);
+        if (this.#refreshing && this.#reader.caughtUp) {
+          this.#refreshing = false;
+          this.#tell(this.#replica.endSnapshot());
+          this.#ready.resolve(undefined);
+        }
         if (!message) return;
       } catch (error) {
-        if (error instanceof Lagged) return this.#load();
-        this.#end(error as EbusError);
+        if (!(error instanceof Lagged)) return this.#end(error as EbusError);
+        // The whole state follows.
+        this.#refreshing = true;
+        this.#read = 0;
+        this.#replica.beginSnapshot();
       }
     }
   }
 
   #end(error: EbusError): void {
-    this.#reader = null;
+    this.#ended = true;
     this.#release();
     this.#ready.reject(error);
   }
 
   #arrived({ key, offset, value, deleted }: Message): void {
-    if (key === null) return;
-    const entry = { offset, value: deleted ? undefined : (value as V) };
-    if (this.#snapshot) this.#snapshot.set(key, entry);
-    else this.#tell(this.#replica.apply(key, offset, entry.value));
-  }
-
-  #complete(snapshot: ReadonlyMap<string, { offset: number; value: V | undefined }>): void {
-    this.#snapshot = null;
-    this.#tell(this.#replica.replace(snapshot));
-    this.#ready.resolve(undefined);
+    this.#read = offset;
+    if (key !== null) this.#tell(this.#replica.apply(key, offset, deleted ? undefined : (value as V)));
   }
 
   #tell(changes: readonly Change<V>[]): void {

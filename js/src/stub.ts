@@ -1,7 +1,8 @@
 /**
  * What travels with each widget: finds the client that this page's server serves, or asks the kernel for its text where no
- * server does (VS Code, Colab, a broker embedded in the kernel), and lets it do the work (`_entry` names the function). anywidget gives `initialize` two seconds: if the client takes longer it is not waited for, and what it
- * exports is missing, but it still goes on.
+ * server does (VS Code, Colab, a broker embedded in the kernel), and lets it do the work (`_entry` names the function).
+ * anywidget gives `initialize` two seconds: if the client takes longer it is not waited for, and what it exports is
+ * missing, but it still goes on.
  */
 interface StubModel {
   get(name: string): unknown;

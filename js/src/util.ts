@@ -22,7 +22,7 @@ export function deferred<T>(): Deferred<T> {
 }
 
 /** The page around us. In Node, and in workers, parts of it are missing. */
-export const page: Partial<Pick<Window & typeof globalThis, "document" | "location" | "addEventListener" | "removeEventListener">> = globalThis;
+export const page: Partial<Pick<Window & typeof globalThis, "document" | "location" | "navigator" | "addEventListener" | "removeEventListener">> = globalThis;
 
 /** Functions to be called. Emits over a copy, so that a listener may come or go meanwhile. */
 export class Listeners<Args extends unknown[]> {

@@ -38,6 +38,59 @@ async function take<T>(stream: Stream<T>, n: number): Promise<T[]> {
   return found;
 }
 
+describe("a stream, one value at a time", () => {
+  it("gives the next one, and the next few", async () => {
+    const stream = client.bus("letters").stream();
+    await quiet();
+    void bobWrites("letters", "a", "b", "c", "d");
+    expect(await stream.get()).toBe("a");
+    expect(await stream.take(2, { timeout: 1000 })).toEqual(["b", "c"]);
+    expect(vi.getTimerCount()).toBe(1); // the connection's own
+  });
+
+  it("loses nothing that comes too late", async () => {
+    const stream = client.bus("letters").stream();
+    const late = stream.get({ timeout: 500 });
+    void vi.advanceTimersByTimeAsync(500);
+    await expect(late).rejects.toMatchObject({ name: "TimeoutError" });
+    await bobWrites("letters", "a");
+    expect(await stream.get()).toBe("a");
+  });
+
+  it("says that it has ended", async () => {
+    const stream = client.bus("letters").stream();
+    const waiting = stream.get();
+    stream.close();
+    await expect(waiting).rejects.toMatchObject({ code: "closed" });
+    await expect(stream.take(1)).rejects.toMatchObject({ code: "closed" });
+  });
+
+  it("is cloned where it is: the clone reads on by itself, and alone", async () => {
+    const bus = client.bus("letters");
+    const stream = bus.stream({ since: "start" });
+    await bobWrites("letters", "a", "b", "c");
+    expect(await stream.get()).toBe("a");
+    const twin = stream.clone();
+    expect(await stream.take(2)).toEqual(["b", "c"]);
+    stream.close();
+    await bobWrites("letters", "d");
+    expect(await twin.take(3)).toEqual(["b", "c", "d"]);
+    expect(await stream.clone().next()).toMatchObject({ done: true });
+    twin.close();
+    await quiet();
+    expect(broker.said(4)).toHaveLength(1);
+  });
+
+  it("is cloned in the middle of history", async () => {
+    for (const value of "abcdefgh") broker.write(broker.bus("letters"), value);
+    const stream = client.bus("letters").stream({ since: "start" });
+    expect(await stream.get()).toBe("a");
+    const twin = stream.clone();
+    const rest = ["b", "c", "d", "e", "f", "g", "h"];
+    expect([await stream.take(7), await twin.take(7)]).toEqual([rest, rest]);
+  });
+});
+
 describe("a write", () => {
   it("reaches everyone, the writer too, and says where", async () => {
     const bus = client.bus("votes");
@@ -246,10 +299,10 @@ describe("a listener", () => {
 
   it("hears the past too, and what it missed", async () => {
     const letters = broker.bus("letters", { size: 2 });
-    for (const value of "abc") broker.write(letters, value);
+    for (const value of "abcd") broker.write(letters, value);
     const [heard, errors]: [unknown[], EbusError[]] = [[], []];
-    client.bus("letters").on((letter) => heard.push(letter), { since: 0, onError: (error) => errors.push(error) });
-    await vi.waitFor(() => expect(heard).toEqual(["b", "c"]));
+    client.bus("letters").on((letter) => heard.push(letter), { since: 1, onError: (error) => errors.push(error) });
+    await vi.waitFor(() => expect(heard).toEqual(["c", "d"]));
     expect(errors).toEqual([expect.any(Lagged)]);
   });
 

@@ -2,13 +2,6 @@ import { expect, it } from "vitest";
 
 import * as errors from "../src/errors.js";
 
-it("knows every code of Python's tree", () => {
-  const codes = `error rejected type_mismatch filtered forbidden too_large rate_limited conflict filter_unavailable lagged closed
-    connection_lost spec_conflict no_such_bus invalid_name unknown_scope unauthenticated protocol backend`.split(/\s+/);
-  for (const code of codes) expect(errors.fromWire(code, "why").code).toBe(code);
-  expect(errors.fromWire("of_the_future", "why")).toMatchObject({ code: "error", message: "why" });
-});
-
 it("says its name, its facts and whether to try again", () => {
   const error = errors.fromWire("rate_limited", "too fast", { retry_after: 0.5 });
   expect(error).toMatchObject({ name: "RateLimited", temporary: true, details: { retry_after: 0.5 } });

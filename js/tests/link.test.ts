@@ -4,7 +4,8 @@ import { describe, expect, it } from "vitest";
 import type { Port, Write } from "../src/channel.js";
 import { Closed } from "../src/errors.js";
 import { encode } from "../src/msgpack.js";
-import { Link, MAX_PENDING, PATIENCE, SILENCE, type LinkEvent } from "../src/link.js";
+import { Link, MAX_PENDING, type LinkEvent } from "../src/link.js";
+import { PATIENCE, SILENCE } from "../src/pulse.js";
 import { ALICE, BOB, framesOf, message } from "./broker.js";
 
 const INSTANCE = "0123456789abcdef0123456789abcdef";

@@ -6,6 +6,7 @@ import { Log } from "../src/log.js";
 interface Item {
   offset: number;
   key?: string;
+  deleted?: boolean;
   value?: unknown;
 }
 
@@ -50,12 +51,13 @@ it("keeps the last of each key, in the order of offsets", () => {
   expect(log.length).toBe(3);
 });
 
-it("never holds more than twice its size of keys; who was before that is told", () => {
+it("remembers as many removed keys as it may hold; who was before that begins again at the start", () => {
   const log = new Log<Item>({ retain: "keys", size: 2 });
-  for (let offset = 1; offset <= 9; offset++) log.append({ offset, key: `k${offset}` });
-  expect(log.length).toBe(4);
-  expect(lagOf(() => log.read(0)).resumeAfter).toBe(5);
-  expect(offsets(log.read(5))).toEqual([6, 7, 8, 9]);
+  log.append({ offset: 1, key: "stays" });
+  for (let offset = 2; offset <= 5; offset++) log.append({ offset, key: `k${offset}`, deleted: true });
+  expect(log.length).toBe(3);
+  expect(lagOf(() => log.read(1))).toMatchObject({ skipped: 2, resumeAfter: 0 });
+  expect(offsets(log.read(3))).toEqual([4, 5]);
 });
 
 it("keeps no more bytes than it may, but one item at least", () => {

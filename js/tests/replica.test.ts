@@ -71,22 +71,27 @@ it("removes keys, and counts them as not there", () => {
   expect([replica.keys(), replica.offset("a")]).toEqual([["b"], 0]);
 });
 
-it("changes to a snapshot at once, and what is equal does not change", () => {
+it("changes to a snapshot without a flicker, and what is equal does not change", () => {
   const replica = new Replica();
   replica.apply("kept", 1, { x: [1] });
   replica.apply("gone", 2, 2);
   replica.apply("other", 3, 3);
   replica.write("mine", "on its way");
-  const changes = replica.replace(
-    new Map([
-      ["kept", { offset: 1, value: { x: [1] } }],
-      ["other", { offset: 2, value: 4 }],
-      ["mine", { offset: 3, value: "older" }],
-    ]),
-  );
-  expect(changes.map(({ key, value }) => [key, value])).toEqual([
-    ["gone", undefined],
-    ["other", 4],
-  ]);
+  replica.beginSnapshot();
+  expect([replica.shown("kept"), replica.shown("gone")]).toEqual([{ x: [1] }, 2]);
+  expect(replica.apply("kept", 1, { x: [1] })).toEqual([]);
+  expect(seen(replica.apply("other", 2, 4))).toEqual([[4, false]]);
+  expect(replica.apply("mine", 3, "older")).toEqual([]);
+  expect(replica.endSnapshot()).toEqual([{ key: "gone", value: undefined, old: 2, local: false }]);
   expect(replica.shown("mine")).toBe("on its way");
+});
+
+it("does not take for gone what it wrote while a snapshot came", () => {
+  const replica = new Replica();
+  replica.apply("x", 1, "old");
+  replica.beginSnapshot();
+  replica.write("x", "new");
+  replica.acked("x", 9);
+  expect(replica.endSnapshot()).toEqual([]);
+  expect([replica.shown("x"), replica.offset("x")]).toEqual(["new", 9]);
 });

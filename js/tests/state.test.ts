@@ -112,7 +112,7 @@ it("replaces only what it has seen", async () => {
   expect(state.has("count")).toBe(false);
 });
 
-it("shows another history at once, and nothing in between", async () => {
+it("shows another history without a flicker", async () => {
   const dash = broker.bus("dash");
   for (const [key, value] of [["a", 1], ["b", 2]] as const) broker.write(dash, value, { key }); // prettier-ignore
   const state = client.state("dash");
@@ -125,7 +125,7 @@ it("shows another history at once, and nothing in between", async () => {
   await vi.advanceTimersByTimeAsync(200);
   await quiet();
   expect(Object.fromEntries(state)).toEqual({ a: 1, x: 1, y: 1, z: 1 });
-  expect(changes).toEqual([["b", undefined], ["x", 1], ["y", 1], ["z", 1]]); // prettier-ignore
+  expect(changes).toEqual([["x", 1], ["y", 1], ["z", 1], ["b", undefined]]); // prettier-ignore
 });
 
 it("keeps what was set while it was away", async () => {

@@ -15,7 +15,15 @@ from .wire import PATIENCE_SECONDS, Line, text_of
 
 
 async def measure(
-    peer: FanOut, *, subscribers: int, size: int, seconds: float, lone: int, burst: int = 50, ahead: int = 500
+    peer: FanOut,
+    *,
+    subscribers: int,
+    size: int,
+    seconds: float,
+    lone: int,
+    burst: int = 50,
+    ahead: int = 500,
+    pause: float = 0.005,
 ) -> Row:
     """One round.
 
@@ -27,6 +35,7 @@ async def measure(
         lone: How many messages are sent one by one, to see how long the last subscriber waits.
         burst: How many messages the writer has to say at once.
         ahead: How many messages the writer may be ahead of the slowest subscriber.
+        pause: Seconds between two lone messages.
     """
     text = text_of(size)
     with peer.serve() as server:
@@ -39,10 +48,10 @@ async def measure(
             line.count_from_here()
         try:
             await _settle(peer, writer, lines, text)
-            waits = await _one_by_one(peer, writer, lines, text, lone)
+            waits = await _one_by_one(peer, writer, lines, text, lone, pause)
             span = Span(server.pid)
             before = lines[0].count
-            await _flood(peer, writer, lines, [text] * burst, seconds, ahead)
+            await flood(peer, writer, lines, [text] * burst, seconds, ahead)
             span.stop()
             deliveries = subscribers * (lines[0].count - before)
             return {
@@ -50,6 +59,7 @@ async def measure(
                 "deliveries_per_cpu_second": deliveries / span.cpu,
                 "cpu_microseconds": span.cpu / deliveries * 1e6,
                 "wait_p50_ms": percentile(waits, 0.5) * 1e3,
+                "wait_p95_ms": percentile(waits, 0.95) * 1e3,
                 "wait_p99_ms": percentile(waits, 0.99) * 1e3,
                 "megabytes": span.megabytes(),
                 "bytes_per_delivery": lines[0].bytes / lines[0].count,
@@ -72,7 +82,7 @@ async def _settle(peer: FanOut, writer: Line, lines: list[Line], text: str) -> N
         line.count = first
 
 
-async def _one_by_one(peer: FanOut, writer: Line, lines: list[Line], text: str, lone: int) -> list[float]:
+async def _one_by_one(peer: FanOut, writer: Line, lines: list[Line], text: str, lone: int, pause: float) -> list[float]:
     waits = []
     for _ in range(lone):
         heard = [line.has(line.count + 1) for line in lines]
@@ -81,11 +91,12 @@ async def _one_by_one(peer: FanOut, writer: Line, lines: list[Line], text: str, 
         writer.send(message)
         await asyncio.wait_for(asyncio.gather(*heard), PATIENCE_SECONDS)
         waits.append(max(line.last_at for line in lines) - sent)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(pause)
     return waits
 
 
-async def _flood(peer: FanOut, writer: Line, lines: list[Line], texts: list[str], seconds: float, ahead: int) -> None:
+async def flood(peer: FanOut, writer: Line, lines: list[Line], texts: list[str], seconds: float, ahead: int) -> None:
+    """Write ``texts`` again and again, at most ``ahead`` messages ahead of the slowest."""
     target = lines[0].count
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:

@@ -56,3 +56,35 @@ def join(messages: int) -> dict[str, float]:
     spent = time.perf_counter() - began
     assert len(found) == messages
     return {"seconds": spent}
+
+
+def hold(keys: int) -> None:
+    """A state with so many keys."""
+    held = ebus.state("held", size=keys)
+    acks = [held.bus.write({"n": n, "text": "x" * 50}, key=f"key-{n}") for n in range(keys)]
+    acks[-1].result(PATIENCE_SECONDS)
+
+
+def join_state(keys: int) -> dict[str, float]:
+    """Come late to a state."""
+    ebus.bus("hello").write(None).result(PATIENCE_SECONDS)
+    began = time.perf_counter()
+    found = len(ebus.state("held"))
+    spent = time.perf_counter() - began
+    assert found == keys
+    return {"seconds": spent}
+
+
+def listen(messages: int) -> list[float]:
+    """When each of so many lone messages arrived, by the clock that all processes of this machine share."""
+    stream = ebus.bus("lone", float).stream()
+    return [time.perf_counter() - stream.get(timeout=PATIENCE_SECONDS) for _ in range(messages)]
+
+
+def speak(messages: int) -> None:
+    """Write when it was, so many times."""
+    bus = ebus.bus("lone", float)
+    time.sleep(1.0)
+    for _ in range(messages):
+        bus.write(time.perf_counter())
+        time.sleep(0.005)

@@ -13,6 +13,14 @@ Row = dict[str, float]
 """What one round of one peer came to: the figure's name and its number."""
 
 
+def allow_many_files() -> None:
+    """Let this process, and those that it starts, have as many connections as the system allows."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def percentile(times: Sequence[float], share: float) -> float:
     """The nearest-rank percentile."""
     ordered = sorted(times)

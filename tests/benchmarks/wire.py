@@ -66,6 +66,11 @@ class Line(asyncio.Protocol):
         assert self._transport is not None
         self._transport.abort()
 
+    def stop_reading(self) -> None:
+        """Let what comes pile up."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+
     # --- talking ----------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:

@@ -13,6 +13,8 @@ from .wire import text_of
 
 SUBJECT, STREAM = "bench.writes", "BENCH"
 
+KEYS = 1_000
+
 
 def row(writes: int, seconds: float, client: float, server: float, waits: list[float]) -> Row:
     return {
@@ -38,17 +40,35 @@ def ebus(backend: str, *, writes: int, in_flight: int, lone: int, size: int, rep
         waits = _call(writer, f"write_one_by_one({text!r}, {lone}, {replay})")
         joiner = server.start_kernel(jupyter.USER)
         joined = _call(joiner, f"join({replay})")
+        _call(writer, f"hold({KEYS})")
+        state = _call(joiner, f"join_state({KEYS})")
         for kernel in (writer, joiner):
             kernel.shutdown()
     return {
         **row(writes, written["seconds"], written["cpu"], span.cpu, waits),
         "replay_ms": joined["seconds"] * 1e3,
+        "state_ms": state["seconds"] * 1e3,
     }
 
 
+def kernel_to_kernel(*, lone: int) -> Row:
+    """Two real kernels on one server: one writes lone messages, the other takes them from a stream."""
+    with jupyter.server(jupyter.UNBOUNDED.format(backend="sqlite")) as server:
+        writer, reader = server.start_kernel(jupyter.USER), server.start_kernel(jupyter.USER)
+        heard = reader.submit(_code(f"listen({lone})"))
+        _call(writer, f"speak({lone})")
+        waits = json.loads(heard.result(60).stdout)
+        for kernel in (writer, reader):
+            kernel.shutdown()
+    return {"wait_p50_ms": percentile(waits, 0.5) * 1e3, "wait_p99_ms": percentile(waits, 0.99) * 1e3}
+
+
+def _code(call: str) -> str:
+    return f"import json; from tests.benchmarks import kernelside\nprint(json.dumps(kernelside.{call}))"
+
+
 def _call(kernel: jupyter.Kernel, call: str) -> Any:
-    code = f"import json; from tests.benchmarks import kernelside\nprint(json.dumps(kernelside.{call}))"
-    return json.loads(kernel.run(code, 300).stdout)
+    return json.loads(kernel.run(_code(call), 300).stdout)
 
 
 async def bare(*, writes: int, in_flight: int, lone: int, size: int) -> Row:

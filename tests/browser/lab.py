@@ -229,6 +229,9 @@ class Person:
     def restart_kernel(self) -> None:
         self._within("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self.wait_ready()
+        self.eval(
+            "1"
+        )  # what it says of its start has come before the answer; JupyterLab drops all comms when it hears it
 
     def dismiss_dialogs(self) -> None:
         """Take JupyterLab's own questions away (that the server is gone, say): they lie over the notebook."""

@@ -90,6 +90,7 @@ def draw(person: Person, dice: random.Random) -> None:
 
 def does_something(person: Person, dice: random.Random, *, drags: bool = True) -> None:
     """Says a word, votes, draws, and drags the slider."""
+    person.dismiss_dialogs()
     say(person, f"{person.user} {dice.randrange(1000)}")
     vote(person, dice.choice(["Yes", "No"]))
     draw(person, dice)
@@ -175,7 +176,6 @@ def test_the_server_is_killed_and_comes_back(lab: Lab) -> None:
     lab.server.kill9()
     for person in (alice, bob):
         all_live(person, "reconnecting")
-        person.dismiss_dialogs()
     does_something(bob, dice)
     lab.server.start()
     for person in (alice, bob):

@@ -9,15 +9,19 @@ somebody sets `Play.now`.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
+from ebus_jupyter.backends.sqlite import SqliteBackend
 from ebus_jupyter.core import frames, link
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.broker import BrokerState
@@ -55,6 +59,47 @@ def perform(job: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("a backend of a play may not wait")
 
 
+class Logs:
+    """Where a play keeps its named buses, and what the next server finds of them. These: in memory, all of it."""
+
+    backend: Backend
+
+    def __init__(self) -> None:
+        self.backend = MemoryBackend()
+
+    def kill(self) -> None:
+        """The server is killed; `backend` is then the next one's."""
+
+    def close(self) -> None:
+        """The play is over."""
+
+
+class FileLogs(Logs):
+    """In a file. Who kills the server finds the file as it was at that instant: nobody has closed it."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="ebus-play-")
+        self._files = count()
+        self.backend = self._open()
+
+    def _open(self) -> SqliteBackend:
+        return SqliteBackend(Path(self._folder.name, f"{next(self._files)}.db"))
+
+    def kill(self) -> None:
+        old = self.backend
+        assert isinstance(old, SqliteBackend)
+        self.backend = new = self._open()
+        for beside in ("", "-wal"):
+            left = old.path.with_name(old.path.name + beside)
+            if left.exists():
+                shutil.copyfile(left, new.path.with_name(new.path.name + beside))
+        perform(old.aclose())
+
+    def close(self) -> None:
+        perform(self.backend.aclose())
+        self._folder.cleanup()
+
+
 class Mint:
     """Digits that nobody could guess if this were not a test."""
 
@@ -69,7 +114,7 @@ class Play:
     """A broker, its logs and everybody who is connected to it.
 
     Args:
-        durable: Keeps the named buses over a `restart`.
+        logs: Keeps the named buses over a `restart`.
         filters: What the server's filters do, by name: value and sender to the value to keep.
         authorize: What the authorizer says of a participant and an address: may it read, may it write.
     """
@@ -78,20 +123,20 @@ class Play:
         self,
         *,
         limits: Limits | None = None,
-        durable: Backend | None = None,
+        logs: Logs | None = None,
         shared: bool = False,
         filters: dict[str, Callable[[Any, Participant], Any]] | None = None,
         authorize: Callable[[Participant, Address], tuple[bool, bool]] | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.durable = durable or MemoryBackend()
+        self.logs = logs or Logs()
         self.volatile = MemoryBackend()
         self.shared = shared
         self.filters = filters or {}
         self.authorize = authorize
         self.now = 1000.0
         self.players: list[Player] = []
-        self.kept: list[Entry] = []  # every entry that a backend has reported, in order
+        self.lives: list[list[Entry]] = [[]]  # what the backends have reported, in order; a deletion begins another
         self.wires: dict[int, Player] = {}
         self.jobs: deque[Effect] = deque()
         self.logs_work = True  # False: what a backend is to do stays undone
@@ -100,6 +145,15 @@ class Play:
         self._instances = count(1)
         self._conns = count(1)
         self._begin()
+
+    @property
+    def kept(self) -> list[Entry]:
+        """Every entry that a backend has reported, in order, since a bus was deleted."""
+        return self.lives[-1]
+
+    @property
+    def durable(self) -> Any:
+        return self.logs.backend
 
     def _begin(self) -> None:
         self.broker = BrokerState(
@@ -136,6 +190,7 @@ class Play:
             player.lose()
         self.jobs.clear()
         self.wires.clear()
+        self.logs.kill()
         self.volatile = MemoryBackend()
         self._begin()
 
@@ -168,7 +223,8 @@ class Play:
                         self._hand(conn, joined, number)
                         player = self.wires.get(conn)
                         if player is not None and player.is_blocked:
-                            player.forced += 1
+                            said = frames.from_broker(frames.head(number) + joined)
+                            player.forced += any(isinstance(frame, frames.Delivery) for frame in said)
                 case Hangup(conn):
                     player = self.wires.pop(conn, None)
                     if player is not None:
@@ -193,13 +249,19 @@ class Play:
                     if self.failing is not None:
                         self.do(self.broker.failed([entry], self.failing))
                         continue
-                    offsets = perform(self._backend(entry.bus).append([entry]))
+                    try:
+                        offsets = perform(self._backend(entry.bus).append([entry]))
+                    except EbusError as error:
+                        self.do(self.broker.failed([entry], error))
+                        continue
                     self.do(self.broker.appended([entry], offsets))
                 case Load(address, spec, epoch):
                     kept = perform(self._backend(str(address)).open(str(address), spec, epoch))
                     self.do(self.broker.loaded(address, kept, None, self.now))
                 case Forget(address):
                     perform(self._backend(str(address)).delete(str(address)))
+                    self.do(self.broker.forgotten(job, None))
+                    self.lives.append([])
                 case Catalogue(conn, req):
                     self.do(self.broker.listed(conn, req, perform(self.durable.buses())))
 
@@ -207,7 +269,7 @@ class Play:
         return self.volatile if Address.parse(uri).unnamed else self.durable
 
     def _committed(self, entries: Any) -> None:
-        self.kept += entries
+        self.kept.extend(entries)
         self.do(self.broker.commit(entries))
 
     def _hand(self, conn: int, frame: bytes, number: int) -> None:
@@ -371,15 +433,19 @@ class Player:
     def read(self, reader: Reader) -> list[Any]:
         """Everything there is to read now: deliveries, and `Lagged` where something was missed."""
         found: list[Any] = []
+        while (item := self.read_next(reader)) is not None:
+            found.append(item)
+        return found
+
+    def read_next(self, reader: Reader) -> Any:
+        """The next of them; None where there is nothing more now."""
         while True:
             try:
                 item = reader.read_nowait()
             except Lagged as lag:
-                item = lag
-            if item is not None:
-                found.append(item)
-            elif not self.turn(reader):
-                return found
+                return lag
+            if item is not None or not self.turn(reader):
+                return item
 
     def turn(self, reader: Reader) -> bool:
         """Get the next page of history; False where none is to be had."""

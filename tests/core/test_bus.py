@@ -247,6 +247,24 @@ def test_law_5_what_was_refused_once_is_not_accepted_behind_later_writes(play):
     assert alice.answer(second) == 1
 
 
+def test_law_5_what_was_refused_at_once_is_not_accepted_from_a_copy_that_comes_later(play):
+    owner, alice = play.kernel("alice"), play.player("alice")
+    owner.opened(filter=OWNER)
+    bus = alice.opened()
+    owner.filter = lambda value, sender: value
+    owner.lose()
+    id_ = alice.write(bus, "tea")
+    copy = frames.join([frames.encode(bus.pending[id_])])
+    play.settle()
+    owner.connect()
+    play.settle()
+    alice.send(copy)
+    play.settle()
+    with pytest.raises(FilterUnavailable):
+        alice.answer(id_)
+    assert play.kept == []
+
+
 def test_a_filter_refuses_with_its_reason(play):
     owner, alice = play.kernel("alice"), play.player("alice")
     owner.opened(filter=OWNER)

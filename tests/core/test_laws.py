@@ -1,14 +1,29 @@
 """The nine laws, under every kind of trouble in any order.
 
-One bus, several people, a broker that is killed now and then, lines that break at the worst moment: after a write was
-accepted and before its writer heard so. Each law is an invariant, or part of `all_is_told` at the end of a play, and is
-named there. The same machine plays with each kind of retention, and with a filter in the owner's kernel.
+One bus, several people, a broker that is killed now and then, a bus that is deleted under everyone's feet, lines that break
+at the worst moment: after a write was accepted and before its writer heard so. The same machine plays with each kind of
+retention, with a filter in the owner's kernel, and over each backend: in memory, and in a file that the next server finds as
+the killed one left it. Where each law of the design is held:
+
+| law | where |
+| --- | --- |
+| 1. Everyone hears | `law_1_everyone_hears` at the end of a play: who listens has heard all there was, once |
+| 2. One order | `law_2_one_order`, always; at the end, everyone shows the same state |
+| 3. Log before fan-out | `law_3_what_was_told_is_kept`, after each kill; `take`: what is heard is in the log, of one history |
+| 4. No silent gap | `check_gap`, for each message read and at the end; a snapshot is whole (`law_1_everyone_hears`) |
+| 5. Accepted or refused, once | `law_5_accepted_or_refused_once` at the end; `play.Player`: nobody is answered twice |
+| 6. Identity is stamped | `law_6_identity_is_stamped`, always |
+| 7. Scopes hold | `mallory_guesses`: who has opened nothing learns nothing, whatever is said (`test_broker` has the rest) |
+| 8. Everything is bounded | `law_8_everything_is_bounded`, always |
+| 9. Closed says so | `law_1_everyone_hears`: at the end a stream is caught up, or has said why it is not |
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -26,12 +41,15 @@ from ebus_jupyter.core.link import BusLink
 from ebus_jupyter.core.message import OWNER, Participant
 from ebus_jupyter.core.reader import Reader
 from ebus_jupyter.core.replica import MISSING, Replica
-from ebus_jupyter.errors import Conflict, EbusError, FilterUnavailable, Lagged, TooLarge
+from ebus_jupyter.errors import Closed, Conflict, EbusError, FilterUnavailable, Lagged, NoSuchBus, TooLarge
 
-from .play import Play, Player, Raw, unpack
+from .play import FileLogs, Logs, Play, Player, Raw, perform, unpack
 
 USERS = ("alice", "bob", "carol")
 KEYS = ("left", "right", "up", "down")
+DELETED = (Closed, NoSuchBus)
+"""How one learns that the bus was deleted: there, or when one is back."""
+MOSTLY = st.sampled_from([True, True, False])
 SMALL = Limits(page_bytes=300, send_bytes=300, gone_seconds=5, creator_seconds=20)
 
 
@@ -48,6 +66,8 @@ class Listener:
         self.mirror = Replica()
         self.in_snapshot = False
         self.whole = since_start  # its mirror holds the whole state
+        self.life: int | None = None  # which history it hears, once it has heard something of it
+        self.ended: EbusError | None = None
 
 
 class Laws(RuleBasedStateMachine):
@@ -55,16 +75,17 @@ class Laws(RuleBasedStateMachine):
 
     retentions: tuple[str, ...] = ("log", "latest", "keys")
     filtered = False
+    logs = Logs
 
     players = Bundle("players")
 
     # --- the play ---------------------------------------------------------------------------------------------------
 
-    @initialize(data=st.data())
-    def begin(self, data: st.DataObject) -> None:
+    @initialize(target=players, data=st.data())
+    def begin(self, data: st.DataObject) -> Any:
         retain = data.draw(st.sampled_from(self.retentions), "retain")
         size = data.draw(st.integers(2, 6), "size")
-        self.play = Play(limits=SMALL, durable=self.durable())
+        self.play = Play(limits=SMALL, logs=self.logs())
         self.given: dict[str, Any] = {"retain": retain, "size": size}
         self.retain, self.size = retain, size
         self.next = 0
@@ -75,19 +96,33 @@ class Laws(RuleBasedStateMachine):
         self.owner: Player | None = None
         if self.filtered:
             self.owner = self.play.kernel("alice", "k1")
-            self.buses[self.owner] = self.owner.opened("votes", "server", filter=OWNER, **self.given)
+            self.open(self.owner)
+            self.play.settle()
+        return multiple(self.join("alice", "start", quietly=True), self.join("bob", None, quietly=True))
 
-    def durable(self) -> Any:
-        return None
+    def open(self, player: Player) -> None:
+        if player is self.owner:
+            self.buses[player] = player.open("votes", "server", filter=OWNER, **self.given)
+        else:
+            # Where a kernel filters, nobody else makes the bus: it would be one that nobody filters.
+            how = {"create": False} if self.filtered else self.given
+            self.buses[player] = player.open("votes", "server", **how)
 
-    @rule(target=players, user=st.sampled_from(USERS), since=st.sampled_from([None, "start"]))
-    def join(self, user: str, since: Any) -> Any:
-        if len(self.buses) > 4:
-            return multiple()
+    @rule(target=players, user=st.sampled_from(USERS), since=st.sampled_from([None, "start"]), quietly=MOSTLY)
+    def comes(self, user: str, since: Any, quietly: bool) -> Any:
+        return self.join(user, since, quietly=quietly) if len(self.buses) < 5 else multiple()
+
+    def join(self, user: str, since: Any, *, quietly: bool) -> Player:
         player = self.play.player(user)
-        self.buses[player] = player.open("votes", "server", **({} if self.filtered else self.given))
+        self.open(player)
         self.listen(player, since)
+        self.then(quietly)
         return player
+
+    def then(self, quietly: bool) -> None:
+        """Either all goes well from here on, for a while, or the next trouble comes in the midst of it."""
+        if quietly:
+            self.play.settle()
 
     @rule(player=players, since=st.sampled_from([None, "start"]))
     def listen(self, player: Player, since: Any) -> None:
@@ -95,8 +130,15 @@ class Laws(RuleBasedStateMachine):
         if len(self.listeners) < 8 and bus.error is None:
             self.listeners.append(Listener(player, bus, Reader(player.link, bus, since), since == "start"))
 
-    @rule(player=players, n=st.integers(1, 4), data=st.data())
-    def write(self, player: Player, n: int, data: st.DataObject) -> None:
+    @rule(player=players, since=st.sampled_from([None, "start"]))
+    def open_again(self, player: Player, since: Any) -> None:
+        """After the bus was deleted."""
+        if self.buses[player].error is not None:
+            self.open(player)
+            self.listen(player, since)
+
+    @rule(player=players, n=st.integers(1, 4), quietly=MOSTLY, data=st.data())
+    def write(self, player: Player, n: int, quietly: bool, data: st.DataObject) -> None:
         for _ in range(n):
             how: dict[str, Any] = {}
             if self.retain == "keys":
@@ -108,6 +150,7 @@ class Laws(RuleBasedStateMachine):
             if data.draw(st.integers(0, 5), "compare") == 0:
                 how["expect"] = data.draw(st.integers(0, len(self.play.kept)), "expect")
             self.publish(player, how)
+        self.then(quietly)
 
     def publish(self, player: Player, how: dict[str, Any]) -> None:
         bus = self.buses[player]
@@ -123,10 +166,6 @@ class Laws(RuleBasedStateMachine):
     @rule(player=players, most=st.integers(1, 5))
     def hear(self, player: Player, most: int) -> None:
         player.hear(most)
-
-    @rule()
-    def settle(self) -> None:
-        self.play.settle()
 
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
@@ -144,10 +183,14 @@ class Laws(RuleBasedStateMachine):
         player.say()
         player.lose()
 
-    @rule(player=players)
-    def reconnect(self, player: Player) -> None:
-        if player.link.closed is None:
-            player.connect()
+    @rule(player=players, quietly=MOSTLY)
+    def reconnect(self, player: Player, quietly: bool) -> None:
+        player.connect()
+        self.then(quietly)
+
+    @rule()
+    def everybody_is_back(self) -> None:
+        self.all_is_well()
 
     @rule(player=players)
     def repeat_oneself(self, player: Player) -> None:
@@ -165,20 +208,38 @@ class Laws(RuleBasedStateMachine):
     def read_again(self, player: Player) -> None:
         player.drain()
 
-    @rule()
-    def restart(self) -> None:
+    @rule(player=players)
+    def delete_the_bus(self, player: Player) -> None:
+        bus = self.buses[player]
+        if player.conn and bus.is_open and self.play.logs_work and len(self.play.lives) < 4:
+            player.link.delete(bus)
+            player.say()
+            self.taken_again()
+
+    def taken_again(self) -> None:
+        """The owner makes the bus again: nobody else may."""
+        if self.owner is not None:
+            self.owner.asked.clear()
+            if not self.owner.conn:
+                self.owner.connect()
+            self.play.settle()
+            if self.buses[self.owner].error is not None:
+                self.open(self.owner)
+                self.play.settle()
+
+    @rule(quietly=MOSTLY)
+    def restart(self, quietly: bool) -> None:
         self.play.restart()
+        self.law_3_what_was_told_is_kept()
         if self.owner is not None:  # or the bus is taken by nobody
             self.owner.connect()
         self.mallory = Raw(self.play, "mallory").hello()
+        if quietly:
+            self.all_is_well()
 
-    @rule()
-    def the_log_stalls(self) -> None:
-        self.play.logs_work = False
-
-    @rule()
-    def the_log_goes_on(self) -> None:
-        self.play.logs_work = True
+    @rule(works=MOSTLY)
+    def the_log_stalls_and_goes_on(self, works: bool) -> None:
+        self.play.logs_work = works
         self.play.work()
 
     @rule(number=st.integers(-1, 1 << 31), data=st.data())
@@ -203,18 +264,37 @@ class Laws(RuleBasedStateMachine):
 
     @invariant()
     def law_2_one_order(self) -> None:
-        offsets = [entry.offset for entry in self.history()]
-        assert offsets == sorted(set(offsets)), "an offset was reused, or the order went back"
-        by_writer: dict[bytes, list[int]] = {}
-        for entry in self.history():
-            by_writer.setdefault(entry.sender, []).append(entry.id)
-        for ids in by_writer.values():
-            assert ids == sorted(set(ids)), "a writer's writes changed places, or one was accepted twice"
+        for life in self.lives():
+            offsets = [entry.offset for entry in life]
+            assert offsets == sorted(set(offsets)), "an offset was reused, or the order went back"
+            by_writer: dict[bytes, list[int]] = {}
+            for entry in life:
+                by_writer.setdefault(entry.sender, []).append(entry.id)
+            for ids in by_writer.values():
+                assert ids == sorted(set(ids)), "a writer's writes changed places, or one was accepted twice"
+
+    def law_3_what_was_told_is_kept(self) -> None:
+        """What the next server finds, after any instant."""
+        history = self.history()
+        found = perform(self.play.durable.open("ebus:server/votes", None, ""))
+        if found is None:
+            assert not history, "a bus is gone, with what was told of it"
+            return
+        assert found.last == (history[-1].offset if history else 0)
+        assert found.epoch
+        kept = {entry.offset: entry for entry in found.entries}
+        wanted = history[-self.size :] if self.retain == "log" else history[-1:] if self.retain == "latest" else history
+        for entry in wanted:
+            if not self.is_replaced(entry, history):
+                assert kept.get(entry.offset) == entry, "what was told is not kept as it was"
+        answered = dict(found.ids())
+        for entry in history:
+            assert answered[self.id_of_sender(entry), entry.id] == entry.offset, "a retry would be accepted once more"
 
     @invariant()
     def law_6_identity_is_stamped(self) -> None:
         mine = {(self.id_of(instance), id_): wrote for (instance, id_), wrote in self.wrote.items()}
-        for entry in self.history():
+        for entry in [entry for life in self.lives() for entry in life]:
             sender = unpack(entry.sender, type=Participant)
             value, who, _ = mine[sender.id, entry.id]
             assert (sender.user, sender.kind, sender.kernel_id) == (who.user, who.kind, who.kernel_id)
@@ -236,21 +316,28 @@ class Laws(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "play"):
-            self.all_is_told()
+            try:
+                self.all_is_told()
+            finally:
+                self.play.logs.close()
 
     def all_is_told(self) -> None:
-        """The trouble ends: everyone is back, and nothing is on its way."""
+        """The trouble ends, and everybody has heard everything."""
+        self.all_is_well()
+        for listener in self.listeners:
+            self.follow(listener)
+        self.law_1_everyone_hears()
+        self.law_2_one_order()
+        self.law_5_accepted_or_refused_once()
+
+    def all_is_well(self) -> None:
+        """Everyone is back, and nothing is on its way."""
         self.play.logs_work = True
         for player in self.buses:
             if not player.conn:
                 player.connect()
             player.drain()
         self.quiet()
-        for listener in self.listeners:
-            self.follow(listener)
-        self.law_1_everyone_hears()
-        self.law_2_one_order()
-        self.law_5_accepted_or_refused_once()
 
     def quiet(self) -> None:
         self.play.settle()
@@ -258,6 +345,10 @@ class Laws(RuleBasedStateMachine):
     def law_1_everyone_hears(self) -> None:
         history = self.history()
         for listener in self.listeners:
+            if listener.ended is not None:
+                assert isinstance(listener.ended, DELETED), "law 9: nothing but a deletion ends a stream here"
+                assert len(self.play.lives) > 1
+                continue
             assert listener.reader.caught_up, "law 9: a stream that just goes quiet"
             if listener.last is not None:
                 self.check_gap(listener, listener.last, 1 << 62)
@@ -271,17 +362,26 @@ class Laws(RuleBasedStateMachine):
                     assert listener.mirror.shown(key) == state.get(key, MISSING), "law 4: a snapshot is whole"
 
     def law_5_accepted_or_refused_once(self) -> None:
-        accepted = {(unpack(entry.sender, type=Participant).id, entry.id): entry.offset for entry in self.history()}
+        accepted: dict[tuple[str, int], set[int]] = {}
+        for life in self.lives():
+            for entry in life:
+                accepted.setdefault((self.id_of_sender(entry), entry.id), set()).add(entry.offset)
         for instance, id_ in self.wrote:
             player = next(player for player in self.buses if player.link.instance == instance)
             answer = player.answers.get(id_)
             assert answer is not None, "no answer to a write, though everyone is connected"
-            offset = accepted.get((self.id_of(instance), id_))
-            if isinstance(answer, EbusError):
+            offsets = accepted.get((self.id_of(instance), id_), set())
+            if isinstance(answer, DELETED):
+                assert len(self.play.lives) > 1, "nothing but a deletion leaves a writer in the dark"
+            elif isinstance(answer, EbusError):
                 assert isinstance(answer, self.refusals()), repr(answer)
-                assert offset is None, f"refused with {answer!r}, and yet in the log"
+                # In another life it may have been accepted: that was deleted, with the memory of it.
+                assert not self.is_in(self.history(), instance, id_), f"refused with {answer!r}, and yet in the log"
             else:
-                assert answer == offset, "the ack's offset is not the log's"
+                assert answer in offsets, "the ack's offset is not the log's"
+
+    def is_in(self, history: list[Entry], instance: str, id_: int) -> bool:
+        return any((self.id_of_sender(entry), entry.id) == (self.id_of(instance), id_) for entry in history)
 
     def refusals(self) -> tuple[type[EbusError], ...]:
         return (Conflict, TooLarge)
@@ -289,7 +389,7 @@ class Laws(RuleBasedStateMachine):
     # --- reading along ----------------------------------------------------------------------------------------------
 
     def follow(self, listener: Listener) -> None:
-        for item in listener.player.read(listener.reader):
+        for item in self.read_all(listener):
             if isinstance(item, Lagged):
                 listener.unsure = True
                 listener.last = item.resume_after if listener.last is None else listener.last
@@ -304,11 +404,24 @@ class Laws(RuleBasedStateMachine):
             listener.mirror.end_snapshot()
             listener.in_snapshot = False
 
+    def read_all(self, listener: Listener) -> list[Any]:
+        found: list[Any] = []
+        try:
+            while item := listener.player.read_next(listener.reader):
+                found.append(item)
+        except EbusError as ended:
+            listener.ended = ended
+        return found
+
     def take(self, listener: Listener, item: frames.Delivery) -> None:
-        entry = next(entry for entry in self.history() if entry.offset == item.offset)
-        assert (item.id, item.key, item.deleted) == (entry.id, entry.key, entry.deleted), "law 3: two histories"
-        assert bytes(item.value) == entry.value, "law 3: the log has another value"
-        assert item.sender == unpack(entry.sender, type=Participant)
+        found = [(n, entry) for n, life in enumerate(self.lives()) for entry in life if self.is_told_by(item, entry)]
+        assert found, "law 3: what was heard is not in the log"
+        if listener.unsure:
+            listener.life = None
+        if listener.life is not None:
+            found = [(n, entry) for n, entry in found if n == listener.life]
+            assert found, "law 3: one reader, two histories, and no word of it"
+        listener.life, entry = found[-1]
         assert self.is_for(listener, entry), "somebody else's message"
         if listener.last is not None and not listener.unsure:
             assert item.offset > listener.last, "law 4: offsets strictly increase"
@@ -319,14 +432,21 @@ class Laws(RuleBasedStateMachine):
         value = MISSING if item.deleted else unpack(item.value)
         listener.mirror.apply(item.key or "", item.offset, value)
 
+    @staticmethod
+    def is_told_by(item: frames.Delivery, entry: Entry) -> bool:
+        sender = unpack(entry.sender, type=Participant)
+        told = item.offset, item.id, item.key, item.deleted, bytes(item.value), item.sender
+        return told == (entry.offset, entry.id, entry.key, entry.deleted, entry.value, sender)
+
     def check_gap(self, listener: Listener, after: int, until: int) -> None:
         """Nothing that was for this listener lies in between, but what a newer one has replaced."""
         if listener.unsure:
             return
+        history = self.history() if listener.life is None else self.lives()[listener.life]
         if not listener.heard and self.retain == "log":  # it wanted what is kept, and that is not everything
-            after = max(after, self.history()[-1].offset - self.size if self.history() else 0)
-        for entry in self.history():
-            if after < entry.offset < until and self.is_for(listener, entry) and not self.is_replaced(entry):
+            after = max(after, history[-1].offset - self.size if history else 0)
+        for entry in history:
+            if after < entry.offset < until and self.is_for(listener, entry) and not self.is_replaced(entry, history):
                 raise AssertionError(f"law 4: a silent gap: {listener.player} did not hear offset {entry.offset}")
 
     def is_for(self, listener: Listener, entry: Entry) -> bool:
@@ -336,26 +456,33 @@ class Laws(RuleBasedStateMachine):
             return False
         return entry.to is None or own or listener.player.who.user in entry.to
 
-    def is_replaced(self, entry: Entry) -> bool:
+    def is_replaced(self, entry: Entry, history: list[Entry]) -> bool:
         if self.retain == "log":
             return False
         if entry.deleted:  # the marks of removed keys are bounded; what counts is that nobody goes on showing the key
             return True
-        return any(other.offset > entry.offset and other.key == entry.key for other in self.history())
+        return any(other.offset > entry.offset and other.key == entry.key for other in history)
 
     # --- words ------------------------------------------------------------------------------------------------------
 
     def history(self) -> list[Entry]:
-        return self.play.kept if hasattr(self, "play") else []
+        """All that was accepted since the bus was made."""
+        return self.play.kept
+
+    def lives(self) -> list[list[Entry]]:
+        """The same, and before that what was deleted."""
+        return self.play.lives if hasattr(self, "play") else []
 
     def kept_of(self, value: Any) -> Any:
         return value
 
     @staticmethod
     def id_of(instance: str) -> str:
-        import hashlib
-
         return hashlib.blake2b(instance.encode(), digest_size=8).hexdigest()
+
+    @staticmethod
+    def id_of_sender(entry: Entry) -> str:
+        return unpack(entry.sender, type=Participant).id
 
 
 def tenfold(value: Any, sender: Participant) -> Any:
@@ -409,5 +536,17 @@ class FilteredLaws(Laws):
         return (Conflict, TooLarge, FilterUnavailable)
 
 
+class LawsInAFile(Laws):
+    logs = FileLogs
+
+
+class FilteredLawsInAFile(FilteredLaws):
+    logs = FileLogs
+
+
 TestLaws = Laws.TestCase
 TestFilteredLaws = FilteredLaws.TestCase
+TestLawsInAFile = LawsInAFile.TestCase
+TestFilteredLawsInAFile = FilteredLawsInAFile.TestCase
+TestLawsInAFile.settings = settings(max_examples=settings.default.max_examples // 2)
+TestFilteredLawsInAFile.settings = settings(max_examples=settings.default.max_examples // 2)

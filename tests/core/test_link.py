@@ -126,6 +126,29 @@ def test_a_bus_made_anew_with_other_fields_is_refused_with_both(play):
     assert isinstance(alice.refused[hers], SpecConflict)
 
 
+def test_a_verdict_that_comes_too_late_is_not_taken_for_another(play):
+    """The broker was killed while a kernel's filter was at work; the next one counts its questions anew."""
+    kernel, alice = play.kernel(), play.player("alice")
+    clean, hers = kernel.opened(filter="@owner"), alice.opened()
+    kernel.filter = None
+    first = alice.write(hers, "first")
+    play.settle()
+    (late,) = kernel.asked
+    kernel.asked.clear()
+    play.restart()
+    kernel.connect(), alice.connect()
+    play.settle()
+    kernel.link.verdict(late.bus, late.ask, pack("a verdict from before"))
+    play.settle()
+    assert first not in alice.answers
+    kernel.filter = lambda value, sender: value.upper()
+    kernel.judge()
+    play.settle()
+    assert alice.answer(first) == 1
+    assert unpack(play.kept[0].value) == "FIRST"
+    assert clean.is_open
+
+
 # --- batching -------------------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from tornado.web import Application
 
 from tests.benchmarks.wire import Line
 
@@ -45,11 +49,33 @@ class FanOut(Protocol):
         """The bytes with which the writer writes these, each a message of its own, at once."""
 
 
+async def listen_with(application: Application) -> None:
+    """Serve ``application`` on a free port, print it, and go on for ever: what a module run by `python` does."""
+    server = application.listen(0, "127.0.0.1")
+    (socket_,) = server._sockets.values()
+    print(socket_.getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of a process that can import these modules."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
 @contextlib.contextmanager
 def python(module: str, *args: str) -> Iterator[Running]:
     """Run ``module`` as a server that prints its port when it is ready."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", module, *args], cwd=ROOT, env=env, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *args], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
+    ) as process:
         try:
             assert process.stdout is not None
             said = process.stdout.readline().strip()

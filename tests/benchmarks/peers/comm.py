@@ -19,6 +19,7 @@ class Comm:
     """The pages of one kernel that shows a text widget; the writer is one of them."""
 
     name = "ipywidgets comm"
+    code = "import ipywidgets\nwidget = ipywidgets.Text()\nprint(widget.comm.comm_id)"
 
     def __init__(self) -> None:
         self._authorization = self._path = self._comm = ""
@@ -27,7 +28,7 @@ class Comm:
     def serve(self) -> Iterator[base.Running]:
         with jupyter.server(UNLIMITED) as server:
             kernel = server.start_kernel(jupyter.USER)
-            made = kernel.run("import ipywidgets\nwidget = ipywidgets.Text()\nprint(widget.comm.comm_id)")
+            made = kernel.run(self.code)
             self._comm = made.stdout.strip()
             self._path = f"/api/kernels/{kernel.id}/channels?session_id="
             self._authorization = f"Authorization: {server.headers(jupyter.USER)['Authorization']}\r\n"
@@ -41,9 +42,9 @@ class Comm:
         await self.listen(line)
 
     def pack(self, texts: list[str]) -> bytes:
-        return b"".join([frame(json.dumps(self._update(text)).encode(), binary=False) for text in texts])
+        return b"".join([frame(json.dumps(self._message(_update(text))).encode(), binary=False) for text in texts])
 
-    def _update(self, text: str) -> dict[str, object]:
+    def _message(self, data: dict[str, object]) -> dict[str, object]:
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": "comm_msg",
@@ -52,8 +53,9 @@ class Comm:
             "date": "2000-01-01T00:00:00Z",
             "version": "5.3",
         }
-        content = {
-            "comm_id": self._comm,
-            "data": {"method": "update", "state": {"value": text}, "buffer_paths": []},
-        }
+        content = {"comm_id": self._comm, "data": data}
         return {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+
+
+def _update(text: str) -> dict[str, object]:
+    return {"method": "update", "state": {"value": text}, "buffer_paths": []}

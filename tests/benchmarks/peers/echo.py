@@ -25,10 +25,7 @@ class Echo(WebSocketHandler):
 
 
 async def main() -> None:
-    server = Application([("/", Echo)]).listen(0, "127.0.0.1")
-    (socket,) = server._sockets.values()
-    print(socket.getsockname()[1], flush=True)
-    await asyncio.Event().wait()
+    await base.listen_with(Application([("/", Echo)]))
 
 
 if __name__ == "__main__":

@@ -86,10 +86,7 @@ class Write(WebSocketHandler):
 
 async def main() -> None:
     hub = Hub()
-    server = Application([(LISTEN, Listen, {"hub": hub}), (WRITE, Write, {"hub": hub})]).listen(0, "127.0.0.1")
-    (socket,) = server._sockets.values()
-    print(socket.getsockname()[1], flush=True)
-    await asyncio.Event().wait()
+    await base.listen_with(Application([(LISTEN, Listen, {"hub": hub}), (WRITE, Write, {"hub": hub})]))
 
 
 if __name__ == "__main__":

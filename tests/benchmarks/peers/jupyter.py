@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from jupyter_server.base.handlers import JupyterHandler
@@ -37,11 +38,11 @@ SCHEMA = {
 
 
 @contextlib.contextmanager
-def server(config: str) -> Iterator[Server]:
+def server(config: str, python: Path | str = sys.executable) -> Iterator[Server]:
     """A Jupyter server that can import these modules. Shut its kernels down before the block ends."""
     with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
         env = {"PYTHONPATH": str(base.ROOT)}
-        running = Server(Path(folder), users=(USER,), config=config, env=env).start()
+        running = Server(Path(folder), users=(USER,), config=config, env=env, python=python).start()
         try:
             yield running
         finally:
@@ -51,43 +52,54 @@ def server(config: str) -> Iterator[Server]:
 class EBus:
     """A typed bus, kept in ``backend``. Everybody says hello, opens it, and subscribes, in frames of its own.
 
-    ``state``: it retains by key, as what `ebus.share` and `ebus.state` stand on does.
+    Args:
+        backend: "sqlite" or "memory".
+        state: It retains by key, as what `ebus.share` and `ebus.state` stand on does.
+        spec: Another specification of the bus.
+        config: Another configuration of the server.
     """
 
-    def __init__(self, backend: str, *, state: bool = False) -> None:
+    def __init__(
+        self, backend: str, *, state: bool = False, spec: dict[str, Any] | None = None, config: str = ""
+    ) -> None:
         self.name = f"ebus_jupyter ({backend})"
-        self._backend = backend
-        self._spec = {"type": "Note", "schema": SCHEMA, "retain": "keys" if state else "log"}
+        self.server: Server | None = None
+        self.bus = 0
+        self.written = 0
+        self._config = config or UNBOUNDED.format(backend=backend)
+        self._spec = spec or {"type": "Note", "schema": SCHEMA, "retain": "keys" if state else "log"}
         self._key = "value" if state else None
         self._bus_name = "state" if state else "log"
         self._authorization = ""
-        self._bus = 0
-        self._written = 0
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[base.Running]:
-        with server(UNBOUNDED.format(backend=self._backend)) as running:
+        with server(self._config) as running:
             self._authorization = f"Authorization: {running.headers(USER)['Authorization']}\r\n"
-            self._written = 0
+            self.written = 0
+            self.server = running
             yield base.Running(running.pid, running.port)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "server": None}  # another process may connect, not more
 
     async def listen(self, line: Line) -> None:
         await self.enter(line)
-        _say(line, frames.Subscribe(2, self._bus))
+        _say(line, frames.Subscribe(2, self.bus))
         await _hear(line, frames.Subscribed)
 
     async def enter(self, line: Line) -> None:
         await line.upgrade("/ebus/ws", self._authorization)
         hello = frames.Hello(frames.VERSION, secrets.token_hex(16), "bench")
         _say(line, hello, frames.Open(1, "server", self._bus_name, self._spec))
-        self._bus = (await _hear(line, frames.Opened)).bus
+        self.bus = (await _hear(line, frames.Opened)).bus
 
     def pack(self, texts: list[str]) -> bytes:
         publishes = []
         for text in texts:
-            self._written += 1
-            value = msgspec.Raw(msgspec.msgpack.encode({"text": text, "n": self._written}))
-            publishes.append(frames.encode(frames.Publish(self._bus, self._written, value, self._key)))
+            self.written += 1
+            value = msgspec.Raw(msgspec.msgpack.encode({"text": text, "n": self.written}))
+            publishes.append(frames.encode(frames.Publish(self.bus, self.written, value, self._key)))
         return frame(frames.join(publishes))
 
 

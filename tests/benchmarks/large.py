@@ -1,0 +1,86 @@
+"""Large values, and readers that don't read: what they cost the server, and the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from ebus_jupyter.core import frames
+
+from . import fanout
+from .measure import Row, Span
+from .peers import jupyter
+from .wire import MARK, Line, frame, text_of
+
+ARRAY_CONFIG = (
+    jupyter.UNBOUNDED.format(backend="sqlite")
+    + "c.EBus.value_bytes = 16 << 20\nc.EBus.batch_bytes = 32 << 20\nc.EBus.send_bytes = 32 << 20\n"
+)
+
+
+async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
+    """One writer sends arrays of so many megabytes; all subscribers get each. ``copies``: by how many arrays' worth the
+    server's memory grew at most."""
+    peer = jupyter.EBus("sqlite", config=ARRAY_CONFIG, spec={"type": "ndarray", "retain": "latest"})
+    with peer.serve() as server:
+        lines = [await Line.connect(server.port) for _ in range(subscribers)]
+        for line in lines:
+            await peer.listen(line)
+        writer = await Line.connect(server.port)
+        await peer.enter(writer)
+        for line in (*lines, writer):
+            line.count_from_here()
+        data = b"\0" * ((megabytes << 20) - len(MARK)) + MARK.encode()
+        packed = msgspec.msgpack.encode(["<f8", [len(data) // 8], data])
+        value = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, packed))
+        span = Span(server.pid)
+        before = most = span.megabytes()
+        began = time.perf_counter()
+        for n in range(1, count + 1):
+            peer.written += 1
+            publish = frames.encode(frames.Publish(peer.bus, peer.written, msgspec.Raw(value)))
+            writer.send(frame(frames.join([publish])))
+            arrived = [line.has(n) for line in lines]
+            while not all(future.done() for future in arrived):
+                most = max(most, span.megabytes())
+                await asyncio.sleep(0.002)
+        seconds = (time.perf_counter() - began) / count
+        span.stop()
+        for line in (*lines, writer):
+            line.close()
+    return {
+        "array_ms": seconds * 1e3,
+        "server_cpu_ms": span.cpu / count * 1e3,
+        "copies": (most - before) / megabytes,
+    }
+
+
+async def slow_reader(*, subscribers: int, size: int, seconds: float, stalled: int) -> Row:
+    """A fan-out in which ``stalled`` more have subscribed and read nothing at all."""
+    peer = jupyter.EBus("sqlite")
+    with peer.serve() as server:
+        lines = [await Line.connect(server.port) for _ in range(subscribers)]
+        idle = [await Line.connect(server.port) for _ in range(stalled)]
+        for line in (*lines, *idle):
+            await peer.listen(line)
+        for line in idle:
+            line.stop_reading()
+        writer = await Line.connect(server.port)
+        await peer.enter(writer)
+        for line in (*lines, writer):
+            line.count_from_here()
+        text = text_of(size)
+        await fanout.flood(
+            peer, writer, lines, [text] * 50, 1.0, 500
+        )  # until the sockets of those who don't read are full
+        span, before = Span(server.pid), lines[0].count
+        memory = span.megabytes()
+        await fanout.flood(peer, writer, lines, [text] * 50, seconds, 500)
+        span.stop()
+        deliveries = subscribers * (lines[0].count - before)
+        grown = span.megabytes() - memory
+        for line in (*lines, *idle, writer):
+            line.close()
+    return {"deliveries_per_cpu_second": deliveries / span.cpu, "grown_megabytes": grown}

@@ -1,0 +1,56 @@
+"""python-socketio on tornado: an event to all clients. No log, no types, no bound."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AbstractContextManager
+from typing import Any
+
+from tests.benchmarks.wire import Line, frame
+
+from . import base
+
+CONNECT, CONNECTED, EVENT = b"40", b"40", "42"
+"""Packets of Engine.IO 4 ("4": a message) that hold packets of Socket.IO 5 ("0": connect, "2": an event)."""
+
+
+class SocketIO:
+    name = "python-socketio"
+
+    def serve(self) -> AbstractContextManager[base.Running]:
+        try:
+            import socketio  # noqa: F401
+        except ImportError:
+            raise base.Unavailable("python-socketio is not installed") from None
+        return base.python(__name__)
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade("/socket.io/?EIO=4&transport=websocket")
+        await line.message()  # what the server allows
+        line.send(frame(CONNECT, binary=False))
+        while not (await line.message()).startswith(CONNECTED):
+            continue
+
+    async def enter(self, line: Line) -> None:
+        await self.listen(line)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([frame((EVENT + json.dumps(["write", text])).encode(), binary=False) for text in texts])
+
+
+async def main() -> None:
+    import socketio
+    from tornado.web import Application
+
+    server = socketio.AsyncServer(async_mode="tornado", ping_interval=600)
+
+    async def write(sender: str, text: Any) -> None:
+        await server.emit("note", text, skip_sid=sender)
+
+    server.on("write", write)
+    await base.listen_with(Application([("/socket.io/", socketio.get_tornado_handler(server))]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,42 @@
+"""ypywidgets: a widget whose state is a CRDT document; a page's edit goes to the kernel, and from there to every page."""
+
+from __future__ import annotations
+
+import json
+
+from tests.benchmarks.wire import Line, frame
+
+from . import base
+from .comm import Comm
+from .crdt import Edits
+
+WIDGET = "from ypywidgets.comm import CommWidget\nwidget = CommWidget()\nprint(widget._comm.comm_id)"
+
+
+class YPyWidgets(Comm):
+    name = "ypywidgets"
+    code = WIDGET
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._edits: Edits | None = None
+
+    async def enter(self, line: Line) -> None:
+        try:
+            import ypywidgets  # noqa: F401
+        except ImportError:
+            raise base.Unavailable("ypywidgets is not installed") from None
+        await super().enter(line)
+        self._edits = Edits()
+        line.send(self._with_buffer(self._edits.hello()))  # from here on, the kernel tells of what changes
+
+    def pack(self, texts: list[str]) -> bytes:
+        assert self._edits is not None
+        return b"".join([self._with_buffer(self._edits.set(text)) for text in texts])
+
+    def _with_buffer(self, buffer: bytes) -> bytes:
+        """A comm message with a buffer, as Jupyter's kernel sockets frame it: offsets, the message, the buffer."""
+        message = json.dumps(self._message({})).encode()
+        offsets = [12, 12 + len(message)]
+        head = b"".join(number.to_bytes(4, "big") for number in (2, *offsets))
+        return frame(head + message + buffer)
