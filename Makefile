@@ -52,7 +52,7 @@ test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and withou
 	$(BIN)/python -m pytest -q --nbval notebooks
 
 test-browser: $(VENV)/.dev $(VENV)/.collaboration  ## two people in real browsers
-	$(BIN)/python -m pytest -q tests/browser
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --reruns 1 tests/browser
 
 test-js: js/node_modules/.package-lock.json
 	$(BIN)/python scripts/npm.py test
@@ -70,8 +70,9 @@ format: $(VENV)/.dev  ## put the Python code in its form
 docs: $(VENV)/.dev  ## the pages that are made from the code
 	$(BIN)/python scripts/configuration.py
 
-bench: $(VENV)/.dev  ## fan-out and more, beside peers, as ratios
+bench: $(VENV)/.dev $(VENV)/.collaboration  ## every target beside its peers, as ratios
 	$(INSTALL) -e '.[bench]'
+	@command -v redis-server || { apt-get update -q && apt-get install -y -q redis-server; } || echo 'no redis-server: its row will be missing'
 	$(BIN)/python -m tests.benchmarks
 
 build: $(VENV)/.made  ## the wheel and the source archive, in dist/

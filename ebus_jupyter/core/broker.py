@@ -300,9 +300,9 @@ class BrokerState(Opening):
             raise TooLarge(f"presence holds at most {self.limits.presence_bytes} bytes.", limit="presence_bytes")
         if frame.watch is not None:
             if not frame.watch:
-                bus.watchers.discard(state.id)
+                bus.watchers.pop(state.id, None)
             elif state.open[bus.number].read:
-                bus.watchers.add(state.id)
+                bus.watchers[state.id] = None
                 return [Send(state.id, frames.encode(frames.Presence(bus.number, True, bus.presence.snapshot())))]
             return []
         _any_value.check(frame.state, "presence")

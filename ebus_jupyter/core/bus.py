@@ -100,18 +100,17 @@ class BusState:
         self.idle_since = 0.0
         self.owners: list[int] = []  # connections that offer to filter; the first one does
         self.presence = Presence()
-        self.watchers: set[int] = set()
+        self.watchers: dict[int, None] = {}  # here and below, sets in dicts: an empty one is small, and there are many
         self.readers: dict[int, Participant] = {}
         self.behind: dict[int, tuple[int, int]] = {}  # the offset reached, and the log's floor when that reading began
-        self.in_flight: set[Id] = set()
+        self.in_flight: dict[Id, None] = {}
         self._validator = Validator(self.spec.schema)
         self._emits = self._validator if self.spec.emits is None else Validator(self.spec.emits)
         self._recent: OrderedDict[Id, int | EbusError] = OrderedDict()  # the offset, or why it was refused
         self._lanes: dict[str, deque[Pending]] = {}
         self._asked: dict[int, tuple[str, Pending]] = {}
         self._last_ask = 0
-        self._waiting: deque[tuple[Writer, frames.Publish, float]] = deque()
-        self._queued: set[Id] = set()  # what `_waiting` holds
+        self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float]] = OrderedDict()
         self._alone = False  # what is in flight was let in on the condition that nothing overtakes it
         self._audience: tuple[int, ...] | None = None
         self.log: Log[Record] = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=limits.log_bytes)
@@ -135,8 +134,7 @@ class BusState:
             if self._waiting or self._must_wait(frame):
                 if len(self._waiting) >= self.limits.pending:
                     raise self._crowded()
-                self._waiting.append((writer, frame, now))
-                self._queued.add((writer.id, frame.id))
+                self._waiting[writer.id, frame.id] = writer, frame, now
                 return []
             return self._take(writer, frame, now)
         except EbusError as error:
@@ -150,7 +148,7 @@ class BusState:
             return self._answer(id_[0], error_frame(answer, id_=id_[1], bus=self.number))
         if answer is not None:
             return self._answer(id_[0], frames.Ok(self.number, id_[1], answer))
-        if id_ in self.in_flight or id_ in self._queued:
+        if id_ in self.in_flight or id_ in self._waiting:
             return []  # it will be answered when the first attempt is
         return None
 
@@ -224,15 +222,14 @@ class BusState:
                 )
 
     def _append(self, writer: str, entry: Entry) -> list[Effect]:
-        self.in_flight.add((writer, entry.id))
+        self.in_flight[writer, entry.id] = None
         return [Append(entry)]
 
     def settled(self) -> list[Effect]:
         """Go on with the writes that waited for others' offsets."""
         effects: list[Effect] = []
-        while self._waiting and not self._must_wait(self._waiting[0][1]):
-            writer, frame, now = self._waiting.popleft()
-            self._queued.discard((writer.id, frame.id))
+        while self._waiting and not self._must_wait(next(iter(self._waiting.values()))[1]):
+            _, (writer, frame, now) = self._waiting.popitem(last=False)
             try:
                 effects += self._take(writer, frame, now)
             except EbusError as error:
@@ -246,7 +243,7 @@ class BusState:
 
     def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
         """Tell the writer why a write that it waits for is not accepted; a retry would come behind its later writes."""
-        self.in_flight.discard((writer, id_))
+        self.in_flight.pop((writer, id_), None)
         if not isinstance(error, BackendError):  # what could not be kept may be tried again: nothing was decided
             self._remember((writer, id_), error)
         return self._answer(writer, error_frame(error, id_=id_, bus=self.number))
@@ -277,7 +274,7 @@ class BusState:
             raise self._crowded()
         pending = Pending(entry, now + self.limits.filter_seconds)
         lane.append(pending)
-        self.in_flight.add((writer.id, entry.id))
+        self.in_flight[writer.id, entry.id] = None
         self._last_ask = ask = self._last_ask + 1
         self._asked[ask] = (writer.id, pending)
         if self.spec.filter == OWNER:
@@ -344,7 +341,7 @@ class BusState:
             if entry.offset <= self.log.last:
                 continue  # reported twice, or part of what was loaded
             record = self._record(entry)
-            self.in_flight.discard(record.id)
+            self.in_flight.pop(record.id, None)
             if record.hidden and self.readers:
                 effects += self._deliver(batch)
                 batch = []

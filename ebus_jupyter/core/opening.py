@@ -204,7 +204,7 @@ class Opening:
             except EbusError as unusable:  # kept by another version
                 error = unusable
             else:
-                self._buses[address] = self._by_uri[str(address)] = bus
+                self._buses[address] = self._by_uri[bus.uri] = bus
                 bus.idle_since = now
                 first = self._conns.get(waiting[0][0]) if waiting else None
                 if address.unnamed and first is not None:
@@ -243,7 +243,7 @@ class Opening:
     def _part(self, state: Conn, bus: BusState, now: float) -> list[Effect]:
         """A connection has no more to do with a bus."""
         bus.unsubscribe(state.id)
-        bus.watchers.discard(state.id)
+        bus.watchers.pop(state.id, None)
         state.open.pop(bus.number, None)
         state.behind.discard(bus.number)
         state.permits.pop(bus.address, None)
@@ -291,7 +291,7 @@ class Opening:
 
     def _unload(self, bus: BusState) -> None:
         self._buses.pop(bus.address, None)
-        self._by_uri.pop(str(bus.address), None)
+        self._by_uri.pop(bus.uri, None)
         self._numbers.discard(bus.number)
         self._stirred.discard(bus)
 

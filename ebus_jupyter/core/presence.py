@@ -48,8 +48,8 @@ class Presence:
 
     def __init__(self) -> None:
         self._seats: dict[str, Seat] = {}
-        self._changed: set[str] = set()
-        self._left: set[str] = set()
+        self._changed: dict[str, None] = {}  # sets in dicts: an empty one is small, and there are many
+        self._left: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -67,35 +67,35 @@ class Presence:
         seat = self._seats.get(who.id)
         if seat is None:
             self._seats[who.id] = Seat(who, now)
-            self._left.discard(who.id)
+            self._left.pop(who.id, None)
         else:
             seat.who, seat.away_since = who, None
-        self._changed.add(who.id)
+        self._changed[who.id] = None
 
     def away(self, id_: str, now: float) -> None:
         """Its connection is lost; it may be back before `expire`."""
         if id_ in self._seats:
             self._seats[id_].away_since = now
-            self._changed.add(id_)
+            self._changed[id_] = None
 
     def leave(self, id_: str) -> None:
         """It has closed the bus."""
         if self._seats.pop(id_, None) is not None:
-            self._left.add(id_)
-            self._changed.discard(id_)
+            self._left[id_] = None
+            self._changed.pop(id_, None)
 
     def set(self, id_: str, state: msgspec.Raw) -> None:
         """It says ``state`` of itself."""
         if id_ in self._seats:
             self._seats[id_].state = state
-            self._changed.add(id_)
+            self._changed[id_] = None
 
     def kernel(self, kernel_id: str, activity: str) -> None:
         """The server knows that a kernel is idle, busy, restarting or dead."""
         for id_, seat in self._seats.items():
             if seat.who.kernel_id == kernel_id and seat.activity != activity:
                 seat.activity = activity
-                self._changed.add(id_)
+                self._changed[id_] = None
 
     def expire(self, before: float) -> None:
         """Whoever is away since before ``before`` has left."""
@@ -112,7 +112,7 @@ class Presence:
         if not self.has_changed:
             return None
         found = Diff([self._seats[id_].encode() for id_ in sorted(self._changed)], sorted(self._left))
-        self._changed, self._left = set(), set()
+        self._changed, self._left = {}, {}
         return found
 
 

@@ -27,12 +27,21 @@ export function attachShare(props: Props): object {
     client = clientOf(props);
   } catch (error) {
     // No server to reach from here: the widget works as it always did, through its kernel.
-    model.send({ ebus: "status", status: "closed", text: String(error) });
+    tell(model, "closed", String(error));
     return {};
   }
-  client.onStatus((status) => model.send({ ebus: "status", status }), { signal });
+  client.onStatus((status) => tell(model, status), { signal });
   void new Share(model, client, signal).run().catch(report);
   return {};
+}
+
+/** Tell the kernel how this page stands; one that has just been restarted can't be told, and need not. */
+function tell(model: HostModel, status: string, text = ""): void {
+  try {
+    model.send({ ebus: "status", status, text });
+  } catch {
+    // Its comm is gone with the kernel's last life.
+  }
 }
 
 class Share {
@@ -75,7 +84,7 @@ class Share {
     this.client.onStatus((status) => status === "live" && this.#announce(), { signal: this.signal });
     this.#announce();
     const error = await state.bus.closed;
-    if (!this.signal.aborted) this.model.send({ ebus: "status", status: "closed", text: error.message });
+    if (!this.signal.aborted) tell(this.model, "closed", error.message);
   }
 
   /** Bind the models that are named, and no others. */

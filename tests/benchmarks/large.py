@@ -14,7 +14,7 @@ from .measure import Row, Span
 from .peers import jupyter
 from .wire import MARK, Line, frame, text_of
 
-ARRAY_CONFIG = (
+CONFIG = (
     jupyter.UNBOUNDED.format(backend="sqlite")
     + "c.EBus.value_bytes = 16 << 20\nc.EBus.batch_bytes = 32 << 20\nc.EBus.send_bytes = 32 << 20\n"
 )
@@ -23,7 +23,7 @@ ARRAY_CONFIG = (
 async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
     """One writer sends arrays of so many megabytes; all subscribers get each. ``copies``: by how many arrays' worth the
     server's memory grew at most."""
-    peer = jupyter.EBus("sqlite", config=ARRAY_CONFIG, spec={"type": "ndarray", "retain": "latest"})
+    peer = jupyter.EBus("sqlite", config=CONFIG, spec={"type": "ndarray", "retain": "latest"})
     with peer.serve() as server:
         lines = [await Line.connect(server.port) for _ in range(subscribers)]
         for line in lines:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -139,7 +139,7 @@ def table(sections: list[Section]) -> str:
     return "\n".join(lines)
 
 
-def write(sections: list[Section], folder: Path, note: Callable[[str], None] = print) -> None:
+def write(sections: list[Section], folder: Path) -> None:
     """Write ``benchmarks.json``, ``.svg`` and ``.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
@@ -149,10 +149,7 @@ def write(sections: list[Section], folder: Path, note: Callable[[str], None] = p
         "sections": [{**asdict(section), "judged": list(section.judged())} for section in sections],
     }
     (folder / f"{NAME}.json").write_text(json.dumps(document, indent=1) + "\n")
-    try:
-        plot(sections, folder)
-    except ImportError:
-        note("No plot: matplotlib is not installed (it comes with the extra `bench`).")
+    plot(sections, folder)
 
 
 def machine() -> dict[str, Any]:

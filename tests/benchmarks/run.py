@@ -299,5 +299,5 @@ def main(arguments: list[str] | None = None) -> None:
 
     sections = [section for name in asked.only or BENCHMARKS for section in BENCHMARKS[name](effort, note)]
     print(report.table(sections))
-    report.write(sections, asked.results, note)
+    report.write(sections, asked.results)
     note(f"The figures and the plot are in {asked.results}")

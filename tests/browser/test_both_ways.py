@@ -34,7 +34,11 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def server(way: str, make_server: Callable[..., Server]) -> Server:
-    return make_server("alice", "bob", config=WITHOUT if way == "by the kernel" else "")
+    server = make_server("alice", "bob", config=WITHOUT if way == "by the kernel" else "")
+    # JupyterLab 4.6 may delete the subshell of a restarted kernel's new comms together with that of the old ones; then
+    # the kernel hears none of its widgets any more. Without subshells it does.
+    server.set_lab("kernels-settings", commsOverSubshells="disabled")
+    return server
 
 
 @pytest.fixture

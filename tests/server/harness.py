@@ -176,6 +176,12 @@ class Server:
     def __exit__(self, *raised: object) -> None:
         self.stop()
 
+    def set_lab(self, what: str, **settings: Any) -> None:
+        """Change JupyterLab's settings of its application (``@jupyterlab/apputils-extension:what``), for everyone."""
+        folder = self.folder / "settings" / "@jupyterlab" / "apputils-extension"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{what}.jupyterlab-settings").write_text(json.dumps(settings))
+
     # --- where and who ----------------------------------------------------------------------------------------------
 
     @property
@@ -253,9 +259,7 @@ class Server:
             text += f"c.ServerApp.certfile = {str(self.tls[0])!r}\nc.ServerApp.keyfile = {str(self.tls[1])!r}\n"
         (self.folder / "config" / "jupyter_server_config.py").write_text(text + self._config)
         quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-        settings = self.folder / "settings" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True, exist_ok=True)
-        (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+        self.set_lab("notification", **quiet)
 
     def _env(self) -> dict[str, str]:
         foreign = ("JUPYTER", "JPY_", "EBUS_", "COLAB_", "VOILA_")

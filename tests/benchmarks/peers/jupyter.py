@@ -69,7 +69,7 @@ class EBus:
         self._config = config or UNBOUNDED.format(backend=backend)
         self._spec = spec or {"type": "Note", "schema": SCHEMA, "retain": "keys" if state else "log"}
         self._key = "value" if state else None
-        self._bus_name = "state" if state else "log"
+        self._bus_name = f"{self._spec['type']}-{self._spec['retain']}"
         self._authorization = ""
 
     @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -24,13 +23,8 @@ class Redis:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[base.Running]:
-        """A server without a file. Debian's package is installed where there is none and we may."""
+        """A server without a file. Raises `base.Unavailable`."""
         program = shutil.which("redis-server")
-        if program is None and shutil.which("apt-get") and os.geteuid() == 0:
-            env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            for command in ("update", "install -y redis-server"):
-                subprocess.run(["apt-get", "-q", *command.split()], env=env, capture_output=True, check=False)
-            program = shutil.which("redis-server")
         if program is None:
             raise base.Unavailable("no redis-server; the system's package has it")
         port = base.free_port()
