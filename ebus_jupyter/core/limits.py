@@ -40,8 +40,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How many seconds' worth of publishes may come at once."""
     pending: int = 10_000
     """Writes of one connection that wait for a filter. Over it: `RateLimited`."""
-    dedupe: int = 10_000
-    """Accepted message ids that a bus remembers, to answer a retry with its first offset."""
+    dedupe: int = 20_000
+    """Accepted message ids that a bus remembers, to answer a retry with its first offset. A client has at most 10,000 writes
+    without an answer: with less than that, what it sends again after a lost connection might be accepted twice."""
     filter_seconds: float = 5.0
     """How long a kernel's filter may take for one value. Over it: `FilterUnavailable`."""
     send_bytes: int = 1 << 20

@@ -163,10 +163,10 @@ class LinkState:
     Args:
         instance: 32 hexadecimal digits that nobody can guess; kept for the client's life.
         client: What the client is, for the broker's log.
-        max_pending: Writes without an answer; `publish` refuses one more.
+        max_pending: Writes without an answer; `publish` refuses one more. No more than a bus remembers (`Limits.dedupe`).
     """
 
-    def __init__(self, instance: str, *, client: str = "", max_pending: int = 100_000) -> None:
+    def __init__(self, instance: str, *, client: str = "", max_pending: int = 10_000) -> None:
         self.instance = instance
         self.client = client
         self.max_pending = max_pending

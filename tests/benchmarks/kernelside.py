@@ -78,7 +78,11 @@ def join_state(keys: int) -> dict[str, float]:
 def listen(messages: int) -> list[float]:
     """When each of so many lone messages arrived, by the clock that all processes of this machine share."""
     stream = ebus.bus("lone", float).stream()
-    return [time.perf_counter() - stream.get(timeout=PATIENCE_SECONDS) for _ in range(messages)]
+    waits = []
+    for _ in range(messages):
+        written = stream.get(timeout=PATIENCE_SECONDS)
+        waits.append(time.perf_counter() - written)
+    return waits
 
 
 def speak(messages: int) -> None:

@@ -412,7 +412,10 @@ class Kernel:
                 raise TimeoutError(f"kernel {self.id} did not finish within {timeout} s")
             socket.settimeout(left)
             try:
-                message = json.loads(socket.recv())
+                said = socket.recv()
+                if isinstance(said, bytes):  # with buffers: for a widget in a page, which this is not
+                    continue
+                message = json.loads(said)
             except websocket.WebSocketTimeoutException:
                 continue
             cell = self._cells.get(message["parent_header"].get("msg_id", ""))
