@@ -42,7 +42,7 @@ js/node_modules/.package-lock.json: js/package-lock.json $(VENV)/.dev
 demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
 	@$(BIN)/python scripts/demo.py --port '$(PORT)' --token '$(TOKEN)'
 
-test: test-python test-notebooks test-browser test-js  ## everything, with real servers, kernels and browsers
+test: test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers
 
 test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests --ignore=tests/browser --ignore=tests/notebooks
@@ -72,7 +72,7 @@ docs: $(VENV)/.dev  ## the pages that are made from the code
 
 bench: $(VENV)/.dev $(VENV)/.collaboration  ## every target beside its peers, as ratios
 	$(INSTALL) -e '.[bench]'
-	@command -v redis-server || { apt-get update -q && apt-get install -y -q redis-server; } || echo 'no redis-server: its row will be missing'
+	@command -v redis-server || { apt-get update -q && apt-get install -y -q redis-server; } || echo 'no redis-server: its rows will fail'
 	$(BIN)/python -m tests.benchmarks
 
 build: $(VENV)/.made  ## the wheel and the source archive, in dist/

@@ -36,9 +36,9 @@ export function attachShare(props: Props): object {
 }
 
 /** Tell the kernel how this page stands; one that has just been restarted can't be told, and need not. */
-function tell(model: HostModel, status: string, text = ""): void {
+function tell(model: HostModel, status: string, text?: string): void {
   try {
-    model.send({ ebus: "status", status, text });
+    model.send({ ebus: "status", status, ...(text !== undefined && { text }) });
   } catch {
     // Its comm is gone with the kernel's last life.
   }

@@ -24,6 +24,7 @@ async def measure(
     burst: int = 50,
     ahead: int = 500,
     pause: float = 0.005,
+    prompt: bool = False,
 ) -> Row:
     """One round.
 
@@ -36,6 +37,7 @@ async def measure(
         burst: How many messages the writer has to say at once.
         ahead: How many messages the writer may be ahead of the slowest subscriber.
         pause: Seconds between two lone messages.
+        prompt: All acknowledge at once what they get; see `Line.acknowledge_at_once`.
     """
     text = text_of(size)
     with peer.serve() as server:
@@ -45,6 +47,8 @@ async def measure(
         writer = await Line.connect(server.port)
         await peer.enter(writer)
         for line in (*lines, writer):
+            if prompt:
+                line.acknowledge_at_once()
             line.count_from_here()
         try:
             await _settle(peer, writer, lines, text)

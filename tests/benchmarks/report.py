@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -75,8 +76,11 @@ class Section:
         for goal in self.goals:
             figure = next(figure for figure in self.figures if figure.name == goal.name)
             theirs = self.rows.get(goal.peer)
+            compared = [row[goal.name] for row in (ours, theirs or {}) if goal.name in row]
             if goal.name not in ours or (goal.peer and theirs is None):
                 yield f"{figure.title}: not measured", False
+            elif not all(math.isfinite(value) and value > 0 for value in compared):
+                yield f"{figure.title}: {', '.join(map(shown, compared))} {figure.unit} is no measurement", False
             elif theirs is not None:
                 ratio = figure.ratio(ours, theirs)
                 yield f"{figure.title}: {times(ratio)} {goal.peer} (to reach: {times(goal.limit)})", ratio >= goal.limit
@@ -108,7 +112,7 @@ class Section:
             )
             yield "   ".join(["  " + first, *rest]).rstrip()
         for name, why in self.missing.items():
-            yield f"  {name}: left out ({why})"
+            yield f"  FAILED   {name}: {why}"
         for text, reached in self.judged():
             yield f"  {'reached' if reached else 'MISSED '}  {text}"
 

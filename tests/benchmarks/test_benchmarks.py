@@ -13,24 +13,6 @@ from . import large, report, run
 from .peers import comm, jupyter
 from .report import Figure, Goal, Section
 
-TINY = run.Effort(
-    rounds=1,
-    seconds=0.05,
-    subscribers=(3,),
-    growth=(1, 2, 3),
-    pages=2,
-    lone=2,
-    writes=400,
-    in_flight=20,
-    replay=100,
-    connections=5,
-    buses=5,
-    cells=2,
-    megabytes=1,
-    starts=1,
-    memory=False,
-)
-
 OF_THE_EXTRA = {
     "NATS core",
     "nats-py, JetStream",
@@ -64,7 +46,7 @@ def one_server(running: jupyter.Server, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("one_server")
 @pytest.mark.parametrize("name", run.BENCHMARKS)
 def test_a_benchmark_measures_us_and_its_peers(name: str) -> None:
-    for section in run.BENCHMARKS[name](TINY, lambda _: None):
+    for section in run.BENCHMARKS[name](run.QUICK, lambda _: None):
         assert set(section.missing) <= OF_THE_EXTRA, section.missing
         assert section.ours in section.rows
         for row in section.rows.values():
@@ -83,13 +65,24 @@ def test_a_report_is_a_table_a_json_and_a_plot(tmp_path: Path) -> None:
     they = next(line for line in lines if line.startswith("  they"))
     assert "10  (×30)" in they
     assert "1  (×0.50)" in they
-    assert "  absent: left out (not installed)" in lines
+    assert "  FAILED   absent: not installed" in lines
 
     assert "  reached  speed: ×30 they (to reach: ×20)" in lines
     assert "  MISSED   wait: 2 ms (at most 1.5)" in lines
     assert "  MISSED   speed: not measured" in lines
 
+    lost_in_noise = Section("A race", "we", (wait,), (Goal("wait", 1.5),), {"we": {"wait": -80.7}})
+    assert [reached for _, reached in lost_in_noise.judged()] == [False]
+
     report.write([section], tmp_path)
     assert json.loads((tmp_path / "benchmarks.json").read_text())["sections"][0]["rows"] == rows
     assert "A race" in (tmp_path / "benchmarks.svg").read_text()
     assert (tmp_path / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_fails_where_a_peer_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    section = Section("A race", "we", (), missing={"Redis publish": "no redis-server"})
+    monkeypatch.setitem(run.BENCHMARKS, "start", lambda effort, note: [section])
+    monkeypatch.setattr(report, "write", lambda sections, folder: None)
+    with pytest.raises(SystemExit, match="Redis publish"):
+        run.main(["start", "--quick", "--results", str(tmp_path)])
