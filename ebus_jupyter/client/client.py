@@ -188,8 +188,10 @@ class Client:
             return False
 
     def topic(self, key: tuple[str, str, str, str]) -> Topic | None:
-        """The bus that is open here by this scope, owner, name and capability."""
-        return self._named.get(key)
+        """The bus that is open here, or being opened, by this scope, owner, name and capability."""
+        scope, owner, name, cap = key
+        link = self.link.find(scope, name, owner, cap)
+        return self._named.get(key) if link is None else self._topics.get(link)
 
     def add(self, topic: Topic, key: tuple[str, str, str, str] | None) -> None:
         """A bus was opened."""

@@ -25,7 +25,7 @@ import msgspec
 from ebus_jupyter.errors import Closed, EbusError, RateLimited
 
 from . import frames
-from .address import Address
+from .address import Address, may_enter, resolve
 from .bus import message_id
 from .limits import Limits
 from .log import Log
@@ -139,9 +139,7 @@ class BusLink:
         self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
         self.state: msgspec.Raw | None = None
         self.pending: dict[int, frames.Publish] = {}
-        self.asks: dict[
-            int, int
-        ] = {}  # what it is to filter on this connection: this client's number of it, the broker's
+        self.asks: dict[int, int] = {}  # what it is to filter: this client's number of it, this connection's
         self.held: deque[int] = deque()
         self.held_since = 0.0
         self.flush_size = 1
@@ -179,6 +177,7 @@ class LinkState:
         self.closed: EbusError | None = None
         self._buses: list[BusLink] = []
         self._by_number: dict[int, BusLink] = {}
+        self._by_uri: dict[str, BusLink] = {}
         self._questions: dict[int, tuple[str, BusLink | None, frames.Frame | None]] = {}
         self._reqs: Iterator[int] = count(1)
         self._ids: Iterator[int] = count(1)
@@ -225,6 +224,7 @@ class LinkState:
         self._writes.clear()
         self._questions.clear()
         self._buses.clear()
+        self._by_uri.clear()
         return events
 
     def outgoing(self, now: float, max_bytes: int = 1 << 20) -> bytes | None:
@@ -276,6 +276,20 @@ class LinkState:
             self._ask_open(bus)
         return bus
 
+    def find(self, scope: str, name: str, owner: str = "", cap: str = "") -> BusLink | None:
+        """The bus that is open here already, however it was named then: a second link to it would take its messages.
+
+        None, too, where it takes a capability to enter and this is not the one: that is for the broker to refuse.
+        """
+        if self.you is None:
+            return None
+        try:
+            address = resolve(scope, name, self.you, owner=owner, shared_engine=True)
+        except EbusError:
+            return None  # the broker will say what is wrong
+        link = self._by_uri.get(str(address))
+        return link if link is not None and (cap == link.cap or may_enter(address, self.you, "", b"")) else None
+
     def _ask_open(self, bus: BusLink) -> None:
         req = self._ask("open", bus)
         self._say(frames.Open(req, bus.scope, bus.name, bus.given, bus.owner, bus.cap, bus.create))
@@ -303,6 +317,7 @@ class LinkState:
 
     def _end(self, bus: BusLink, error: EbusError) -> list[Event]:
         self._by_number.pop(bus.number, None)
+        self._by_uri.pop(bus.uri, None)
         if bus in self._buses:
             self._buses.remove(bus)
         bus.number, bus.error = 0, error
@@ -520,7 +535,7 @@ class LinkState:
         bus.number, bus.uri, bus.epoch, bus.cap = frame.bus, frame.address, frame.epoch, frame.cap
         bus.name, bus.owner = address.name, address.owner if frame.cap else ""
         bus.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
-        self._by_number[bus.number] = bus
+        self._by_number[bus.number] = self._by_uri[bus.uri] = bus
         if first:
             bus.begin_log()
         if not bus.log_epoch:

@@ -224,6 +224,30 @@ def test_an_unnamed_bus_is_entered_with_its_uri_only_and_goes_with_its_maker(lin
         ear.get(5)
 
 
+@pytest.mark.parametrize(
+    ("name", "scope"), [("mine", "user"), ("mine", "kernel"), ("mine", "server"), (None, "server")]
+)
+def test_a_bus_that_is_opened_by_its_name_and_by_its_uri_is_one(line: Line, name: str | None, scope: str) -> None:
+    client = line.client()
+    bus = client.bus(name, int, scope=scope)
+    before = bus.stream()
+    again = client.bus(bus.uri)
+    after = again.stream()
+    bus.write(1).result(5)
+    assert (before.get(5), after.get(5)) == (1, 1)
+    again.close()
+    bus.write(2).result(5)
+    assert before.get(5) == 2
+
+
+def test_the_uri_of_another_user_s_bus_is_not_one_s_own(line: Line) -> None:
+    alice, bob = line.client("alice"), line.client("bob", "k2")
+    uri = alice.bus("diary", str, scope="user").uri
+    bob.bus("diary", str, scope="user")
+    with pytest.raises(ebus.NoSuchBus):
+        bob.bus(uri)
+
+
 def test_a_bus_can_be_pickled_and_sent_on_another_bus(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     client = line.client()
     monkeypatch.setattr(discover, "default_client", lambda: client)
