@@ -10,7 +10,7 @@ What JSON has no word for is a map with one key that begins with ``$``:
 | NaN, ±infinity | ``{"$float": "nan"}``, ``"inf"``, ``"-inf"`` |
 | a map with keys that are no strings | ``{"$pairs": [[1, "one"]]}`` |
 | a map that looks like one of these | ``{"$map": {"$bytes": 1}}`` |
-| what is nested too deeply for this program | ``{"$msgpack": "…"}`` (base64 of the encoded value) |
+| a NaN with a sign or a payload; what is nested too deeply here | ``{"$msgpack": "…"}`` (base64, encoded) |
 
 A map with one ``$`` key that is not in this table is just a map.
 
@@ -50,7 +50,7 @@ def to_json(data: bytes | msgspec.Raw) -> Any:
     try:
         return _form(_decode(data))
     except RecursionError:
-        return {"$msgpack": b64encode(bytes(data)).decode()}
+        return _as_it_is(bytes(data))
 
 
 def from_json(form: Any) -> bytes:
@@ -99,9 +99,19 @@ def _extension(code: int, data: memoryview) -> Any:
 _decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.msgpack.Decoder(ext_hook=_extension).decode
 
 
+_NAN = msgspec.msgpack.encode(math.nan)
+
+
+def _as_it_is(data: bytes) -> dict[str, str]:
+    return {"$msgpack": b64encode(data).decode()}
+
+
 def _form(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": str(value)}
+        if math.isfinite(value):
+            return value
+        data = msgspec.msgpack.encode(value)
+        return _as_it_is(data) if math.isnan(value) and data != _NAN else {"$float": str(value)}
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             return {"$pairs": [[_form(key), _form(item)] for key, item in value.items()]}

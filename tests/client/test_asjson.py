@@ -43,6 +43,12 @@ def test_whatever_a_bus_carries_goes_through_json_and_back(value: Any) -> None:
     assert from_json(form) == data
 
 
+@pytest.mark.parametrize("bits", ["7ff8000000000000", "fff8000000000000", "7ff8000000000001"])
+def test_no_two_nans_become_one(bits: str) -> None:
+    data = b"\xcb" + bytes.fromhex(bits)
+    assert from_json(json.loads(json.dumps(to_json(data), allow_nan=False))) == data
+
+
 def test_an_array_too() -> None:
     codec: Codec[Any] = Codec()
     for array in (np.arange(6, dtype="<i2").reshape(2, 3), np.array(1.5), np.zeros((0, 3))):
