@@ -7,7 +7,9 @@ The server's CPU a delivery is the figure that a loaded machine spoils least.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 from .measure import Row, Span, percentile
 from .peers.base import FanOut
@@ -41,16 +43,7 @@ async def measure(
     """
     text = text_of(size)
     with peer.serve() as server:
-        lines = [await Line.connect(server.port) for _ in range(subscribers)]
-        for line in lines:
-            await peer.listen(line)
-        writer = await Line.connect(server.port)
-        await peer.enter(writer)
-        for line in (*lines, writer):
-            if prompt:
-                line.acknowledge_at_once()
-            line.count_from_here()
-        try:
+        async with audience(peer, server.port, subscribers, prompt=prompt) as (writer, lines):
             await _settle(peer, writer, lines, text)
             waits = await _one_by_one(peer, writer, lines, text, lone, pause)
             span = Span(server.pid)
@@ -68,9 +61,27 @@ async def measure(
                 "megabytes": span.megabytes(),
                 "bytes_per_delivery": lines[0].bytes / lines[0].count,
             }
-        finally:
-            for line in (*lines, writer):
-                line.close()
+
+
+@contextlib.asynccontextmanager
+async def audience(
+    peer: FanOut, port: int, subscribers: int, *, prompt: bool = False
+) -> AsyncIterator[tuple[Line, list[Line]]]:
+    """A writer and so many subscribers, who count what they hear from here on."""
+    lines = [await Line.connect(port) for _ in range(subscribers)]
+    for line in lines:
+        await peer.listen(line)
+    writer = await Line.connect(port)
+    await peer.enter(writer)
+    try:
+        for line in (*lines, writer):
+            if prompt:
+                line.acknowledge_at_once()
+            line.count_from_here()
+        yield writer, lines
+    finally:
+        for line in (*lines, writer):
+            line.close()
 
 
 async def _settle(peer: FanOut, writer: Line, lines: list[Line], text: str) -> None:

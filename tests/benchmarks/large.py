@@ -25,31 +25,23 @@ async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
     server's memory grew at most."""
     peer = jupyter.EBus("sqlite", config=CONFIG, spec={"type": "ndarray", "retain": "latest"})
     with peer.serve() as server:
-        lines = [await Line.connect(server.port) for _ in range(subscribers)]
-        for line in lines:
-            await peer.listen(line)
-        writer = await Line.connect(server.port)
-        await peer.enter(writer)
-        for line in (*lines, writer):
-            line.count_from_here()
-        data = b"\0" * ((megabytes << 20) - len(MARK)) + MARK.encode()
-        packed = msgspec.msgpack.encode(["<f8", [len(data) // 8], data])
-        value = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, packed))
-        span = Span(server.pid)
-        before = most = span.megabytes()
-        began = time.perf_counter()
-        for n in range(1, count + 1):
-            peer.written += 1
-            publish = frames.encode(frames.Publish(peer.bus, peer.written, msgspec.Raw(value)))
-            writer.send(frame(frames.join([publish])))
-            arrived = [line.has(n) for line in lines]
-            while not all(future.done() for future in arrived):
-                most = max(most, span.megabytes())
-                await asyncio.sleep(0.002)
-        seconds = (time.perf_counter() - began) / count
-        span.stop()
-        for line in (*lines, writer):
-            line.close()
+        async with fanout.audience(peer, server.port, subscribers) as (writer, lines):
+            data = b"\0" * ((megabytes << 20) - len(MARK)) + MARK.encode()
+            packed = msgspec.msgpack.encode(["<f8", [len(data) // 8], data])
+            value = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, packed))
+            span = Span(server.pid)
+            before = most = span.megabytes()
+            began = time.perf_counter()
+            for n in range(1, count + 1):
+                peer.written += 1
+                publish = frames.encode(frames.Publish(peer.bus, peer.written, msgspec.Raw(value)))
+                writer.send(frame(frames.join([publish])))
+                arrived = [line.has(n) for line in lines]
+                while not all(future.done() for future in arrived):
+                    most = max(most, span.megabytes())
+                    await asyncio.sleep(0.002)
+            seconds = (time.perf_counter() - began) / count
+            span.stop()
     return {
         "array_ms": seconds * 1e3,
         "server_cpu_ms": span.cpu / count * 1e3,
@@ -61,26 +53,19 @@ async def slow_reader(*, subscribers: int, size: int, seconds: float, stalled: i
     """A fan-out in which ``stalled`` more have subscribed and read nothing at all."""
     peer = jupyter.EBus("sqlite")
     with peer.serve() as server:
-        lines = [await Line.connect(server.port) for _ in range(subscribers)]
         idle = [await Line.connect(server.port) for _ in range(stalled)]
-        for line in (*lines, *idle):
-            await peer.listen(line)
         for line in idle:
+            await peer.listen(line)
             line.stop_reading()
-        writer = await Line.connect(server.port)
-        await peer.enter(writer)
-        for line in (*lines, writer):
-            line.count_from_here()
-        text = text_of(size)
-        await fanout.flood(
-            peer, writer, lines, [text] * 50, 1.0, 500
-        )  # until the sockets of those who don't read are full
-        span, before = Span(server.pid), lines[0].count
-        memory = span.megabytes()
-        await fanout.flood(peer, writer, lines, [text] * 50, seconds, 500)
-        span.stop()
-        deliveries = subscribers * (lines[0].count - before)
-        grown = span.megabytes() - memory
-        for line in (*lines, *idle, writer):
+        async with fanout.audience(peer, server.port, subscribers) as (writer, lines):
+            texts = [text_of(size)] * 50
+            await fanout.flood(peer, writer, lines, texts, 1.0, 500)  # the sockets of those who don't read fill up
+            span, before = Span(server.pid), lines[0].count
+            memory = span.megabytes()
+            await fanout.flood(peer, writer, lines, texts, seconds, 500)
+            span.stop()
+            deliveries = subscribers * (lines[0].count - before)
+            grown = span.megabytes() - memory
+        for line in idle:
             line.close()
     return {"deliveries_per_cpu_second": deliveries / span.cpu, "grown_megabytes": grown}

@@ -72,16 +72,8 @@ async def _cells(pages: tuple[Line, Line], count: int) -> tuple[list[float], lis
 
 async def _run(page: Line) -> None:
     """Run a cell to its end: the reply, and the kernel idle again. (What the other page's cells say is passed over.)"""
-    header = {
-        "msg_id": uuid.uuid4().hex,
-        "msg_type": "execute_request",
-        "session": "bench",
-        "username": jupyter.USER,
-        "date": "",
-        "version": "5.3",
-    }
     content = {"code": "None", "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
-    request = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+    request = jupyter.message("execute_request", content)
     page.send(frame(json.dumps(request).encode(), binary=False))
     awaited = {"execute_reply", "idle"}
     while awaited:
@@ -89,20 +81,14 @@ async def _run(page: Line) -> None:
         if not message.startswith(b"{"):  # the server pings
             continue
         said = json.loads(message)
-        if said["parent_header"].get("msg_id") == header["msg_id"]:
+        if said["parent_header"].get("msg_id") == request["header"]["msg_id"]:
             awaited -= {said["msg_type"], said["content"].get("execution_state")}
 
 
 def _flood(peer: jupyter.EBus, port: int, subscribers: int, size: int, under_way: Event) -> None:
     async def run() -> None:
-        lines = [await Line.connect(port) for _ in range(subscribers)]
-        for line in lines:
-            await peer.listen(line)
-        writer = await Line.connect(port)
-        await peer.enter(writer)
-        for line in (*lines, writer):
-            line.count_from_here()
-        under_way.set()
-        await fanout.flood(peer, writer, lines, [text_of(size)] * 50, FOR_EVER, ahead=500)
+        async with fanout.audience(peer, port, subscribers) as (writer, lines):
+            under_way.set()
+            await fanout.flood(peer, writer, lines, [text_of(size)] * 50, FOR_EVER, ahead=500)
 
     asyncio.run(run())

@@ -29,6 +29,8 @@ from .peers.websockets_broadcast import Websockets
 from .peers.ypywidgets import YPyWidgets
 from .report import Figure, Goal, Section
 
+OURS = EBus("sqlite").name
+
 RESULTS = Path(__file__).parent / "results"
 
 DELIVERIES = Figure("deliveries_per_cpu_second", "deliveries", "/s of server CPU", True)
@@ -216,19 +218,18 @@ def pages(effort: Effort, note: Note) -> list[Section]:
 
 def relay(effort: Effort, note: Note) -> list[Section]:
     """A lone message, from one to one."""
-    measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=effort.lone * 5)
-    bare = Tornado()
+    lone = effort.lone * 5
+    measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=lone)
+    ours, bare = EBus("sqlite"), Tornado()
+    goals = (Goal(LAST_P50.name, 1 / 1.5, bare.name), Goal(P99.name, 1 / 2, bare.name))
+    ways: dict[str, Callable[[], Row]] = {
+        "page → page": lambda: asyncio.run(measure(ours)),
+        "kernel → kernel": lambda: writing.kernel_to_kernel(lone=lone),
+    }
     sections = []
-    for title, ours in (("page → page", EBus("sqlite")), ("kernel → kernel", None)):
-        name = ours.name if ours is not None else "ebus_jupyter (sqlite)"
-        goals = (Goal(LAST_P50.name, 1 / 1.5, bare.name), Goal(P99.name, 1 / 2, bare.name))
-        section = Section(f"A lone message, {title}, beside a bare relay", name, (LAST_P50, P99), goals)
-        peers = _each([bare], measure)
-        if ours is not None:
-            peers = _each([ours], measure) | peers
-        else:
-            peers = {name: lambda: writing.kernel_to_kernel(lone=effort.lone * 5)} | peers
-        sections.append(measured(section, peers, effort.rounds, note))
+    for way, measure_ours in ways.items():
+        section = Section(f"A lone message, {way}, beside a bare relay", ours.name, (LAST_P50, P99), goals)
+        sections.append(measured(section, {ours.name: measure_ours, **_each([bare], measure)}, effort.rounds, note))
     return sections
 
 
@@ -237,7 +238,7 @@ def _each(peers: list[FanOut], measure: Callable[[FanOut], object]) -> Peers:
 
 
 def writes(effort: Effort, note: Note) -> list[Section]:
-    ours, echo, jetstream = "ebus_jupyter (sqlite)", "bare WebSocket echo", "nats-py, JetStream"
+    ours, echo, jetstream = OURS, "bare WebSocket echo", "nats-py, JetStream"
     goals = (
         Goal(WRITES[0].name, 100_000),
         Goal(WRITES[0].name, 4, jetstream),
@@ -261,26 +262,23 @@ def writes(effort: Effort, note: Note) -> list[Section]:
 
 
 def many(effort: Effort, note: Note) -> list[Section]:
-    ours = "ebus_jupyter (sqlite)"
     goals = (Goal(SCALE[0].name, 25), Goal(SCALE[1].name, 2), Goal(SCALE[3].name, 2))
-    section = Section(f"{effort.connections:,} connections, {effort.buses:,} buses", ours, SCALE, goals)
+    section = Section(f"{effort.connections:,} connections, {effort.buses:,} buses", OURS, SCALE, goals)
     measure = partial(scale.measure, connections=effort.connections, buses=effort.buses)
-    return [measured(section, {ours: lambda: asyncio.run(measure())}, 1, note)]
+    return [measured(section, {OURS: lambda: asyncio.run(measure())}, 1, note)]
 
 
 def cells(effort: Effort, note: Note) -> list[Section]:
-    ours = "ebus_jupyter (sqlite)"
-    section = Section("The notebook comes first: a cell beside a bus under full load", ours, CELLS)
+    section = Section("The notebook comes first: a cell beside a bus under full load", OURS, CELLS)
     section.goals = (Goal(CELLS[2].name, 2),)
     measure = partial(notebook.measure, cells=effort.cells, subscribers=effort.pages, size=effort.size)
-    return [measured(section, {ours: lambda: asyncio.run(measure())}, effort.rounds, note)]
+    return [measured(section, {OURS: lambda: asyncio.run(measure())}, effort.rounds, note)]
 
 
 def big(effort: Effort, note: Note) -> list[Section]:
-    ours = "ebus_jupyter (sqlite)"
-    arrays = Section(f"Arrays of {effort.megabytes} MB → 10 subscribers", ours, ARRAYS, (Goal(ARRAYS[2].name, 8),))
+    arrays = Section(f"Arrays of {effort.megabytes} MB → 10 subscribers", OURS, ARRAYS, (Goal(ARRAYS[2].name, 8),))
     measure = partial(large.arrays, subscribers=10, megabytes=effort.megabytes, count=5)
-    measured(arrays, {ours: lambda: asyncio.run(measure())}, effort.rounds, note)
+    measured(arrays, {OURS: lambda: asyncio.run(measure())}, effort.rounds, note)
 
     with_slow, without = "with 5 who read nothing", "all read"
     slow = Section("Slow readers among fast ones", with_slow, SLOW, (Goal(DELIVERIES.name, 0.9, without),))

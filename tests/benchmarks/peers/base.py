@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from tornado.web import Application
 
-from tests.benchmarks.wire import Line
+from tests.benchmarks.wire import Line, frame
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,6 +47,24 @@ class FanOut(Protocol):
 
     def pack(self, texts: list[str]) -> bytes:
         """The bytes with which the writer writes these, each a message of its own, at once."""
+
+
+class Module:
+    """A peer that is a module beside this one, run by `python`: it serves `LISTEN` to subscribers and `WRITE` to the writer."""
+
+    LISTEN, WRITE = "/listen", "/write"
+
+    def serve(self) -> AbstractContextManager[Running]:
+        return python(type(self).__module__)
+
+    async def listen(self, line: Line) -> None:
+        await line.upgrade(self.LISTEN)
+
+    async def enter(self, line: Line) -> None:
+        await line.upgrade(self.WRITE)
+
+    def pack(self, texts: list[str]) -> bytes:
+        return b"".join([frame(text.encode()) for text in texts])
 
 
 async def listen_with(application: Application) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 from tests.benchmarks.wire import Line, frame
 
@@ -44,17 +45,8 @@ class Comm:
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([frame(json.dumps(self._message(_update(text))).encode(), binary=False) for text in texts])
 
-    def _message(self, data: dict[str, object]) -> dict[str, object]:
-        header = {
-            "msg_id": uuid.uuid4().hex,
-            "msg_type": "comm_msg",
-            "session": "bench",
-            "username": jupyter.USER,
-            "date": "2000-01-01T00:00:00Z",
-            "version": "5.3",
-        }
-        content = {"comm_id": self._comm, "data": data}
-        return {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+    def _message(self, data: dict[str, object]) -> dict[str, Any]:
+        return jupyter.message("comm_msg", {"comm_id": self._comm, "data": data})
 
 
 def _update(text: str) -> dict[str, object]:

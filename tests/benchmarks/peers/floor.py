@@ -7,31 +7,20 @@ writer has to say at once comes in one message too, so that nothing is left that
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
 
 from tornado.iostream import StreamClosedError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
-from tests.benchmarks.wire import MARK, Line, frame
+from tests.benchmarks.wire import MARK, frame
 
 from . import base
 
-LISTEN, WRITE = "/listen", "/write"
 _MARK = MARK.encode()
 
 
-class Floor:
+class Floor(base.Module):
     name = "bare tornado, a tick's frames joined (floor)"
-
-    def serve(self) -> AbstractContextManager[base.Running]:
-        return base.python(__name__)
-
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(LISTEN)
-
-    async def enter(self, line: Line) -> None:
-        await line.upgrade(WRITE)
 
     def pack(self, texts: list[str]) -> bytes:
         return frame("".join(texts).encode())
@@ -86,7 +75,7 @@ class Write(WebSocketHandler):
 
 async def main() -> None:
     hub = Hub()
-    await base.listen_with(Application([(LISTEN, Listen, {"hub": hub}), (WRITE, Write, {"hub": hub})]))
+    await base.listen_with(Application([(Floor.LISTEN, Listen, {"hub": hub}), (Floor.WRITE, Write, {"hub": hub})]))
 
 
 if __name__ == "__main__":

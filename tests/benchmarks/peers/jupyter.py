@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +48,19 @@ def server(config: str, python: Path | str = sys.executable) -> Iterator[Server]
             yield running
         finally:
             running.kill9()  # nothing here is worth the time that a good end takes
+
+
+def message(kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """What a page says to a kernel, on the kernel's socket."""
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "msg_type": kind,
+        "session": "bench",
+        "username": USER,
+        "date": "2000-01-01T00:00:00Z",
+        "version": "5.3",
+    }
+    return {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
 
 
 class EBus:

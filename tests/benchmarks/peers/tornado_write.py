@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
 
 from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from tests.benchmarks.wire import Line, frame
-
 from . import base
 
-LISTEN, WRITE = "/listen", "/write"
 
-
-class Tornado:
+class Tornado(base.Module):
     name = "tornado write_message"
-
-    def serve(self) -> AbstractContextManager[base.Running]:
-        return base.python(__name__)
-
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(LISTEN)
-
-    async def enter(self, line: Line) -> None:
-        await line.upgrade(WRITE)
-
-    def pack(self, texts: list[str]) -> bytes:
-        return b"".join([frame(text.encode()) for text in texts])
 
 
 clients: set[WebSocketHandler] = set()
@@ -53,7 +36,7 @@ class Write(WebSocketHandler):
 
 
 async def main() -> None:
-    await base.listen_with(Application([(LISTEN, Listen), (WRITE, Write)]))
+    await base.listen_with(Application([(Tornado.LISTEN, Listen), (Tornado.WRITE, Write)]))
 
 
 if __name__ == "__main__":

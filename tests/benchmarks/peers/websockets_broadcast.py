@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from tests.benchmarks.wire import Line, frame
-
 from . import base
 
-LISTEN, WRITE = "/listen", "/write"
 
-
-class Websockets:
+class Websockets(base.Module):
     name = "websockets.broadcast"
-
-    def serve(self) -> AbstractContextManager[base.Running]:
-        return base.python(__name__)
-
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(LISTEN)
-
-    async def enter(self, line: Line) -> None:
-        await line.upgrade(WRITE)
-
-    def pack(self, texts: list[str]) -> bytes:
-        return b"".join([frame(text.encode()) for text in texts])
 
 
 async def main() -> None:
@@ -35,7 +18,7 @@ async def main() -> None:
 
     async def handle(client: ServerConnection) -> None:
         assert client.request is not None
-        if client.request.path == WRITE:
+        if client.request.path == Websockets.WRITE:
             async for message in client:
                 broadcast(clients, message)
             return
