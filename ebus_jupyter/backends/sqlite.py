@@ -15,7 +15,8 @@ Room
     row, rows are dropped many at a time, and `open` leaves out what is over the bound. Space that was freed is used
     again, not given back.
 
-Everything runs on the event loop's own thread: a commit takes microseconds, less than handing it to another thread.
+A commit takes microseconds, less than handing it to another thread: it is done on the event loop's own. What waits for
+the disk (a checkpoint, a commit with "FULL") is done beside the loop, which a notebook's kernels share.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ PRUNE = 256
 
 PATIENCE_SECONDS = 2.0
 """How long a new process waits for the file: a server that was told to restart may not have ended yet."""
+
+CHECKPOINT_BYTES = 4 << 20
+"""About how much the write-ahead log holds before it is brought into the file."""
+
+PAGE_BYTES = 4096
+"""What SQLite writes at least; a commit of ours changes about four of its pages, and those of its values."""
 
 APPLICATION = int.from_bytes(b"ebus", "big")
 """Marks the file as ours, in its `application_id`."""
@@ -129,8 +136,10 @@ class SqliteBackend:
         self._max_bytes = max_bytes
         self._dedupe = max(1, dedupe)
         self._patience = patience
-        self._opening = asyncio.Lock()
+        self._lock = asyncio.Lock()  # whoever uses the connection
         self._connection: sqlite3.Connection | None = None
+        self._logged = 0  # bytes in the write-ahead log, about
+        self._checkpoint: asyncio.Task[None] | None = None
         self._open: dict[str, _Bus | None] = {}  # None: to be read from the file again
         self._sink: Sink | None = None
         self._closed = False
@@ -138,18 +147,68 @@ class SqliteBackend:
     # --- the seam ---------------------------------------------------------------------------------------------------
 
     async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
-        db = self._connection or await self._connect()
-        with self._explained(f"{bus} could not be read"):
-            state, kept = self._load(db, bus)
-            if kept is None and spec is not None:
-                db.execute("INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (bus, _encode(spec), epoch))
+        async with self._lock:
+            db = self._connection or await self._connect()
+            with self._explained(f"{bus} could not be read"):
                 state, kept = self._load(db, bus)
-        if kept is not None:
-            self._open[bus] = state
-        return kept
+                if kept is None and spec is not None:
+                    db.execute(
+                        "INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (bus, _encode(spec), epoch)
+                    )
+                    state, kept = self._load(db, bus)
+            if kept is not None:
+                self._open[bus] = state
+            return kept
 
     async def append(self, batch: Sequence[Entry]) -> list[int]:
-        db = self._connection or await self._connect()
+        async with self._lock:
+            db = self._connection or await self._connect()
+            if self._synchronous == "FULL":
+                await _beside(self._write, db, batch)
+            else:
+                self._write(db, batch)
+        if self._logged > CHECKPOINT_BYTES and self._checkpoint is None:
+            self._checkpoint = asyncio.create_task(self._bring_in())
+        if self._sink is not None:
+            self._sink(batch)
+        return [entry.offset for entry in batch]
+
+    def follow(self, sink: Sink) -> None:
+        self._sink = sink
+
+    async def buses(self) -> dict[str, BusSpec]:
+        async with self._lock:
+            db = self._connection or await self._connect()
+            with self._explained("the buses could not be listed"):
+                return {uri: _spec.decode(spec) for uri, spec in db.execute("SELECT uri, spec FROM buses")}
+
+    async def delete(self, bus: str) -> None:
+        async with self._lock:
+            db = self._connection or await self._connect()
+            with self._explained(f"{bus} could not be deleted"), db:
+                found = db.execute("SELECT id FROM buses WHERE uri = ?", (bus,)).fetchone()
+                if found is not None:
+                    db.execute("BEGIN IMMEDIATE")
+                    for table, column in (("messages", "bus"), ("runs", "bus"), ("buses", "id")):
+                        db.execute(f"DELETE FROM {table} WHERE {column} = ?", found)  # noqa: S608
+            self._open.pop(bus, None)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        async with self._lock:
+            db, self._connection = self._connection, None
+            self._open.clear()
+            if db is not None:
+                with contextlib.suppress(OSError):
+                    self._note.unlink()
+                with contextlib.suppress(sqlite3.Error):  # what was answered is in the file already
+                    db.close()
+        if self._checkpoint is not None:
+            await self._checkpoint
+
+    # --- appending --------------------------------------------------------------------------------------------------
+
+    def _write(self, db: sqlite3.Connection, batch: Sequence[Entry]) -> None:
         by_bus: dict[str, list[Entry]] = {}
         for entry in batch:
             by_bus.setdefault(entry.bus, []).append(entry)
@@ -170,40 +229,15 @@ class SqliteBackend:
                     db.execute("ROLLBACK")
                 raise
             self._open.update(after)
-        if self._sink is not None:
-            self._sink(batch)
-        return [entry.offset for entry in batch]
 
-    def follow(self, sink: Sink) -> None:
-        self._sink = sink
-
-    async def buses(self) -> dict[str, BusSpec]:
-        db = self._connection or await self._connect()
-        with self._explained("the buses could not be listed"):
-            return {uri: _spec.decode(spec) for uri, spec in db.execute("SELECT uri, spec FROM buses")}
-
-    async def delete(self, bus: str) -> None:
-        db = self._connection or await self._connect()
-        with self._explained(f"{bus} could not be deleted"), db:
-            found = db.execute("SELECT id FROM buses WHERE uri = ?", (bus,)).fetchone()
-            if found is not None:
-                db.execute("BEGIN IMMEDIATE")
-                for table, column in (("messages", "bus"), ("runs", "bus"), ("buses", "id")):
-                    db.execute(f"DELETE FROM {table} WHERE {column} = ?", found)  # noqa: S608
-        self._open.pop(bus, None)
-
-    async def aclose(self) -> None:
-        self._closed = True
-        async with self._opening:
-            db, self._connection = self._connection, None
-            self._open.clear()
+    async def _bring_in(self) -> None:
+        """A checkpoint. Where it fails nothing is lost: SQLite tries again by itself, and the next write says what is wrong."""
+        async with self._lock:
+            db = self._connection
             if db is not None:
-                with contextlib.suppress(OSError):
-                    self._note.unlink()
-                with contextlib.suppress(sqlite3.Error):  # what was answered is in the file already
-                    db.close()
-
-    # --- appending --------------------------------------------------------------------------------------------------
+                with contextlib.suppress(sqlite3.Error):
+                    await _beside(lambda: db.execute("PRAGMA wal_checkpoint").fetchall())
+            self._logged, self._checkpoint = 0, None
 
     def _bus(self, db: sqlite3.Connection, uri: str) -> _Bus:
         bus = self._open.get(uri)
@@ -215,6 +249,7 @@ class SqliteBackend:
 
     def _append(self, db: sqlite3.Connection, bus: _Bus, entries: list[Entry]) -> None:
         floor = bus.floor
+        self._logged += 4 * PAGE_BYTES + sum([len(entry.value) for entry in entries])
         recent = [(bus.id, *run) for run in runs(entries, bus.last)]
         db.executemany("INSERT INTO runs (bus, sender, id, offset, length) VALUES (?,?,?,?,?)", recent)
         for entry in entries:
@@ -311,22 +346,22 @@ class SqliteBackend:
         return self.path.with_name(self.path.name + "-owner")
 
     async def _connect(self) -> sqlite3.Connection:
-        async with self._opening:
-            waited = 0.0
-            while self._connection is None:
-                if self._closed:
-                    raise BackendError("the log is closed: the broker is shutting down.")
-                try:
-                    with self._explained(f"the buses' file {self.path} could not be opened"):
-                        self._connection = self._try_connect()
-                except BackendError as error:
-                    if not isinstance(error.__cause__, sqlite3.Error) or _name(error.__cause__) != "SQLITE_BUSY":
-                        raise
-                    if waited >= self._patience:
-                        raise self._taken() from None
-                    await asyncio.sleep(0.05)
-                    waited += 0.05
-            return self._connection
+        """Open the file; the lock is held."""
+        waited = 0.0
+        while self._connection is None:
+            if self._closed:
+                raise BackendError("the log is closed: the broker is shutting down.")
+            try:
+                with self._explained(f"the buses' file {self.path} could not be opened"):
+                    self._connection = self._try_connect()
+            except BackendError as error:
+                if not isinstance(error.__cause__, sqlite3.Error) or _name(error.__cause__) != "SQLITE_BUSY":
+                    raise
+                if waited >= self._patience:
+                    raise self._taken() from None
+                await asyncio.sleep(0.05)
+                waited += 0.05
+        return self._connection
 
     def _try_connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -334,7 +369,7 @@ class SqliteBackend:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         if self.path.is_file() and self.path.stat().st_mode & 0o077:
             self.path.chmod(0o600)  # SQLite gives the files beside it the same mode
-        db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first access: so there will be no shared memory
             version = self._version(db)
@@ -344,7 +379,8 @@ class SqliteBackend:
                     f"{self.path} can't have a write-ahead log ({mode}); put the file on another file system."
                 )
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
-            db.execute("PRAGMA journal_size_limit = 16777216")
+            db.execute(f"PRAGMA journal_size_limit = {4 * CHECKPOINT_BYTES}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {4 * CHECKPOINT_BYTES // PAGE_BYTES}")  # before ours: never
             with db:
                 db.execute("BEGIN EXCLUSIVE")  # takes the lock, for as long as the connection lasts
                 for migrate in MIGRATIONS[version:]:
@@ -388,6 +424,16 @@ class SqliteBackend:
             yield
         except (sqlite3.Error, OSError, msgspec.MsgspecError, OverflowError, UnicodeError) as error:
             raise BackendError(f"{what} ({error}). {_advice(error)}") from error
+
+
+async def _beside(function: Callable[..., object], *args: object) -> None:
+    """Call ``function`` on another thread, and wait till it is done, even where the caller is cancelled meanwhile."""
+    done = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise
 
 
 class _Row(NamedTuple):

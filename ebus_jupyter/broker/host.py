@@ -5,6 +5,8 @@ of the event loop has for a connection goes out as one WebSocket message, and co
 the same message, built once. And a connection whose socket is full is handed nothing: the broker serves it from the log
 when it has drained.
 
+Frames are taken a millisecond at a time (`turn`), so that notebooks on the same server don't wait for a busy bus.
+
 Everything that touches a backend goes through one queue, in order, so that a bus is open before its first append and
 gone after its last; appends that wait together are one batch.
 """
@@ -44,6 +46,7 @@ from ebus_jupyter.core.schema import Codec
 from ebus_jupyter.errors import BackendError, EbusError, FilterUnavailable, Reject
 
 from .filters import Context, ServerFilter, adapted
+from .turn import TURN_SECONDS, Turn
 
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
@@ -89,9 +92,9 @@ class Connection:
         self.count = 0
         self.held = False
 
-    def receive(self, data: bytes) -> None:
-        """One WebSocket message has come in."""
-        self._broker.receive(self.id, data)
+    def receive(self, data: bytes) -> Awaitable[None] | None:
+        """One WebSocket message has come in. Where an awaitable comes back, hand over the next one when it is done."""
+        return self._broker.receive(self.id, data)
 
     def close(self) -> None:
         """The socket has ended. Safe to call twice."""
@@ -109,6 +112,7 @@ class Broker:
         shared: Whether ``durable`` is shared by all servers of a hub.
         filters: The server's filters, by name.
         log: Where the broker says what went wrong.
+        turn_seconds: How much of each turn of the event loop frames may take, from all connections together.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class Broker:
         shared: bool = False,
         filters: Mapping[str, ServerFilter] | None = None,
         log: logging.Logger | None = None,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self.limits = limits or Limits()
         self._volatile = MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
@@ -146,6 +151,8 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence_due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn_seconds = turn_seconds
+        self._turn: Turn | None = None
         self._closing = False
 
     def keep_in(self, durable: Backend) -> None:
@@ -157,6 +164,7 @@ class Broker:
     async def start(self) -> None:
         """Begin. Connections may be attached from here on."""
         self._loop = asyncio.get_running_loop()
+        self._turn = Turn(self._loop, self._turn_seconds)
         self._durable.follow(self._committed)
         self._volatile.follow(self._committed)
         for uri in await self._durable.buses():
@@ -183,11 +191,12 @@ class Broker:
         await self._volatile.aclose()
         await self._durable.aclose()
 
-    def _spawn(self, job: Any) -> None:
+    def _spawn(self, job: Any) -> asyncio.Task[None]:
         assert self._loop is not None, "start() comes first"
         task = self._loop.create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -225,8 +234,27 @@ class Broker:
         self._perform(self.state.connect(conn.id, who, self._clock(), may_write=may_write, asks=authorize is not None))
         return conn
 
-    def receive(self, conn: int, data: bytes) -> None:
+    def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
+        assert self._turn is not None, "start() comes first"
+        is_over = self._turn.is_over()
         self._perform(self.state.receive(conn, data, self._clock()))
+        if not is_over:
+            self._take(conn, self._turn)
+        if self.state.has_more(conn):
+            return self._spawn(self._go_on(conn, self._turn))
+        return self._turn.next() if self._turn.is_over() else None
+
+    def _take(self, conn: int, turn: Turn) -> None:
+        while self.state.has_more(conn):
+            self._perform(self.state.go_on(conn, self._clock()))
+            if turn.is_over():
+                return
+
+    async def _go_on(self, conn: int, turn: Turn) -> None:
+        while self.state.has_more(conn):
+            if turn.is_over():
+                await asyncio.shield(turn.next())
+            self._take(conn, turn)
 
     def detach(self, conn: int) -> None:
         if self._conns.pop(conn, None) is not None:
@@ -347,6 +375,7 @@ class Broker:
 
     async def _work(self) -> None:
         """Everything that touches a backend, one thing after the other."""
+        assert self._turn is not None
         while True:
             if not self._jobs:
                 self._wake.clear()
@@ -354,6 +383,8 @@ class Broker:
             await self._next_job()
             if self._dirty:
                 self._flush()
+            if self._jobs and self._turn.is_over():
+                await asyncio.shield(self._turn.next())
 
     async def _next_job(self) -> None:
         if not self._jobs:

@@ -1,8 +1,8 @@
 """The broker: who is connected, which buses there are, and what each frame leads to.
 
-`BrokerState` decides and never acts. Whoever runs it hands in what happens (``connect``, ``receive``, ``disconnect``,
-``blocked``, ``drained``, ``loaded``, ``commit``, ``tick``) and performs the effects that come back, in their order. It
-holds no clock, no socket and no randomness: ``now`` and ``mint`` are arguments.
+`BrokerState` decides and never acts. Whoever runs it hands in what happens (``connect``, ``receive``, ``go_on``,
+``disconnect``, ``blocked``, ``drained``, ``loaded``, ``commit``, ``tick``) and performs the effects that come back, in
+their order. It holds no clock, no socket and no randomness: ``now`` and ``mint`` are arguments.
 
 What a frame may do depends only on what the authenticated connection is, never on what the frame says of its sender.
 A bus outside a participant's reach looks exactly like one that does not exist.
@@ -34,6 +34,9 @@ from .message import Participant
 from .opening import Conn, Opening
 from .schema import Validator
 
+SLICE = 32
+"""How many frames of one message are taken at a time."""
+
 
 class BrokerState(Opening):
     """All buses and connections of one broker; see `Opening` for what it is made of."""
@@ -54,10 +57,14 @@ class BrokerState(Opening):
 
     def disconnect(self, conn: int, now: float) -> list[Effect]:
         """The connection has ended. Its participant is away, and may be back."""
-        state = self._conns.pop(conn, None)
+        state = self._conns.get(conn)
         if state is None:
             return []
         effects: list[Effect] = []
+        while state.unread:  # its last words
+            effects += self.go_on(conn, now)
+        if self._conns.pop(conn, None) is None:
+            return effects  # they were its end already
         replaced = self._by_participant.get(state.who.id) not in (None, conn)
         if not replaced:
             self._by_participant.pop(state.who.id, None)
@@ -69,20 +76,45 @@ class BrokerState(Opening):
         return effects
 
     def receive(self, conn: int, data: bytes, now: float) -> list[Effect]:
-        """A WebSocket message from ``conn``. What is malformed ends the connection, and nothing else."""
+        """A WebSocket message from ``conn``. What is malformed ends the connection, and nothing else.
+
+        Its first frames are taken, as `go_on` does; whoever runs the broker decides when the others are.
+        """
         state = self._conns.get(conn)
         if state is None:
             return []
+        try:
+            state.unread[:0] = reversed(frames.from_client(data))
+        except ProtocolError as error:
+            return self._expel(state, error, now)
+        return self.go_on(conn, now)
+
+    def has_more(self, conn: int) -> bool:
+        """Whether frames that came from ``conn`` wait for `go_on`."""
+        state = self._conns.get(conn)
+        return state is not None and bool(state.unread)
+
+    def go_on(self, conn: int, now: float) -> list[Effect]:
+        """Take the next frames of what came from ``conn``: so many that it takes a fraction of a millisecond."""
+        state = self._conns.get(conn)
+        if state is None:
+            return []
+        unread = state.unread
         effects: list[Effect] = []
         try:
-            for frame in frames.from_client(data):
+            for _ in range(min(SLICE, len(unread))):
+                frame = unread.pop()
                 if state.writer is None and not isinstance(frame, frames.Hello):
                     raise ProtocolError("say hello first: the first frame of a connection is [1, version, instance].")
                 effects += self._frame(state, frame, now)
         except ProtocolError as error:
-            bye = frames.Bye(error.code, error.text, reconnect=False)
-            effects += [Send(conn, frames.encode(bye)), Hangup(conn), *self.disconnect(conn, now)]
+            effects += self._expel(state, error, now)
         return effects
+
+    def _expel(self, state: Conn, error: ProtocolError, now: float) -> list[Effect]:
+        state.unread.clear()
+        bye = frames.Bye(error.code, error.text, reconnect=False)
+        return [Send(state.id, frames.encode(bye)), Hangup(state.id), *self.disconnect(state.id, now)]
 
     def _frame(self, state: Conn, frame: frames.ClientFrame, now: float) -> list[Effect]:
         try:

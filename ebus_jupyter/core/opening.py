@@ -31,7 +31,10 @@ class Access(msgspec.Struct):
 
 
 class Conn(msgspec.Struct):
-    """One connection. ``asks``: an authorizer is to be asked for each bus. ``may_write`` False: it only looks on."""
+    """One connection. ``asks``: an authorizer is to be asked for each bus. ``may_write`` False: it only looks on.
+
+    ``unread``: frames that came and were not taken yet, the next one last.
+    """
 
     id: int
     who: Participant
@@ -41,6 +44,7 @@ class Conn(msgspec.Struct):
     is_blocked: bool = False
     open: dict[int, Access] = {}
     behind: set[int] = set()
+    unread: list[frames.ClientFrame] = []
     permits: dict[Address, tuple[bool, bool]] = {}
     tokens: float = 0.0
     refilled: float = 0.0

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -267,9 +267,10 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
     async def _authorize(self, bus: Address, action: str) -> bool:
         return await self._may("write" if action == "write" else "read", bus)
 
-    def on_message(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """tornado reads on when what is returned is done."""
         if self._connection is None:
-            return
+            return None
         if isinstance(message, str):
             text = "frames are binary (MessagePack), and this was a text message. Use a client of this package."
             self._bye(UNSUPPORTED, ProtocolError(text))
@@ -282,7 +283,8 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
                 ),
             )
         else:
-            self._connection.receive(message)
+            return self._connection.receive(message)
+        return None
 
     def on_close(self) -> None:
         if self._grant is not None:

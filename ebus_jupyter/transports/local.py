@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from ebus_jupyter.errors import ConnectionLost
@@ -13,7 +13,7 @@ from ebus_jupyter.errors import ConnectionLost
 class Attached(Protocol):
     """The broker's end, as `broker.host.Broker.attach` gives it."""
 
-    def receive(self, data: bytes) -> None: ...
+    def receive(self, data: bytes) -> Awaitable[None] | None: ...
     def close(self) -> None: ...
 
 
@@ -37,8 +37,11 @@ class LocalTransport:
     async def send(self, data: bytes) -> None:
         if self._ended:
             raise ConnectionLost("the broker in this process has closed the connection.")
-        self._conn.receive(data)
-        await asyncio.sleep(0)  # let the broker answer before more is handed over
+        rest = self._conn.receive(data)
+        if rest is None:
+            await asyncio.sleep(0)  # let the broker answer before more is handed over
+        else:
+            await asyncio.shield(rest)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from ebus_jupyter.backends import sqlite
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
-from ebus_jupyter.backends.sqlite import SqliteBackend
+from ebus_jupyter.backends.sqlite import CHECKPOINT_BYTES, SqliteBackend
 from ebus_jupyter.core.entry import Entry, Kept
 from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.errors import BackendError
@@ -103,6 +104,50 @@ async def test_the_file_of_a_busy_bus_stops_growing(backend: SqliteBackend, path
     sizes = [await write_more() for _ in range(8)]
     assert sizes[-1] <= sizes[-3]
     assert sizes[-1] < 1_500_000  # of 20 MB that were written
+
+
+@pytest.mark.asyncio
+async def test_the_write_ahead_log_is_brought_in_beside_the_loop(backend: SqliteBackend, path: Path) -> None:
+    await began(backend, size=10)
+    assert backend._connection is not None
+    where: list[int] = []  # a checkpoint was made: by which thread
+    backend._connection.set_trace_callback(
+        lambda statement: where.append(threading.get_ident()) if "wal_checkpoint" in statement else None
+    )
+    heard: list[Entry] = []
+    backend.follow(heard.extend)
+    for _ in range(200):
+        await backend.append([write("x" * 100_000)])
+        await asyncio.sleep(0)
+    assert [entry.offset for entry in heard] == list(range(1, 201))
+    assert len(where) >= 4  # of 20 MB
+    assert threading.get_ident() not in where
+    assert path.with_name(path.name + "-wal").stat().st_size < 3 * CHECKPOINT_BYTES
+
+
+@pytest.mark.asyncio
+async def test_a_file_is_closed_when_its_last_checkpoint_is_done(path: Path) -> None:
+    backend = await began(SqliteBackend(path))
+    while backend._checkpoint is None:
+        await backend.append([write("x" * 1_000_000)])
+    last = (await kept(backend)).last
+    await backend.aclose()
+    again = SqliteBackend(path)
+    assert (await kept(again)).last == last
+    await again.aclose()
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_the_disk_works_leaves_nothing_half_done(path: Path) -> None:
+    backend = await began(SqliteBackend(path, synchronous="FULL"))
+    writing = asyncio.create_task(backend.append([write("tea")]))
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert await backend.append([write("coffee", id=2)]) == [2]
+    assert values((await kept(backend)).entries) == ["tea", "coffee"]
+    await backend.aclose()
 
 
 @pytest.mark.asyncio
@@ -213,7 +258,7 @@ async def test_a_second_server_is_told_who_has_the_file(backend: SqliteBackend, 
     await began(backend)
     script = (
         "import asyncio, sys\n"
-        "from ebus_jupyter.backends.sqlite import SqliteBackend\n"
+        "from ebus_jupyter.backends.sqlite import CHECKPOINT_BYTES, SqliteBackend\n"
         "from ebus_jupyter.errors import BackendError\n"
         "try: asyncio.run(SqliteBackend(sys.argv[1], patience=0).buses())\n"
         "except BackendError as error: print(error)\n"

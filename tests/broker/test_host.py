@@ -70,7 +70,7 @@ async def test_what_a_hundred_get_is_packed_once() -> None:
 
 
 async def test_what_one_turn_has_for_a_connection_is_one_message() -> None:
-    async with running() as broker:
+    async with running(turn_seconds=60.0) as broker:
         writer, reader = await Peer.join(broker), await Peer.join(broker, "bob")
         bus = (await writer.open("votes")).bus
         await reader.open("votes")
@@ -81,6 +81,58 @@ async def test_what_one_turn_has_for_a_connection_is_one_message() -> None:
         assert [frame.offset for frame in reader.frames if isinstance(frame, frames.Delivery)] == list(range(2, 51))
         answer = await writer.expect(frames.Ok)
         assert (answer.id, answer.offset, answer.count) == (1, 1, 50)
+
+
+# --- fair turns -----------------------------------------------------------------------------------------------------
+
+
+def _writes(bus: int, count: int) -> bytes:
+    return frames.join([frames.encode(frames.Publish(bus, i, frames.NIL)) for i in range(1, count + 1)])
+
+
+async def test_others_have_their_turns_while_a_large_message_is_taken() -> None:
+    async with running(turn_seconds=0.0) as broker:
+        ann, bob = await Peer.join(broker), await Peer.join(broker, "bob")
+        bus = (await ann.open("votes")).bus
+        await bob.open("votes")
+        large = asyncio.create_task(ann.transport.send(_writes(bus, 1_000)))
+        await turns(2)
+        await bob.publish(bus, "mine too")
+        mine = await bob.expect(frames.Ok)
+        assert mine.offset < 1_000
+        await large
+        answered = 0
+        while answered < 1_000:
+            ok = await ann.expect(frames.Ok)
+            assert ok.id == answered + 1
+            answered += ok.count
+
+
+async def test_the_last_words_of_a_connection_are_taken_though_it_ends_before_their_turn() -> None:
+    backend = MemoryBackend()
+    async with running(backend, turn_seconds=0.0) as broker:
+        ann = await Peer.join(broker)
+        bus = (await ann.open("votes")).bus
+        ann.transport._conn.receive(_writes(bus, 500))  # type: ignore[attr-defined]
+        await ann.transport.aclose()
+        await turns()
+        kept = await backend.open("ebus:server/votes", None, "")
+        assert kept is not None
+        assert [entry.id for entry in kept.entries] == list(range(1, 501))
+
+
+async def test_who_brings_more_than_a_turn_has_time_for_is_told_to_wait() -> None:
+    async with running(turn_seconds=0.0) as broker:
+        ann = await Peer.join(broker)
+        bus = (await ann.open("votes")).bus
+        conn = ann.transport._conn  # type: ignore[attr-defined]
+        waits = [conn.receive(_writes(bus, 100)), conn.receive(_writes(bus, 1))]
+        await asyncio.gather(*waits)
+        assert not broker.state.has_more(conn.id)
+    async with running(turn_seconds=60.0) as broker:
+        ann = await Peer.join(broker)
+        bus = (await ann.open("votes")).bus
+        assert ann.transport._conn.receive(_writes(bus, 100)) is None  # type: ignore[attr-defined]
 
 
 # --- slow readers ---------------------------------------------------------------------------------------------------

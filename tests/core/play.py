@@ -343,7 +343,10 @@ class Player:
         return said
 
     def send(self, data: bytes) -> None:
-        self.play.do(self.play.broker.receive(self.conn, data, self.play.now))
+        broker, conn = self.play.broker, self.conn
+        self.play.do(broker.receive(conn, data, self.play.now))
+        while broker.has_more(conn):
+            self.play.do(broker.go_on(conn, self.play.now))
 
     def hear(self, most: int = 1 << 30) -> bool:
         """Take in what lies in the inbox."""

@@ -595,6 +595,22 @@ def test_deleting_says_who_did_it_and_begins_another_history(play):
     assert bob.values(bob.reader(again, "start")) == []
 
 
+def test_a_deletion_is_told_when_the_log_has_carried_it_out_and_not_before(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    hears = bob.reader(his)
+    play.logs_work = False
+    req = alice.link.delete(hers)
+    play.settle()
+    assert req not in alice.replies
+    assert bob.read(hears) == []  # for him it has not ended yet
+    play.logs_work = True
+    play.settle()
+    assert req in alice.replies
+    with pytest.raises(EbusError, match="alice has deleted votes"):
+        bob.read(hears)
+
+
 def test_what_the_log_could_not_keep_is_told_and_may_be_tried_again(play):
     alice = play.player()
     bus = alice.opened()

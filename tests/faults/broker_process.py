@@ -65,7 +65,7 @@ async def main(file: str, port: int) -> None:
         try:
             async for message in socket:
                 assert isinstance(message, bytes)
-                connection.receive(message)
+                await (connection.receive(message) or asyncio.sleep(0))
         except ConnectionClosed:
             pass
         finally:

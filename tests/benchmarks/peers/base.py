@@ -76,8 +76,8 @@ async def listen_with(application: Application) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of a process that can import these modules."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    """That of a process that can import these modules, and keeps what it compiled, as an installed package is."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
 def free_port() -> int:
