@@ -32,6 +32,9 @@ class Backend(Protocol):
     async def append(self, batch: Sequence[Entry]) -> list[int]:
         """Keep ``batch``, in this order; the offset given to each. An entry of a bus never opened: `BackendError`."""
 
+    def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+        """The same without waiting, where that takes microseconds and nothing is in the way; None: it is to be awaited."""
+
     def follow(self, sink: Sink) -> None:
         """Report every entry kept from now on to ``sink``, in order. One follower; called before the first `append`."""
 

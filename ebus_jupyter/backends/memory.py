@@ -61,6 +61,12 @@ class MemoryBackend:
         return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), list(found.recent))
 
     async def append(self, batch: Sequence[Entry]) -> list[int]:
+        return self._append(batch)
+
+    def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+        return self._append(batch)
+
+    def _append(self, batch: Sequence[Entry]) -> list[int]:
         self._check_open()
         by_bus: dict[str, list[Entry]] = {}
         for entry in batch:

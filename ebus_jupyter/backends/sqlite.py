@@ -167,6 +167,16 @@ class SqliteBackend:
                 await _beside(self._write, db, batch)
             else:
                 self._write(db, batch)
+        return self._kept(batch)
+
+    def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+        db = self._connection
+        if db is None or self._lock.locked() or self._synchronous == "FULL":
+            return None
+        self._write(db, batch)
+        return self._kept(batch)
+
+    def _kept(self, batch: Sequence[Entry]) -> list[int]:
         if self._logged > CHECKPOINT_BYTES and self._checkpoint is None:
             self._checkpoint = asyncio.create_task(self._bring_in())
         if self._sink is not None:

@@ -148,6 +148,7 @@ class Broker:
         self._flush_scheduled = False
         self._jobs: deque[Effect] = deque()
         self._wake = asyncio.Event()
+        self._is_busy = False  # with a job: what comes now comes after it
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence_due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -235,14 +236,17 @@ class Broker:
         return conn
 
     def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
-        assert self._turn is not None, "start() comes first"
-        is_over = self._turn.is_over()
+        turn = self._turn
+        assert turn is not None, "start() comes first"
+        is_first, is_over = turn.is_fresh, turn.is_over()
         self._perform(self.state.receive(conn, data, self._clock()))
         if not is_over:
-            self._take(conn, self._turn)
+            self._take(conn, turn)
         if self.state.has_more(conn):
-            return self._spawn(self._go_on(conn, self._turn))
-        return self._turn.next() if self._turn.is_over() else None
+            return self._spawn(self._go_on(conn, turn))
+        if is_first:
+            self._append_now()
+        return turn.next() if turn.is_over() else None
 
     def _take(self, conn: int, turn: Turn) -> None:
         while self.state.has_more(conn):
@@ -380,7 +384,12 @@ class Broker:
             if not self._jobs:
                 self._wake.clear()
                 await self._wake.wait()
-            await self._next_job()
+            self._is_busy = True
+            try:
+                await self._next_job()
+            except Exception:  # of ours: the others' writes go on
+                self._log.exception("ebus: a job of the broker failed; please report this")
+            self._is_busy = False
             if self._dirty:
                 self._flush()
             if self._jobs and self._turn.is_over():
@@ -389,13 +398,10 @@ class Broker:
     async def _next_job(self) -> None:
         if not self._jobs:
             return
-        job = self._jobs.popleft()
-        match job:
-            case Append(entry):
-                batch = [entry]
-                while self._jobs and isinstance(self._jobs[0], Append):
-                    batch.append(self._jobs.popleft().entry)  # type: ignore[union-attr]
-                await self._append(batch)
+        if isinstance(self._jobs[0], Append):
+            await self._append(self._appends())
+            return
+        match self._jobs.popleft():
             case Load(address, spec, epoch):
                 kept, error = None, None
                 try:
@@ -403,7 +409,7 @@ class Broker:
                 except EbusError as failed:
                     error = failed
                 self._perform(self.state.loaded(address, kept, error, self._clock()))
-            case Forget(address):
+            case Forget(address) as job:
                 error = None
                 try:
                     await self._backend(str(address), address).delete(str(address))
@@ -419,28 +425,55 @@ class Broker:
                         [Send(conn, frames.encode(frames.Error(failed.code, failed.text, req, temporary=True)))]
                     )
 
-    async def _append(self, batch: list[Entry]) -> None:
-        durable: list[Entry] = []
-        volatile: list[Entry] = []
+    def _appends(self) -> list[Entry]:
+        """What waits to be appended, up to the first job of another kind."""
+        batch: list[Entry] = []
+        while self._jobs and isinstance(self._jobs[0], Append):
+            batch.append(self._jobs.popleft().entry)  # type: ignore[union-attr]
+        return batch
+
+    def _parted(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
+        parts: dict[Backend, list[Entry]] = {}
         for entry in batch:
-            (volatile if self._backend(entry.bus) is self._volatile else durable).append(entry)
-        for backend, entries in ((self._durable, durable), (self._volatile, volatile)):
-            if not entries:
-                continue
+            parts.setdefault(self._backend(entry.bus), []).append(entry)
+        return list(parts.items())
+
+    async def _append(self, batch: list[Entry]) -> None:
+        for backend, entries in self._parted(batch):
             try:
                 offsets = await backend.append(entries)
-            except EbusError as error:
-                self._log.error("ebus: the log refused %d writes: %s", len(entries), error)
-                self._perform(self.state.failed(entries, error))
             except Exception as error:
-                self._log.exception("ebus: the log failed")
-                self._perform(
-                    self.state.failed(
-                        entries, BackendError(f"the log failed: {error}. Nothing was kept; see the server's log.")
-                    )
-                )
+                self._failed(entries, error)
             else:
                 self._perform(self.state.appended(entries, offsets))
+
+    def _append_now(self) -> None:
+        """Append what waits in this very round of the loop, which nobody else has asked for anything.
+
+        Later ones don't: what comes together is one batch, in the next round.
+        """
+        if self._is_busy:
+            return
+        for backend, entries in self._parted(self._appends()):
+            try:
+                offsets = backend.append_now(entries)
+            except Exception as error:
+                self._failed(entries, error)
+            else:
+                if offsets is None:
+                    self._jobs.extendleft(Append(entry) for entry in reversed(entries))
+                else:
+                    self._perform(self.state.appended(entries, offsets))
+        if self._dirty:
+            self._flush()
+
+    def _failed(self, entries: list[Entry], error: Exception) -> None:
+        if isinstance(error, EbusError):
+            self._log.error("ebus: the log refused %d writes: %s", len(entries), error)
+        else:
+            self._log.error("ebus: the log failed", exc_info=error)
+            error = BackendError(f"the log failed: {error}. Nothing was kept; see the server's log.")
+        self._perform(self.state.failed(entries, error))
 
     # --- other people's code ----------------------------------------------------------------------------------------
 

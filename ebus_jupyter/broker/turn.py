@@ -27,6 +27,11 @@ class Turn:
         self._ends: float | None = None
         self._next: asyncio.Future[None] | None = None
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nobody has asked for this turn's time yet."""
+        return self._ends is None
+
     def is_over(self) -> bool:
         """Whether this turn's time is used up. It runs from the first call."""
         now = self._loop.time()

@@ -295,6 +295,25 @@ async def test_a_failing_log_refuses_the_write_and_the_broker_goes_on(
         assert (await peer.expect(frames.Ok)).offset == 1
 
 
+async def test_a_backend_with_a_bug_takes_no_other_bus_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(MemoryBackend):
+        async def append(self, batch: Sequence[Entry]) -> list[int]:
+            return []
+
+        def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+            return None
+
+    async with running(Wrong()) as broker:
+        peer = await Peer.join(broker)
+        bus = (await peer.open("votes")).bus
+        private = (await peer.open(None)).bus
+        with caplog.at_level(logging.ERROR, "ebus_jupyter"):
+            await peer.publish(bus, "lost")
+            await turns()
+        assert "please report" in caplog.text
+        assert await peer.write(private, "elsewhere", id=2) == 1
+
+
 async def test_a_bus_that_can_t_be_read_is_not_begun_anew() -> None:
     backend = Moody()
     async with running(backend) as broker:
@@ -486,6 +505,9 @@ async def test_nobody_hears_what_is_not_kept() -> None:
         async def append(self, batch: Sequence[Entry]) -> list[int]:
             await gate.wait()
             return await super().append(batch)
+
+        def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+            return None
 
     async with running(Slow()) as broker:
         peer = await Peer.join(broker)

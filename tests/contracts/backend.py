@@ -112,6 +112,20 @@ class Laws:
 
     # --- whole or nothing -------------------------------------------------------------------------------------------
 
+    async def test_what_is_appended_now_is_as_what_is_awaited(self, backend: Backend) -> None:
+        heard: list[Entry] = []
+        backend.follow(heard.extend)
+        await began(backend)
+        await backend.append([write("one")])
+        offsets = backend.append_now([write("two"), write("three")])
+        if offsets is None:  # it takes time, and nothing was kept
+            offsets = await backend.append([write("two"), write("three")])
+        assert offsets == [2, 3]
+        assert values(heard) == values((await kept(backend)).entries) == ["one", "two", "three"]
+        with pytest.raises(BackendError, match="not open"):
+            if backend.append_now([write(bus=TEAMS)]) is None:
+                await backend.append([write(bus=TEAMS)])
+
     async def test_a_bus_that_was_never_opened_takes_nothing(self, backend: Backend) -> None:
         await began(backend)
         heard: list[Entry] = []
