@@ -27,6 +27,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,7 +82,7 @@ SEGMENT = (256, 1 << 20)
 """How many entries, and about how many bytes, one row of a log holds at most."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_spec = msgspec.msgpack.Decoder(BusSpec)
+_spec = lru_cache(256)(msgspec.msgpack.Decoder(BusSpec).decode)  # there are many buses of few kinds
 _entries = msgspec.msgpack.Decoder(list[Entry])
 
 
@@ -157,7 +158,7 @@ class SqliteBackend:
                     )
                     state, kept = self._load(db, bus)
             if kept is not None:
-                self._open[bus] = state
+                self._open[bus] = state if kept.last else None  # most are silent: read it again when it is written to
             return kept
 
     async def append(self, batch: Sequence[Entry]) -> list[int]:
@@ -190,7 +191,7 @@ class SqliteBackend:
         async with self._lock:
             db = self._connection or await self._connect()
             with self._explained("the buses could not be listed"):
-                return {uri: _spec.decode(spec) for uri, spec in db.execute("SELECT uri, spec FROM buses")}
+                return {uri: _spec(spec) for uri, spec in db.execute("SELECT uri, spec FROM buses")}
 
     async def delete(self, bus: str) -> None:
         async with self._lock:
@@ -333,7 +334,7 @@ class SqliteBackend:
             "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (number,)
         ).fetchone()
         last = 0 if last is None else last[0]
-        spec = _spec.decode(packed)
+        spec = _spec(packed)
         bus = _Bus(number, spec.retain, spec.size, last, floor, 0, {})
         log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
         for (segment,) in db.execute("SELECT entries FROM messages WHERE bus = ? ORDER BY offset", (number,)):

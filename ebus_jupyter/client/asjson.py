@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ebus_jupyter.core import frames
-from ebus_jupyter.core.bus import message_id
+from ebus_jupyter.core.entry import message_id
 from ebus_jupyter.core.message import Participant
 from ebus_jupyter.core.schema import NDARRAY
 from ebus_jupyter.errors import TypeMismatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -33,6 +34,10 @@ logger = logging.getLogger("ebus_jupyter")
 
 CALLBACKS_A_TURN = 100
 """How many messages a callback gets before the loop it runs on may do something else."""
+
+
+BEGIN_SECONDS = 5.0
+"""How long a new stream waits for the broker to hear of it."""
 
 
 class Topic:
@@ -217,8 +222,9 @@ class Bus(Generic[In, Out]):
         """The values, as they are written.
 
         Args:
-            since: None: from now on. "start": everything kept, then from now on. An offset: all after it. -n: the last n,
-                then from now on.
+            since: None: from now on: all that anyone writes after this call has returned (while the broker can't be reached,
+                or on the client's own loop: from when the broker hears of it). "start": everything kept, then from now on.
+                An offset: all after it. -n: the last n, then from now on.
 
         Yields, as an iterator of either kind: values. Raises `Lagged` where messages were missed, and goes on.
         """
@@ -250,7 +256,15 @@ class Bus(Generic[In, Out]):
             reader = Reader(self.client.link, self.link, since)
             self.client.turn(reader)
         self.client.poke()
+        if since is None and not self.client.is_here:
+            with contextlib.suppress(TimeoutError):
+                self.arrivals.wait(lambda: self._begun(reader), BEGIN_SECONDS, "")
         return reader
+
+    def _begun(self, reader: Reader) -> Any:
+        with self.client.lock:
+            within_reach = self.client.link.live and self.link.error is None
+            return NOT_YET if within_reach and not reader.has_begun else None
 
     def _value(self, delivery: frames.Delivery) -> Any:
         return NOT_YET if delivery.deleted else self._outgoing.decode(delivery.value)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ebus_jupyter.core import frames
-from ebus_jupyter.core.bus import message_id
+from ebus_jupyter.core.entry import message_id
 from ebus_jupyter.core.message import Message
 from ebus_jupyter.core.reader import Reader
 from ebus_jupyter.errors import Closed

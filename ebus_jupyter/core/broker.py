@@ -27,10 +27,10 @@ from ebus_jupyter.errors import (
 
 from . import frames
 from .address import Address
-from .bus import Writer, error_frame, public
 from .effects import Catalogue, Deliver, Effect, Hangup, Send
 from .entry import Entry, sender_id
-from .message import Participant
+from .intake import Writer
+from .message import Participant, public
 from .opening import Conn, Opening
 from .schema import Validator
 
@@ -150,7 +150,7 @@ class BrokerState(Opening):
         except ProtocolError:
             raise
         except EbusError as error:
-            answer = error_frame(
+            answer = frames.refusal(
                 error, req=getattr(frame, "req", 0), id_=getattr(frame, "id", 0), bus=getattr(frame, "bus", 0)
             )
             return [Send(state.id, frames.encode(answer))]
@@ -195,7 +195,7 @@ class BrokerState(Opening):
     def _publish(self, state: Conn, frame: frames.Publish, now: float) -> list[Effect]:
         bus = self._access(state, frame.bus, write=True).bus
         assert state.writer is not None  # it has said hello
-        known = bus.known((state.who.id, frame.id))
+        known = bus.intake.known((state.who.id, frame.id))
         if known is not None:  # a retry is not refused for what came after its first attempt
             return known
         rate = self._rate(state.who)
@@ -209,7 +209,9 @@ class BrokerState(Opening):
                 retry_after=(1 - state.tokens) / rate,
             )
         state.tokens -= 1
-        return bus.publish(state.writer, frame, now)
+        if bus.spec.filter is not None:
+            self._aging.add(bus)
+        return bus.intake.publish(state.writer, frame, now)
 
     def appended(self, entries: Sequence[Entry], offsets: Sequence[int]) -> list[Effect]:
         """The backend has kept these; their writers get their acks, runs of them in one frame."""
@@ -220,7 +222,7 @@ class BrokerState(Opening):
             bus = self._by_uri.get(entry.bus)
             if bus is None:
                 continue
-            bus.accepted(sender_id(entry.sender), entry.id, offset)
+            bus.intake.accepted(sender_id(entry.sender), entry.id, offset)
             if (
                 run is not None
                 and writer == entry.sender
@@ -246,7 +248,7 @@ class BrokerState(Opening):
         for entry in entries:
             bus = self._by_uri.get(entry.bus)
             if bus is not None:
-                effects += bus.refuse(sender_id(entry.sender), entry.id, error)
+                effects += bus.intake.refuse(sender_id(entry.sender), entry.id, error)
                 effects += bus.settled()
         return effects
 
@@ -276,7 +278,7 @@ class BrokerState(Opening):
         bus = self._buses.get(address)
         if bus is None:
             return []
-        return [*bus.filtered(ask, value, error), *bus.settled()]
+        return [*bus.intake.filtered(ask, value, error), *bus.settled()]
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -294,8 +296,7 @@ class BrokerState(Opening):
             return
         state.is_blocked = True
         for number, access in state.open.items():
-            if conn in access.bus.readers:
-                access.bus.hold(conn)
+            if access.bus.hold(conn):
                 state.behind.add(number)
 
     def drained(self, conn: int) -> list[Effect]:
@@ -313,7 +314,7 @@ class BrokerState(Opening):
             served, size = state.open[number].bus.serve(conn, left)
             effects += served
             left -= size
-            if conn not in state.open[number].bus.behind:
+            if not state.open[number].bus.is_behind(conn):
                 state.behind.discard(number)
             if left <= 0:
                 break
@@ -331,13 +332,12 @@ class BrokerState(Opening):
         if len(bytes(frame.state)) > self.limits.presence_bytes:
             raise TooLarge(f"presence holds at most {self.limits.presence_bytes} bytes.", limit="presence_bytes")
         if frame.watch is not None:
-            if not frame.watch:
-                bus.watchers.pop(state.id, None)
-            elif state.open[bus.number].read:
-                bus.watchers[state.id] = None
+            watches = frame.watch and state.open[bus.number].read
+            bus.presence.watch(state.who.id, watches)
+            if watches:
                 return [Send(state.id, frames.encode(frames.Presence(bus.number, True, bus.presence.snapshot())))]
             return []
-        _any_value.check(frame.state, "presence")
+        Validator.of(None).check(frame.state, "presence")
         bus.presence.set(state.who.id, frame.state)
         self._stirred.add(bus)
         return []
@@ -347,9 +347,10 @@ class BrokerState(Opening):
         effects: list[Effect] = []
         for bus in self._stirred:
             diff = bus.presence.diff()
-            if diff is not None and bus.watchers:
+            watchers = [self._by_participant[id_] for id_ in bus.presence.watchers if id_ in self._by_participant]
+            if diff is not None and watchers:
                 frame = frames.encode(frames.Presence(bus.number, False, diff.here, diff.left))
-                effects.append(Deliver(tuple(bus.watchers), frame, 1))
+                effects.append(Deliver(tuple(watchers), frame, 1))
         self._stirred.clear()
         return effects
 
@@ -361,8 +362,8 @@ class BrokerState(Opening):
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: filters that did not answer, participants that did not come back, buses that nobody uses."""
         effects: list[Effect] = []
-        for bus in list(self._buses.values()):
-            effects += bus.expire_filters(now)
+        for bus in list(self._aging):
+            effects += bus.filter_lost(now)
             effects += bus.settled()
             bus.presence.expire(now - self.limits.gone_seconds)
             if bus.presence.has_changed:
@@ -375,6 +376,8 @@ class BrokerState(Opening):
                 effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.name}")
             elif not bus.address.unnamed and not bus.in_use and now - bus.idle_since > self.limits.creator_seconds:
                 self._unload(bus)  # the backend keeps it; the next to open it loads it
+            elif not bus.ages() and (not bus.address.unnamed or bus.creator in self._by_participant):
+                self._aging.discard(bus)
         return effects + self.presence()
 
     # --- for those who look -----------------------------------------------------------------------------------------
@@ -385,6 +388,3 @@ class BrokerState(Opening):
 
     def counts(self) -> dict[str, Any]:
         return {"connections": len(self._conns), "buses": len(self._buses)}
-
-
-_any_value = Validator(None)

@@ -1,41 +1,32 @@
-"""One bus in the broker: what a write goes through, and how its readers are served.
+"""One bus in the broker: what it is, and how its readers are served. (How writes get in is `intake`'s.)
 
-A write is checked in this order, and refused at the first check that fails: known already (a retry: answered with its
-first offset), size, type, key, expected offset, filter. What passes becomes an `Append`. Nothing is delivered until the
-backend reports it back (`commit`): the log precedes the fan-out, and one broker or ten take the same way.
+Nothing is delivered until the backend reports it back (`commit`): the log precedes the fan-out, and one broker or ten
+take the same way.
 
 A reader is *live* (it has everything, and gets the next bytes with all the others) or *behind* (its socket is full, or
 it resumes): then it is an offset in the log, and is served from there, a portion at a time, until it is live again. So a
 slow reader costs nothing, and slows nobody.
+
+Most buses are silent most of the time, and there may be very many: what only a busy one needs is made when it is.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from ebus_jupyter.errors import (
-    BackendError,
-    Conflict,
-    EbusError,
-    Filtered,
-    FilterUnavailable,
-    Lagged,
-    RateLimited,
-    TooLarge,
-    TypeMismatch,
-)
+from ebus_jupyter.errors import Lagged
 
 from . import frames
 from .address import Address
-from .effects import Append, Deliver, Effect, Filter, Send
-from .entry import Entry, Id, Kept, sender_id
+from .effects import Deliver, Effect, Send
+from .entry import Entry, Id, Kept, message_id, sender_id
+from .intake import Intake
 from .limits import Limits
 from .log import Log
-from .message import OWNER, BusSpec, Participant
+from .message import BusSpec, Participant
 from .presence import Presence
 from .schema import Validator
 
@@ -62,33 +53,51 @@ class Record(msgspec.Struct, gc=False):
         return self.frame if self.visible(who) else self.hidden
 
 
-class Writer(msgspec.Struct):
-    """Who writes: a participant, and the bytes that stand for it in every message of its own."""
+class Subscriber(msgspec.Struct):
+    """One reader. ``after``: the offset it has reached, where it is behind; None: it is live.
+
+    ``floor``: that of the log when it began to read.
+    """
 
     who: Participant
-    encoded: bytes
-
-    @property
-    def id(self) -> str:
-        return self.who.id
-
-
-class Pending(msgspec.Struct, gc=False):
-    """A write that waits for the filter's verdict, or behind one of its sender that does."""
-
-    entry: Entry
-    deadline: float
-    value: bytes | None = None
-    refused: EbusError | None = None
+    after: int | None = None
+    floor: int = 0
 
 
 class BusState:
-    """One bus. Methods return effects; the broker has checked who may call them."""
+    """One bus. Methods return effects; the broker has checked who may call them.
+
+    Attributes:
+        creator: Of an unnamed bus: it lives as long as this participant.
+        owners: Connections that offer to filter; the first one does.
+        connections: Participants' ids to their connections: the broker's own table.
+    """
+
+    __slots__ = (
+        "_audience",
+        "_intake",
+        "address",
+        "connections",
+        "creator",
+        "emits",
+        "epoch",
+        "idle_since",
+        "limits",
+        "log",
+        "name",
+        "number",
+        "owners",
+        "presence",
+        "spec",
+        "subscribers",
+        "uri",
+        "validator",
+    )
 
     def __init__(
         self, address: Address, number: int, kept: Kept, limits: Limits, connections: Mapping[str, int]
     ) -> None:
-        self._connections = connections  # participants' ids to their connections: the broker's own table
+        self.connections = connections
         self.address = address
         self.uri = str(address)
         self.name = address.name
@@ -96,240 +105,50 @@ class BusState:
         self.spec: BusSpec = kept.spec
         self.epoch = kept.epoch
         self.limits = limits
-        self.creator = ""  # of an unnamed bus: it lives as long as this participant
+        self.creator = ""
         self.idle_since = 0.0
-        self.owners: list[int] = []  # connections that offer to filter; the first one does
+        self.owners: tuple[int, ...] = ()
         self.presence = Presence()
-        self.watchers: dict[int, None] = {}  # here and below, sets in dicts: an empty one is small, and there are many
-        self.readers: dict[int, Participant] = {}
-        self.behind: dict[int, tuple[int, int]] = {}  # the offset reached, and the log's floor when that reading began
-        self.in_flight: dict[Id, None] = {}
-        self._validator = Validator(self.spec.schema)
-        self._emits = self._validator if self.spec.emits is None else Validator(self.spec.emits)
-        self._recent: OrderedDict[Id, int | EbusError] = OrderedDict()  # the offset, or why it was refused
-        self._lanes: dict[str, deque[Pending]] = {}
-        self._asked: dict[int, tuple[str, Pending]] = {}
-        self._last_ask = 0
-        self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float]] = OrderedDict()
-        self._alone = False  # what is in flight was let in on the condition that nothing overtakes it
+        self.subscribers: dict[int, Subscriber] = {}
+        self.validator = Validator.of(self.spec.schema)
+        self.emits = self.validator if self.spec.emits is None else Validator.of(self.spec.emits)
         self._audience: tuple[int, ...] | None = None
+        self._intake: Intake | None = None
         self.log: Log[Record] = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=limits.log_bytes)
         for entry in kept.entries:
-            self._record(entry)
+            self.intake.keep(self._record(entry).id, entry.offset)
         for id_, offset in kept.ids():
-            self._remember(id_, offset)
+            self.intake.keep(id_, offset)
         self.log.last = max(self.log.last, kept.last)
         self.log.floor = max(self.log.floor, kept.floor)
 
     @property
+    def intake(self) -> Intake:
+        """Where its writes go in."""
+        if self._intake is None:
+            self._intake = Intake(self)
+        return self._intake
+
+    @property
     def in_use(self) -> bool:
         """Whether someone is here, or something is on its way."""
-        return bool(len(self.presence) or self.readers or self.in_flight or self._waiting)
+        return bool(self.presence or self.subscribers or self._is_under_way)
 
-    # --- writing ----------------------------------------------------------------------------------------------------
-
-    def publish(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
-        """Take a write that is not `known`. Raises what refuses it."""
-        try:
-            if self._waiting or self._must_wait(frame):
-                if len(self._waiting) >= self.limits.pending:
-                    raise self._crowded()
-                self._waiting[writer.id, frame.id] = writer, frame, now
-                return []
-            return self._take(writer, frame, now)
-        except EbusError as error:
-            self._remember((writer.id, frame.id), error)  # another copy of it may still be on its way
-            raise
-
-    def known(self, id_: Id) -> list[Effect] | None:
-        """The answer to a retry: what it was the first time, or nothing yet; None where the write is new."""
-        answer = self._recent.get(id_)
-        if isinstance(answer, EbusError):
-            return self._answer(id_[0], error_frame(answer, id_=id_[1], bus=self.number))
-        if answer is not None:
-            return self._answer(id_[0], frames.Ok(self.number, id_[1], answer))
-        if id_ in self.in_flight or id_ in self._waiting:
-            return []  # it will be answered when the first attempt is
-        return None
-
-    def _must_wait(self, frame: frames.Publish) -> bool:
-        """Whether the last offset, or the last free key, can't be told before the writes on their way have their offsets."""
-        return bool(self.in_flight) and (self._alone or frame.expect is not None or self._may_be_full(frame))
-
-    def _take(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
-        self._check(frame)
-        self._alone = frame.expect is not None and self.spec.filter is not None
-        entry = Entry(
-            bus=self.uri,
-            id=frame.id,
-            time=now,
-            sender=writer.encoded,
-            value=bytes(frames.NIL if frame.deleted else frame.value),
-            key=frame.key,
-            deleted=frame.deleted,
-            to=None if frame.to is None else tuple(frame.to),
-            echo=frame.echo,
-        )
-        if self.spec.filter is not None:
-            return self._ask(entry, writer, now)
-        return self._append(writer.id, entry)
-
-    def _may_be_full(self, frame: frames.Publish) -> bool:
-        return not frame.deleted and self.log.full_for(frame.key, others=len(self.in_flight))
-
-    def _check(self, frame: frames.Publish) -> None:
-        size = len(frame.value)
-        if size > self.limits.value_bytes:
-            raise TooLarge(
-                f"{self.name}: the value has {size} bytes, at most {self.limits.value_bytes} may travel (the server's limit "
-                "`value_bytes`). Send it in pieces, or raise the limit.",
-                limit="value_bytes",
-            )
-        if frame.to is not None and len(frame.to) > self.limits.recipients:
-            raise TooLarge(
-                f"{self.name}: at most {self.limits.recipients} users can be named in to=.", limit="recipients"
-            )
-        if frame.to is not None and any(len(user) > self.limits.name_chars for user in frame.to):
-            raise TooLarge(
-                f"{self.name}: a user in to= has at most {self.limits.name_chars} characters.", limit="name_chars"
-            )
-        keyed = self.spec.retain == "keys"
-        if keyed is (frame.key is None):
-            raise TypeMismatch(
-                f"{self.name} {'retains by key: say which with key=' if keyed else 'has no keys: leave out key='}.",
-                path="$",
-                expected="key",
-            )
-        if frame.key is not None and len(frame.key) > self.limits.name_chars:
-            raise TooLarge(f"{self.name}: a key has at most {self.limits.name_chars} characters.", limit="name_chars")
-        if frame.deleted:
-            if not keyed:
-                raise TypeMismatch(f"{self.name} has no keys to remove.", path="$", expected="key")
-        else:
-            self._validator.check(frame.value, self.name)
-            if self.log.full_for(frame.key, size):
-                raise TooLarge(
-                    f"{self.name} is full ({self.spec.size} keys, {self.limits.log_bytes} bytes at most). Remove a key first.",
-                    limit="size",
-                )
-        if frame.expect is not None:
-            actual = self.log.offset_of(frame.key)
-            if actual != frame.expect:
-                what = self.name if frame.key is None else f"{self.name}[{frame.key!r}]"
-                raise Conflict(
-                    f"{what} is at offset {actual}, not {frame.expect}: someone wrote first. Read again and retry.",
-                    actual=actual,
-                )
-
-    def _append(self, writer: str, entry: Entry) -> list[Effect]:
-        self.in_flight[writer, entry.id] = None
-        return [Append(entry)]
+    @property
+    def _is_under_way(self) -> bool:
+        return self._intake is not None and not self._intake.is_idle
 
     def settled(self) -> list[Effect]:
-        """Go on with the writes that waited for others' offsets."""
-        effects: list[Effect] = []
-        while self._waiting and not self._must_wait(next(iter(self._waiting.values()))[1]):
-            _, (writer, frame, now) = self._waiting.popitem(last=False)
-            try:
-                effects += self._take(writer, frame, now)
-            except EbusError as error:
-                effects += self.refuse(writer.id, frame.id, error)
-        return effects
+        """Go on with the writes that waited for others."""
+        return [] if self._intake is None else self._intake.settled()
 
-    def accepted(self, writer: str, id_: int, offset: int) -> None:
-        """The backend has kept this write. Its report may still be on the way, but a retry has its answer."""
-        if (writer, id_) not in self._recent:
-            self._remember((writer, id_), offset)
-
-    def refuse(self, writer: str, id_: int, error: EbusError) -> list[Effect]:
-        """Tell the writer why a write that it waits for is not accepted; a retry would come behind its later writes."""
-        self.in_flight.pop((writer, id_), None)
-        if not isinstance(error, BackendError):  # what could not be kept may be tried again: nothing was decided
-            self._remember((writer, id_), error)
-        return self._answer(writer, error_frame(error, id_=id_, bus=self.number))
-
-    def _answer(self, writer: str, frame: frames.Ok | frames.Error) -> list[Effect]:
-        conn = self._connections.get(writer)
-        return [] if conn is None else [Send(conn, frames.encode(frame))]
-
-    def _crowded(self) -> RateLimited:
-        return RateLimited(
-            f"{self.name}: {self.limits.pending} writes are waiting already (the server's limit `pending`). "
-            "Await acks as you write.",
-            retry_after=1.0,
-            limit="pending",
-        )
-
-    # --- filtering --------------------------------------------------------------------------------------------------
-
-    def _ask(self, entry: Entry, writer: Writer, now: float) -> list[Effect]:
-        """Send a write to the filter. Each sender has a lane of its own, so that its writes keep their order."""
-        if self.spec.filter == OWNER and not self.owners:
-            raise FilterUnavailable(
-                f"{self.name} is filtered by a kernel that is away; nothing is accepted unfiltered. Try again when it is back, "
-                "or run the cell that makes the bus."
-            )
-        lane = self._lanes.setdefault(writer.id, deque())
-        if len(lane) >= self.limits.pending:
-            raise self._crowded()
-        pending = Pending(entry, now + self.limits.filter_seconds)
-        lane.append(pending)
-        self.in_flight[writer.id, entry.id] = None
-        self._last_ask = ask = self._last_ask + 1
-        self._asked[ask] = (writer.id, pending)
-        if self.spec.filter == OWNER:
-            question = frames.FilterAsk(self.number, ask, msgspec.Raw(entry.value), public(writer.who))
-            return [Send(self.owners[0], frames.encode(question))]
-        assert self.spec.filter is not None
-        return [Filter(self.address, ask, self.spec.filter, entry.value, writer.who)]
-
-    def filtered(self, ask: int, value: bytes, error: EbusError | str | None) -> list[Effect]:
-        """The filter's verdict: the value to keep, a reason to refuse it, or why the filter itself failed."""
-        writer, pending = self._asked.pop(ask, (None, None))
-        if writer is None or pending is None:
-            return []  # too late: it was refused when its time was up
-        if isinstance(error, str):
-            pending.refused = Filtered(f"{self.name}: {error}", reason=error)
-        elif error is not None:
-            pending.refused = error
-        else:
-            pending.value = value
-        return self._drain_lane(writer)
-
-    def _drain_lane(self, writer: str) -> list[Effect]:
-        effects: list[Effect] = []
-        lane = self._lanes.get(writer)
-        while lane and (lane[0].value is not None or lane[0].refused is not None):
-            pending = lane.popleft()
-            error = pending.refused
-            if error is None:
-                assert pending.value is not None
-                try:
-                    if len(pending.value) > self.limits.value_bytes:
-                        raise TooLarge(f"{self.name}: the filter's answer is too large.", limit="value_bytes")
-                    if not pending.entry.deleted:
-                        self._emits.check(pending.value, f"{self.name} (its filter's answer)")
-                        pending.entry.value = pending.value
-                except EbusError as wrong:
-                    error = wrong
-            if error is None:
-                effects += self._append(writer, pending.entry)
-            else:
-                effects += self.refuse(writer, pending.entry.id, error)
-        if not lane:
-            self._lanes.pop(writer, None)
-        return effects
-
-    def expire_filters(self, now: float, reason: str = "") -> list[Effect]:
+    def filter_lost(self, now: float, reason: str = "") -> list[Effect]:
         """Refuse what the filter has not answered in time; with a ``reason``, everything it was asked."""
-        effects: list[Effect] = []
-        for ask, (writer, pending) in list(self._asked.items()):
-            if reason or pending.deadline <= now:
-                why = reason or f"did not answer within {self.limits.filter_seconds:g} s"
-                del self._asked[ask]
-                pending.refused = FilterUnavailable(f"{self.name}: the filter {why}; the write was not accepted.")
-                effects += self._drain_lane(writer)
-        return effects
+        return [] if self._intake is None else self._intake.expire(now, reason)
+
+    def ages(self) -> bool:
+        """Whether time may change anything here, though nothing happens."""
+        return not self.presence or self.presence.has_away or self._is_under_way
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -337,18 +156,19 @@ class BusState:
         """The backend reports these as kept: deliver them."""
         effects: list[Effect] = []
         batch: list[Record] = []
+        intake = self.intake
         for entry in entries:
             if entry.offset <= self.log.last:
                 continue  # reported twice, or part of what was loaded
             record = self._record(entry)
-            self.in_flight.pop(record.id, None)
-            if record.hidden and self.readers:
+            intake.landed(record.id, entry.offset)
+            if record.hidden and self.subscribers:
                 effects += self._deliver(batch)
                 batch = []
                 effects += [
-                    Deliver((conn,), record.bytes_for(who), 1)
-                    for conn, who in self.readers.items()
-                    if conn not in self.behind
+                    Deliver((conn,), record.bytes_for(reader.who), 1)
+                    for conn, reader in self.subscribers.items()
+                    if reader.after is None
                 ]
             else:
                 batch.append(record)
@@ -356,7 +176,7 @@ class BusState:
 
     def _deliver(self, batch: list[Record]) -> list[Effect]:
         if self._audience is None:
-            self._audience = tuple(conn for conn in self.readers if conn not in self.behind)
+            self._audience = tuple(conn for conn, reader in self.subscribers.items() if reader.after is None)
         if not batch or not self._audience:
             return []
         joined = batch[0].frame if len(batch) == 1 else b"".join([record.frame for record in batch])
@@ -364,7 +184,6 @@ class BusState:
 
     def subscribe(self, conn: int, who: Participant, frame: frames.Subscribe) -> frames.Subscribed:
         """Begin to serve a reader; a resume is whole, or refused with everything that is kept."""
-        self.readers[conn] = who
         log = self.log
         answer = frames.Subscribed(frame.req, self.number, self.epoch, log.last, log.last)
         if frame.epoch:
@@ -374,7 +193,8 @@ class BusState:
             elif frame.after < log.floor and frame.after != log.start:
                 answer.after, answer.recovered, answer.skipped = log.start, False, log.floor - frame.after
                 answer.fresh = log.start < frame.after
-        self._set_behind(conn, answer.after)
+        self.subscribers[conn] = Subscriber(who, answer.after, log.floor)
+        self._audience = None
         return answer
 
     def _is_ours(self, frame: frames.Subscribe) -> bool:
@@ -388,27 +208,34 @@ class BusState:
             return frame.last_id == message_id(record.id)
         # A newer one has replaced it, or it is none of ours.
         sender, _, n = frame.last_id.rpartition("-")
-        return n.isdecimal() and len(n) < 20 and self._recent.get((sender, int(n))) == frame.after
+        return n.isdecimal() and len(n) < 20 and self.intake.offset_of((sender, int(n))) == frame.after
 
     def unsubscribe(self, conn: int) -> None:
-        self.readers.pop(conn, None)
-        self.behind.pop(conn, None)
+        self.subscribers.pop(conn, None)
         self._audience = None
 
-    def hold(self, conn: int) -> None:
-        """The connection's socket is full: from here on it is served from the log, once it has drained."""
-        if conn in self.readers and conn not in self.behind:
-            self._set_behind(conn, self.log.last)
+    def is_behind(self, conn: int) -> bool:
+        """Whether the connection waits for messages that are in the log."""
+        reader = self.subscribers.get(conn)
+        return reader is not None and reader.after is not None
 
-    def _set_behind(self, conn: int, after: int) -> None:
-        self.behind[conn] = after, self.log.floor
-        self._audience = None
+    def hold(self, conn: int) -> bool:
+        """The connection's socket is full: what it reads here is served from the log, once it has drained.
+
+        Whether it reads here at all.
+        """
+        reader = self.subscribers.get(conn)
+        if reader is not None and reader.after is None:
+            reader.after, reader.floor = self.log.last, self.log.floor
+            self._audience = None
+        return reader is not None
 
     def serve(self, conn: int, max_bytes: int) -> tuple[list[Effect], int]:
         """Give a reader that is behind its next portion; returns how many bytes that was."""
         effects: list[Effect] = []
-        after, known = self.behind[conn]
-        who = self.readers[conn]
+        reader = self.subscribers[conn]
+        after, known = reader.after, reader.floor
+        assert after is not None, "it is live"
         try:
             records = self.log.read(after, known=known, max_bytes=max_bytes)
         except Lagged as lag:
@@ -420,17 +247,16 @@ class BusState:
             effects.append(Send(conn, frames.encode(told)))
             after, known = lag.resume_after, self.log.floor
             records = self.log.read(after, max_bytes=max_bytes)
-        parts = [record.bytes_for(who) for record in records]
+        parts = [record.bytes_for(reader.who) for record in records]
         if not parts and after < self.log.last:  # the newest are kept no more, but the order did go on
             parts = [frames.encode(frames.Advance(self.number, self.log.last))]
         if parts:
             effects.append(Deliver((conn,), b"".join(parts), len(parts)))
         reached = records[-1].offset if records else self.log.last
         if reached >= self.log.last:
-            del self.behind[conn]
-            self._audience = None
+            reader.after = self._audience = None
         else:
-            self.behind[conn] = reached, known
+            reader.after, reader.floor = reached, known
         return effects, sum(map(len, parts))
 
     def page(self, who: Participant, frame: frames.Fetch) -> frames.Page:
@@ -460,25 +286,4 @@ class BusState:
             record.to = entry.to
             record.but = "" if entry.echo else sender
         self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
-        self._remember(record.id, entry.offset)
         return record
-
-    def _remember(self, id_: Id, answer: int | EbusError) -> None:
-        recent = self._recent
-        recent[id_] = answer
-        recent.move_to_end(id_)  # what is loaded may be older than what is there
-        if len(recent) > self.limits.dedupe:
-            recent.popitem(last=False)
-
-
-def public(who: Participant) -> Participant:
-    """What others may know of a participant: all but its groups."""
-    return msgspec.structs.replace(who, groups=()) if who.groups else who
-
-
-def message_id(id_: Id) -> str:
-    return f"{id_[0]}-{id_[1]}"
-
-
-def error_frame(error: EbusError, *, req: int = 0, id_: int = 0, bus: int = 0) -> frames.Error:
-    return frames.Error(error.code, error.text, req, id_, bus, error.temporary, error.details)

@@ -14,6 +14,11 @@ Id = tuple[str, int]
 """A write, over all retries: its sender's id and the sender's own count."""
 
 
+def message_id(id_: Id) -> str:
+    """`Message.id` of a write."""
+    return f"{id_[0]}-{id_[1]}"
+
+
 class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
     """One write, as it is kept. ``offset`` is 0 until the backend has given it one.
 

@@ -255,6 +255,11 @@ class Error(Frame, tag=73):
         return from_wire(self.code, self.text, self.details)
 
 
+def refusal(error: EbusError, *, req: int = 0, id_: int = 0, bus: int = 0) -> Error:
+    """The frame that tells of ``error``."""
+    return Error(error.code, error.text, req, id_, bus, error.temporary, error.details)
+
+
 class Presence(Frame, tag=74):
     """Who is on the bus. ``full``: a snapshot; else what changed. ``left``: participants' ids.
 

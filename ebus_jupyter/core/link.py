@@ -26,7 +26,7 @@ from ebus_jupyter.errors import Closed, EbusError, RateLimited
 
 from . import frames
 from .address import Address, may_enter, resolve
-from .bus import message_id
+from .entry import message_id
 from .limits import Limits
 from .log import Log
 from .message import BusSpec, Participant

@@ -51,6 +51,10 @@ _SLACK = 64
 """Dropped entries that may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
 
 
+_NO_KEYS: dict[str | None, int] = {}
+"""What every log without keys has of them: there may be very many that are silent and empty."""
+
+
 class Log(Generic[T]):
     """The newest entries of one bus.
 
@@ -86,8 +90,8 @@ class Log(Generic[T]):
         self._sizes: list[int] = []
         self._front = 0
         self._bytes = 0
-        self._by_key: dict[str | None, int] = {}
-        self._removed: dict[str | None, int] = {}
+        self._by_key: dict[str | None, int] = {} if retain == "keys" else _NO_KEYS
+        self._removed: dict[str | None, int] = {} if retain == "keys" else _NO_KEYS
 
     def __len__(self) -> int:
         """How many entries are kept."""

@@ -39,6 +39,11 @@ class Participant(msgspec.Struct, frozen=True, array_like=True):
     groups: tuple[str, ...] = ()
 
 
+def public(who: Participant) -> Participant:
+    """What others may know of a participant: all but its groups."""
+    return msgspec.structs.replace(who, groups=()) if who.groups else who
+
+
 class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One accepted write, as every participant receives it.
 

@@ -14,11 +14,12 @@ from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, T
 
 from . import frames
 from .address import UNNAMED, Address, check_name, check_scope, may_enter, resolve
-from .bus import BusState, Writer, error_frame, public
+from .bus import BusState
 from .effects import Authorize, Deliver, Effect, Forget, Load, Send
 from .entry import Kept
+from .intake import Writer
 from .limits import Limits
-from .message import OWNER, BusSpec, Participant, allows
+from .message import OWNER, BusSpec, Participant, allows, public
 from .schema import Validator
 
 
@@ -90,6 +91,8 @@ class Opening:
         self._loading: dict[Address, list[tuple[int, frames.Open]]] = {}
         self._activity: dict[str, str] = {}
         self._stirred: set[BusState] = set()
+        self._aging: set[BusState] = set()  # those in which time may change something
+        self._visited: dict[str, set[BusState]] = {}  # by kernels
 
     def _access(self, state: Conn, number: int, *, read: bool = False, write: bool = False) -> Access:
         access = state.open.get(number)
@@ -133,7 +136,7 @@ class Opening:
             return self._enter(state, frame, address, now)
         except EbusError as error:
             state.permits.pop(address, None)
-            return [Send(state.id, frames.encode(error_frame(error, req=frame.req)))]
+            return [Send(state.id, frames.encode(frames.refusal(error, req=frame.req)))]
 
     def _enter(self, state: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
         bus = self._buses.get(address)
@@ -161,8 +164,9 @@ class Opening:
         state.open[bus.number] = Access(bus, read, write)
         bus.presence.join(public(state.who), now)
         self._stirred.add(bus)
-        if state.who.kernel_id in self._activity:
-            bus.presence.kernel(state.who.kernel_id, self._activity[state.who.kernel_id])
+        if state.who.kernel_id:
+            self._visited.setdefault(state.who.kernel_id, set()).add(bus)
+            bus.presence.kernel(state.who.kernel_id, self._activity.get(state.who.kernel_id, ""))
         cap = address.capability(self._secret) if address.guarded else ""
         spec_fields = msgspec.to_builtins(bus.spec)
         answer = frames.Opened(frame.req, bus.number, str(address), bus.epoch, bus.log.last, spec_fields, cap)
@@ -196,7 +200,7 @@ class Opening:
         if bus.spec.maker != state.who.user:
             raise Forbidden(f"{bus.name} is filtered by {bus.spec.maker or 'another user'}; open it without filter=.")
         if state.id not in bus.owners:
-            bus.owners.append(state.id)
+            bus.owners += (state.id,)
 
     def loaded(self, address: Address, kept: Kept | None, error: EbusError | None, now: float) -> list[Effect]:
         """The backend has opened the bus, or found none (``kept`` None), or failed."""
@@ -209,6 +213,7 @@ class Opening:
                 error = unusable
             else:
                 self._buses[address] = self._by_uri[bus.uri] = bus
+                self._aging.add(bus)
                 bus.idle_since = now
                 first = self._conns.get(waiting[0][0]) if waiting else None
                 if address.unnamed and first is not None:
@@ -219,14 +224,14 @@ class Opening:
                 continue
             if error is not None:
                 state.permits.pop(address, None)
-                effects.append(Send(conn, frames.encode(error_frame(error, req=frame.req))))
+                effects.append(Send(conn, frames.encode(frames.refusal(error, req=frame.req))))
             elif kept is None and frame.create and state.may_write and state.permit(address)[1] and not address.unnamed:
                 effects += self._try_enter(
                     state, frame, address, now
                 )  # who came first could not create it; this one can
             elif kept is None:
                 state.permits.pop(address, None)
-                effects.append(Send(conn, frames.encode(error_frame(self._unseen(address), req=frame.req))))
+                effects.append(Send(conn, frames.encode(frames.refusal(self._unseen(address), req=frame.req))))
             else:
                 effects += self._try_enter(state, frame, address, now)
         return effects
@@ -247,7 +252,8 @@ class Opening:
     def _part(self, state: Conn, bus: BusState, now: float) -> list[Effect]:
         """A connection has no more to do with a bus."""
         bus.unsubscribe(state.id)
-        bus.watchers.pop(state.id, None)
+        bus.presence.watch(state.who.id, False)
+        self._aging.add(bus)
         state.open.pop(bus.number, None)
         state.behind.discard(bus.number)
         state.permits.pop(bus.address, None)
@@ -256,8 +262,8 @@ class Opening:
         if state.id not in bus.owners:
             return []
         was_first = bus.owners[0] == state.id
-        bus.owners.remove(state.id)
-        return [*bus.expire_filters(now, "has lost its kernel"), *bus.settled()] if was_first else []
+        bus.owners = tuple(owner for owner in bus.owners if owner != state.id)
+        return [*bus.filter_lost(now, "has lost its kernel"), *bus.settled()] if was_first else []
 
     def _leave(self, state: Conn, frame: frames.Leave, now: float) -> list[Effect]:
         bus = self._access(state, frame.bus).bus
@@ -289,7 +295,7 @@ class Opening:
         effects: list[Effect] = []
         if of.asked is not None:
             conn, req = of.asked
-            answer = frames.Done(req) if error is None else error_frame(error, req=req)
+            answer = frames.Done(req) if error is None else frames.refusal(error, req=req)
             effects.append(Send(conn, frames.encode(answer)))
         return effects if of.told is None else [*effects, of.told]
 
@@ -298,10 +304,12 @@ class Opening:
         self._by_uri.pop(bus.uri, None)
         self._numbers.discard(bus.number)
         self._stirred.discard(bus)
+        self._aging.discard(bus)
 
     def end_kernel(self, kernel_id: str) -> list[Effect]:
         """A kernel was shut down: its scope ends."""
         self._activity.pop(kernel_id, None)
+        self._visited.pop(kernel_id, None)
         ended = [
             bus for bus in self._buses.values() if bus.address.scope == "kernel" and bus.address.owner == kernel_id
         ]
@@ -310,10 +318,11 @@ class Opening:
     def kernel_activity(self, kernel_id: str, activity: str) -> list[Effect]:
         """The server knows that a kernel is "idle", "busy", "restarting" or "dead"."""
         self._activity[kernel_id] = activity
-        for bus in self._buses.values():
-            bus.presence.kernel(kernel_id, activity)
-            if bus.presence.has_changed:
-                self._stirred.add(bus)
+        visited = self._visited.pop(kernel_id, set())
+        here = {bus for bus in visited if bus.presence.kernel(kernel_id, activity)}
+        if here:
+            self._visited[kernel_id] = here
+        self._stirred |= {bus for bus in here if bus.presence.has_changed}
         return []
 
     def within_reach(self, conn: int, kept: dict[str, BusSpec]) -> list[str]:

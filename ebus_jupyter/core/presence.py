@@ -27,6 +27,7 @@ class Seat(msgspec.Struct):
     since: float
     state: msgspec.Raw = NIL
     activity: str = ""
+    watches: bool = False
     away_since: float | None = None
 
     def encode(self) -> msgspec.Raw:
@@ -44,12 +45,11 @@ class Diff(msgspec.Struct):
 class Presence:
     """The seats of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("_changed", "_left", "_seats")
+    __slots__ = ("_changed", "_seats")
 
     def __init__(self) -> None:
         self._seats: dict[str, Seat] = {}
-        self._changed: dict[str, None] = {}  # sets in dicts: an empty one is small, and there are many
-        self._left: dict[str, None] = {}
+        self._changed: set[str] | None = None  # a set when there is something in it: there are many that have none
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -60,42 +60,62 @@ class Presence:
     @property
     def has_changed(self) -> bool:
         """Whether `diff` has something to tell."""
-        return bool(self._changed or self._left)
+        return self._changed is not None
+
+    @property
+    def has_away(self) -> bool:
+        """Whether someone may have to leave when time has passed."""
+        return any(seat.away_since is not None for seat in self._seats.values())
+
+    @property
+    def watchers(self) -> list[str]:
+        """Who wants to be told of changes."""
+        return [id_ for id_, seat in self._seats.items() if seat.watches]
+
+    def _change(self, id_: str) -> None:
+        if self._changed is None:
+            self._changed = set()
+        self._changed.add(id_)
 
     def join(self, who: Participant, now: float) -> None:
         """``who`` is here (again). What it said about itself before it went away still holds."""
         seat = self._seats.get(who.id)
         if seat is None:
             self._seats[who.id] = Seat(who, now)
-            self._left.pop(who.id, None)
         else:
             seat.who, seat.away_since = who, None
-        self._changed[who.id] = None
+        self._change(who.id)
 
     def away(self, id_: str, now: float) -> None:
         """Its connection is lost; it may be back before `expire`."""
         if id_ in self._seats:
             self._seats[id_].away_since = now
-            self._changed[id_] = None
+            self._change(id_)
 
     def leave(self, id_: str) -> None:
         """It has closed the bus."""
         if self._seats.pop(id_, None) is not None:
-            self._left[id_] = None
-            self._changed.pop(id_, None)
+            self._change(id_)
 
     def set(self, id_: str, state: msgspec.Raw) -> None:
         """It says ``state`` of itself."""
         if id_ in self._seats:
             self._seats[id_].state = state
-            self._changed[id_] = None
+            self._change(id_)
 
-    def kernel(self, kernel_id: str, activity: str) -> None:
-        """The server knows that a kernel is idle, busy, restarting or dead."""
-        for id_, seat in self._seats.items():
-            if seat.who.kernel_id == kernel_id and seat.activity != activity:
+    def watch(self, id_: str, watches: bool) -> None:
+        """It wants to be told of changes, or no longer."""
+        if id_ in self._seats:
+            self._seats[id_].watches = watches
+
+    def kernel(self, kernel_id: str, activity: str) -> bool:
+        """The server knows that a kernel is idle, busy, restarting or dead. Whether it has a seat here at all."""
+        seats = [(id_, seat) for id_, seat in self._seats.items() if seat.who.kernel_id == kernel_id]
+        for id_, seat in seats:
+            if seat.activity != activity:
                 seat.activity = activity
-                self._changed[id_] = None
+                self._change(id_)
+        return bool(seats)
 
     def expire(self, before: float) -> None:
         """Whoever is away since before ``before`` has left."""
@@ -109,11 +129,11 @@ class Presence:
 
     def diff(self) -> Diff | None:
         """What changed since the last call; None where nothing did."""
-        if not self.has_changed:
+        if self._changed is None:
             return None
-        found = Diff([self._seats[id_].encode() for id_ in sorted(self._changed)], sorted(self._left))
-        self._changed, self._left = {}, {}
-        return found
+        changed, self._changed = sorted(self._changed), None
+        here = [self._seats[id_].encode() for id_ in changed if id_ in self._seats]
+        return Diff(here, [id_ for id_ in changed if id_ not in self._seats])
 
 
 def read_seat(raw: msgspec.Raw) -> tuple[Participant, str, float, Any, str]:

@@ -82,6 +82,12 @@ class Reader:
         self._in_snapshot = after <= 0 and self.bus.spec.retain == "keys"
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it is fixed where the past ends: what is written from here on, this reader hears."""
+        self._begin()
+        return self._cursor is not None
+
+    @property
     def caught_up(self) -> bool:
         """Whether it has read everything there was when the connection was made, and what came since."""
         return (

@@ -104,6 +104,8 @@ class Validator:
         SpecConflict: ``schema`` is no JSON Schema, or refers to something outside itself.
     """
 
+    __slots__ = ("_schema",)
+
     def __init__(self, schema: dict[str, Any] | None) -> None:
         self._schema = None
         if schema is not None:
@@ -113,6 +115,11 @@ class Validator:
                 )
             except (ValueError, jsonschema_rs.ReferencingError) as error:
                 raise SpecConflict(f"the type's JSON Schema can't be used: {str(error)[:200]}") from None
+
+    @classmethod
+    def of(cls, schema: dict[str, Any] | None) -> Validator:
+        """A validator for ``schema``; all that take any value are one."""
+        return _ANYTHING if schema is None else cls(schema)
 
     def check(self, data: bytes | msgspec.Raw, bus: str) -> None:
         """Raises `TypeMismatch` where ``data`` is no MessagePack, or not of the schema (``path``, ``expected``)."""
@@ -138,6 +145,9 @@ class Validator:
             return self._schema.is_valid(value)
         except ValueError:  # it holds bytes or times; most values don't, so they need not pay for a second look
             return False
+
+
+_ANYTHING = Validator(None)
 
 
 def typescript(schema: dict[str, Any] | None, name: str = "Value") -> str:

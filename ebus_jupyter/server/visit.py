@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from ebus_jupyter.core import frames
-from ebus_jupyter.core.bus import message_id
+from ebus_jupyter.core.entry import message_id
 from ebus_jupyter.errors import Closed, ConnectionLost, ProtocolError
 from ebus_jupyter.transports.local import Attached, LocalTransport
 

@@ -207,7 +207,7 @@ def test_after_a_compare_and_set_writes_are_not_slowed_for_ever(play):
     play.logs_work = True
     play.work()
     assert len(play.kept) == 54
-    assert not play.broker._by_uri[bus.uri]._waiting
+    assert play.broker._by_uri[bus.uri].intake.is_idle
 
 
 # --- filters --------------------------------------------------------------------------------------------------------

@@ -307,8 +307,7 @@ class Laws(RuleBasedStateMachine):
         for bus in self.play.broker._buses.values():
             keys = 2 if self.retain == "keys" else 1  # as many marks of removed keys
             assert len(bus.log) <= keys * bus.spec.size
-            assert set(bus.behind) <= set(bus.readers)
-            assert set(bus.readers) <= set(self.play.wires)
+            assert set(bus.subscribers) <= set(self.play.wires)
         for player in self.play.players:
             assert player.forced == 0, "a full socket was handed messages"
 
