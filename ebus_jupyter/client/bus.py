@@ -222,9 +222,9 @@ class Bus(Generic[In, Out]):
         """The values, as they are written.
 
         Args:
-            since: None: from now on: all that anyone writes after this call has returned (while the broker can't be reached,
-                or on the client's own loop: from when the broker hears of it). "start": everything kept, then from now on.
-                An offset: all after it. -n: the last n, then from now on.
+            since: None: from now on, that is, all that anyone writes after this call has returned. (On the client's own loop,
+                which can't wait here, after `await stream.begun()`.) "start": everything kept, then from now on. An offset:
+                all after it. -n: the last n, then from now on.
 
         Yields, as an iterator of either kind: values. Raises `Lagged` where messages were missed, and goes on.
         """
@@ -258,13 +258,15 @@ class Bus(Generic[In, Out]):
         self.client.poke()
         if since is None and not self.client.is_here:
             with contextlib.suppress(TimeoutError):
-                self.arrivals.wait(lambda: self._begun(reader), BEGIN_SECONDS, "")
+                self.arrivals.wait(
+                    lambda: self.begun(reader) if self.client.link.live else None, BEGIN_SECONDS, "no answer"
+                )
         return reader
 
-    def _begun(self, reader: Reader) -> Any:
+    def begun(self, reader: Reader) -> Any:
+        """`NOT_YET` as long as a reader may miss what others write now."""
         with self.client.lock:
-            within_reach = self.client.link.live and self.link.error is None
-            return NOT_YET if within_reach and not reader.has_begun else None
+            return None if reader.has_begun or self.link.error is not None else NOT_YET
 
     def _value(self, delivery: frames.Delivery) -> Any:
         return NOT_YET if delivery.deleted else self._outgoing.decode(delivery.value)

@@ -45,6 +45,12 @@ class Stream(Generic[T]):
         with self._bus.client.lock:
             return self._reader.caught_up
 
+    async def begun(self) -> Stream[T]:
+        """This stream, once it hears whatever is written from now on. `Bus.stream` waits for that by itself, except on the
+        client's own loop."""
+        await self._bus.arrivals.wait_async(lambda: self._bus.begun(self._reader))
+        return self
+
     def get_nowait(self) -> T:
         """The next item if there is one; raises LookupError if there is none yet, and what `get` raises."""
         item: T = self._next()

@@ -99,6 +99,24 @@ def test_a_second_opener_who_wants_another_bus_is_shown_both(line: Line) -> None
     assert (conflict.value.existing, conflict.value.given) == ({"size": 10}, {"size": 20})
 
 
+def test_a_stream_misses_nothing_that_is_written_once_it_is_there(line: Line) -> None:
+    writer, reader = line.client("alice").bus("news", int), line.client("bob", "k2").bus("news", int)
+    for n in range(50):
+        ear = reader.stream()
+        writer.write(n).result(5)
+        assert ear.get(5) == n
+        ear.close()
+
+
+def test_a_stream_that_is_made_while_the_line_is_cut_does_not_wait_for_it(line: Line) -> None:
+    bus = line.client("alice").bus("news", int)
+    line.cut()
+    ear = bus.stream()
+    line.mend()
+    bus.write(1)
+    assert ear.get(10) == 1
+
+
 def test_not_for_me_and_only_for_you(line: Line) -> None:
     alice, bob, carol = (line.client(name, name).bus("talk") for name in ("alice", "bob", "carol"))
     ears = [bus.stream() for bus in (alice, bob, carol)]

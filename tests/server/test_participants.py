@@ -252,8 +252,8 @@ async def test_the_server_enters_anyone_s_scope_but_says_whose(room: Room) -> No
     server, alice = room.server(), room.client("alice")
     with pytest.raises(ebus.Forbidden, match="owner="):
         server.bus("inbox", scope="user")
-    inbox = alice.bus("inbox", scope="user").stream()
-    bobs = room.client("bob").bus("inbox", scope="user").messages()
+    inbox = await alice.bus("inbox", scope="user").stream().begun()
+    bobs = await room.client("bob").bus("inbox", scope="user").messages().begun()
     await server.bus("inbox", scope="user", owner="alice").write("for you")
     assert await next_of(inbox) == "for you"
     await server.bus("inbox", scope="user", owner="bob").write("and you")
