@@ -195,7 +195,8 @@ class BrokerState(Opening):
     def _publish(self, state: Conn, frame: frames.Publish, now: float) -> list[Effect]:
         bus = self._access(state, frame.bus, write=True).bus
         assert state.writer is not None  # it has said hello
-        known = bus.intake.known((state.who.id, frame.id))
+        intake = bus.intake
+        known = intake.known((state.who.id, frame.id))
         if known is not None:  # a retry is not refused for what came after its first attempt
             return known
         rate = self._rate(state.who)
@@ -211,7 +212,7 @@ class BrokerState(Opening):
         state.tokens -= 1
         if bus.spec.filter is not None:
             self._aging.add(bus)
-        return bus.intake.publish(state.writer, frame, now)
+        return intake.publish(state.writer, frame, now)
 
     def appended(self, entries: Sequence[Entry], offsets: Sequence[int]) -> list[Effect]:
         """The backend has kept these; their writers get their acks, runs of them in one frame."""

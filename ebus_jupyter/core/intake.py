@@ -94,15 +94,13 @@ class Intake:
 
     def known(self, id_: Id) -> list[Effect] | None:
         """The answer to a retry: what it was the first time, or nothing yet; None where the write is new."""
-        bus = self._bus
         answer = self._recent.get(id_)
+        if answer is None:
+            # One on its way will be answered when the first attempt is.
+            return [] if id_ in self.in_flight or id_ in self._waiting else None
         if isinstance(answer, EbusError):
-            return self._answer(id_[0], frames.refusal(answer, id_=id_[1], bus=bus.number))
-        if answer is not None:
-            return self._answer(id_[0], frames.Ok(bus.number, id_[1], answer))
-        if id_ in self.in_flight or id_ in self._waiting:
-            return []  # it will be answered when the first attempt is
-        return None
+            return self._answer(id_[0], frames.refusal(answer, id_=id_[1], bus=self._bus.number))
+        return self._answer(id_[0], frames.Ok(self._bus.number, id_[1], answer))
 
     def _must_wait(self, frame: frames.Publish) -> bool:
         """Whether the last offset, or the last free key, can't be told before the writes on their way have their offsets."""
@@ -299,7 +297,9 @@ class Intake:
     def keep(self, id_: Id, answer: int | EbusError) -> None:
         """Remember what a write got: its offset, or why it was refused."""
         recent = self._recent
+        held = len(recent)
         recent[id_] = answer
-        recent.move_to_end(id_)  # what is loaded may be older than what is there
-        if len(recent) > self._bus.limits.dedupe:
+        if len(recent) == held:
+            recent.move_to_end(id_)  # it was there: what is loaded may be older than that
+        elif held >= self._bus.limits.dedupe:
             recent.popitem(last=False)

@@ -44,14 +44,19 @@ function open(kernel: string, models: Set<HostModel>, listener: Listener): Trans
     ended = true;
     model.off("msg:custom", heard);
   };
+  /** The connection is made again, over another widget. */
+  const fail = () => {
+    if (ended) return;
+    end();
+    listener.closed(null);
+  };
   const heard = (content: unknown, buffers: unknown) => {
     const said = content as Said;
     if (said.channel !== channel || ended) return;
     if (said.ebus === "frames") {
       for (const view of buffers as readonly DataView[]) listener.message(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
     } else if (said.ebus === "closed") {
-      end();
-      listener.closed(null);
+      fail();
     }
   };
   /** Returns whether the widget could carry it; one whose comm is gone, with the kernel's last life, can't. */
@@ -65,12 +70,6 @@ function open(kernel: string, models: Set<HostModel>, listener: Listener): Trans
       models.delete(model);
     }
     return false;
-  };
-  /** The connection is made again, over another widget. */
-  const fail = () => {
-    if (ended) return;
-    end();
-    listener.closed(null);
   };
   model.on("msg:custom", heard);
   const carried = say("open");

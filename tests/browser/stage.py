@@ -33,6 +33,13 @@ def live(person: Person, status: str = "live", timeout: float = 20_000) -> None:
     face(person).locator(f".ebus-status[data-status={status}]").first.wait_for(timeout=timeout)
 
 
+def say(person: Person, text: str) -> None:
+    """In the chat that is on the page."""
+    line = person.page.locator(".ebus-chat").get_by_label("Your message")
+    line.fill(text)
+    line.press("Enter")
+
+
 def picture(person: Person, name: str, *, theme: str = "Light", width: int | None = None) -> None:
     """A picture of the widget, for the README: only where EBUS_SCREENSHOTS=1 asks for it."""
     if os.environ.get("EBUS_SCREENSHOTS") != "1":

@@ -9,6 +9,7 @@ from typing import Any
 from playwright.sync_api import Locator, expect
 
 from .lab import Lab, Person, write_notebook
+from .stage import say
 
 ROOM = """
 import ipywidgets as widgets, ebus_jupyter as ebus
@@ -61,12 +62,6 @@ def all_live(person: Person, status: str = "live", timeout: float = 40_000) -> N
     for name in WIDGETS:
         light = widget(person, name).locator(f".ebus-status[data-status={status}]").first
         light.wait_for(timeout=timeout)
-
-
-def say(person: Person, text: str) -> None:
-    line = widget(person, "chat").get_by_label("Your message")
-    line.fill(text)
-    line.press("Enter")
 
 
 def vote(person: Person, choice: str) -> None:

@@ -12,7 +12,7 @@ from tests.server.harness import Server
 
 from .conftest import keep_evidence
 from .lab import Lab, Person, write_notebook
-from .stage import live
+from .stage import live, say
 from .test_bus_in_a_widget import poll
 from .test_whiteboard import BLACK, draw, ink, until
 
@@ -82,12 +82,6 @@ def enter(lab: Lab) -> tuple[Person, Person]:
     bob.slider().handle.wait_for()
     live(bob)
     return alice, bob
-
-
-def say(person: Person, text: str) -> None:
-    line = person.page.locator(".ebus-chat textarea")
-    line.fill(text)
-    line.press("Enter")
 
 
 def hears(person: Person, text: str) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect
 from tests.server.harness import Server
 
 from .lab import Lab, Person, write_notebook
+from .stage import say
 
 SHARED = (
     "import ipywidgets as widgets\nimport ebus_jupyter as ebus\n"
@@ -84,9 +85,7 @@ def test_two_people_in_one_notebook_and_one_kernel(people: Callable[..., tuple[P
 
     # Each of them is somebody, though they have one kernel.
     for person in (alice, bob):
-        line = person.page.locator(".ebus-chat textarea")
-        line.fill(f"I am {person.user}")
-        line.press("Enter")
+        say(person, f"I am {person.user}")
     for person in (alice, bob):
         said = person.page.locator(".ebus-chat [role=log]")
         expect(said).to_contain_text("I am alice")
