@@ -238,13 +238,13 @@ class Broker:
     def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
         turn = self._turn
         assert turn is not None, "start() comes first"
-        is_first, is_over = turn.is_fresh, turn.is_over()
+        is_quiet, is_over = turn.is_quiet(), turn.is_over()
         self._perform(self.state.receive(conn, data, self._clock()))
         if not is_over:
             self._take(conn, turn)
         if self.state.has_more(conn):
             return self._spawn(self._go_on(conn, turn))
-        if is_first:
+        if is_quiet:
             self._append_now()
         return turn.next() if turn.is_over() else None
 
@@ -323,7 +323,11 @@ class Broker:
         self._perform(self.state.presence())
 
     def _flush(self) -> None:
+        assert self._loop is not None and self._turn is not None
         self._flush_scheduled = False
+        if not self._dirty:
+            return
+        began = self._loop.time()
         dirty, self._dirty = self._dirty, {}
         packed: dict[Any, tuple[bytes, list[bytes]]] = {}
         for conn in dirty:
@@ -349,6 +353,7 @@ class Broker:
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.detach(conn.id)
+        self._turn.handed_out(self._loop.time() - began)
 
     def _hold(self, conn: Connection) -> None:
         if not conn.held:
@@ -448,10 +453,7 @@ class Broker:
                 self._perform(self.state.appended(entries, offsets))
 
     def _append_now(self) -> None:
-        """Append what waits in this very round of the loop, which nobody else has asked for anything.
-
-        Later ones don't: what comes together is one batch, in the next round.
-        """
+        """Append what waits in this very round of the loop. (Where many come together, they are one batch, in the next.)"""
         if self._is_busy:
             return
         for backend, entries in self._parted(self._appends()):
