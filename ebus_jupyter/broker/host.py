@@ -323,11 +323,13 @@ class Broker:
         self._perform(self.state.presence())
 
     def _flush(self) -> None:
-        assert self._loop is not None and self._turn is not None
         self._flush_scheduled = False
         if not self._dirty:
             return
-        began = self._loop.time()
+        loop, turn = self._loop, self._turn
+        assert loop is not None, "start() comes first"
+        assert turn is not None
+        began = loop.time()
         dirty, self._dirty = self._dirty, {}
         packed: dict[Any, tuple[bytes, list[bytes]]] = {}
         for conn in dirty:
@@ -353,7 +355,7 @@ class Broker:
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.detach(conn.id)
-        self._turn.handed_out(self._loop.time() - began)
+        turn.handed_out(loop.time() - began)
 
     def _hold(self, conn: Connection) -> None:
         if not conn.held:
