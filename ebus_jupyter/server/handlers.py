@@ -36,7 +36,7 @@ from jupyter_server.auth.identity import User
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from jupyter_server.utils import origin_matches_pat
 from tornado import web
-from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
+from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.websocket import WebSocketHandler
 
 from ebus_jupyter.core import frames
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 RESOURCE = "ebus"
 Action = Literal["read", "write"]
 
+AT_ONCE = 1 << 17
+"""The largest message, in bytes, that is given to a socket directly: Windows takes no more in one go (says tornado)."""
+
 UNSUPPORTED, TOO_BIG, POLICY = 1003, 1009, 1008
 """Codes that a WebSocket is closed with."""
 
@@ -67,9 +70,10 @@ class Refused(web.HTTPError):
 
 
 class Outlet:
-    """The way out to one client: writes frames that were built before straight to the socket's stream.
+    """The way out to one client: frames that were built before, straight to the socket, or to its stream where that waits.
 
-    tornado's `write_message` would build the frame again for each client and make a task for each call.
+    tornado's `write_message` would build the frame again for each client and make a task for each call; the stream's
+    `write` makes a future for each, which takes as long as to send it.
     """
 
     __slots__ = ("_buffered", "_close", "_last", "_pending", "_stream")
@@ -92,16 +96,25 @@ class Outlet:
         return b"\x82\x7f" + size.to_bytes(8, "big") + message
 
     def send_packed(self, packed: bytes) -> None:
+        stream = self._stream
+        if stream.closed():  # the handler's on_close says so
+            return
+        sent = 0
+        if len(packed) <= AT_ONCE and not stream.writing():
+            try:
+                sent = stream.write_to_fd(memoryview(packed))
+            except OSError:  # full, or broken: the stream's own write knows what to do
+                sent = 0
+            if sent == len(packed):
+                return
         try:
-            self._last = self._stream.write(packed)
-        except StreamClosedError:  # the handler's on_close says so
-            return
+            self._last = stream.write(memoryview(packed)[sent:])
         except StreamBufferFullError:
-            self._stream.close()
+            stream.close()
             return
-        if self._stream.writing():
-            self._pending.append((self._last, len(packed)))
-            self._buffered += len(packed)
+        if stream.writing():
+            self._pending.append((self._last, len(packed) - sent))
+            self._buffered += len(packed) - sent
 
     def buffered(self) -> int:
         """A message counts until all of it is taken."""

@@ -25,11 +25,13 @@ def pair() -> tuple[Outlet, IOStream, socket.socket]:
     return Outlet(stream, lambda code, reason: stream.close()), stream, theirs
 
 
-async def swallow(theirs: socket.socket, size: int) -> None:
+async def swallow(theirs: socket.socket, size: int) -> bytes:
     loop = asyncio.get_running_loop()
     theirs.setblocking(False)
-    while size:
-        size -= len(await loop.sock_recv(theirs, min(size, 65536)))
+    taken = b""
+    while len(taken) < size:
+        taken += await loop.sock_recv(theirs, min(size - len(taken), 65536))
+    return taken
 
 
 @pytest.mark.asyncio
@@ -60,6 +62,27 @@ async def test_what_waits_counts_until_it_is_taken_and_then_the_broker_is_called
     await asyncio.wait_for(drained.wait(), 5)
     await asyncio.sleep(0)
     assert calls == [0]
+
+
+@pytest.mark.asyncio
+async def test_what_the_socket_takes_a_part_of_arrives_whole_and_before_what_comes_after() -> None:
+    outlet, _, theirs = pair()
+    said = [bytes((ord("a") + n,)) * (40_000 >> n) for n in range(8)]
+    for message in said:
+        outlet.send_packed(message)
+    assert 0 < outlet.buffered() < sum(map(len, said))
+    assert await asyncio.wait_for(swallow(theirs, sum(map(len, said))), 5) == b"".join(said)
+    await asyncio.sleep(0)
+    assert outlet.buffered() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_is_found_broken_ends() -> None:
+    outlet, stream, theirs = pair()
+    theirs.close()
+    outlet.send_packed(b"x")
+    assert stream.closed()
+    outlet.send_packed(b"x")
 
 
 @pytest.mark.asyncio
