@@ -413,24 +413,22 @@ class Broker:
                 kept, error = None, None
                 try:
                     kept = await self._backend(str(address), address).open(str(address), spec, epoch)
-                except EbusError as failed:
-                    error = failed
+                except Exception as failed:
+                    error = self._explained(f"{address} could not be read", failed)
                 self._perform(self.state.loaded(address, kept, error, self._clock()))
             case Forget(address) as job:
                 error = None
                 try:
                     await self._backend(str(address), address).delete(str(address))
-                except EbusError as failed:
-                    error = failed
-                    self._log.error("ebus: %s could not be deleted: %s", address, failed)
+                except Exception as failed:
+                    error = self._explained(f"{address} could not be deleted", failed)
                 self._perform(self.state.forgotten(job, error))
             case Catalogue(conn, req):
                 try:
                     self._spawn(self._list(conn, req, await self._durable.buses()))
-                except EbusError as failed:
-                    self._perform(
-                        [Send(conn, frames.encode(frames.Error(failed.code, failed.text, req, temporary=True)))]
-                    )
+                except Exception as failed:
+                    error = self._explained("the buses that are kept could not be listed", failed)
+                    self._perform([Send(conn, frames.encode(frames.refusal(error, req=req)))])
 
     def _appends(self) -> list[Entry]:
         """What waits to be appended, up to the first job of another kind."""
@@ -471,13 +469,17 @@ class Broker:
         if self._dirty:
             self._flush()
 
-    def _failed(self, entries: list[Entry], error: Exception) -> None:
-        if isinstance(error, EbusError):
-            self._log.error("ebus: the log refused %d writes: %s", len(entries), error)
-        else:
-            self._log.error("ebus: the log failed", exc_info=error)
-            error = BackendError(f"the log failed: {error}. Nothing was kept; see the server's log.")
-        self._perform(self.state.failed(entries, error))
+    def _failed(self, entries: list[Entry], failed: Exception) -> None:
+        what = f"{len(entries)} writes were refused, as the log failed"
+        self._perform(self.state.failed(entries, self._explained(what, failed)))
+
+    def _explained(self, what: str, failed: Exception) -> EbusError:
+        """A backend failed: what those who wait for it are told."""
+        if isinstance(failed, EbusError):
+            self._log.error("ebus: %s: %s", what, failed)
+            return failed
+        self._log.error("ebus: %s; please report this", what, exc_info=failed)
+        return BackendError(f"{what}: {failed}. See the server's log.")
 
     # --- other people's code ----------------------------------------------------------------------------------------
 

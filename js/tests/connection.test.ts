@@ -85,6 +85,28 @@ describe("status", () => {
     client.close();
   });
 
+  it.each([
+    ["the server answers all the same", false, ["live"]],
+    ["nobody answers", true, ["live", "reconnecting"]],
+  ])("looks after its connection when the browser goes offline: %s", async (_, silent, expected) => {
+    vi.spyOn(Math, "random").mockReturnValue(1);
+    const page = new EventTarget();
+    vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
+    vi.stubGlobal("removeEventListener", page.removeEventListener.bind(page));
+    const broker = new FakeBroker();
+    const { client, statuses } = connected(broker);
+    await quiet();
+    vi.stubGlobal("navigator", { onLine: false });
+    if (silent) {
+      broker.deaf.add(11);
+      broker.reachable = false;
+    }
+    page.dispatchEvent(new Event("offline"));
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect(statuses).toEqual(expected);
+    client.close();
+  });
+
   it("comes back after a bye, unless that would not help", async () => {
     const broker = new FakeBroker();
     const { client, statuses } = connected(broker);

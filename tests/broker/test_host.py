@@ -314,17 +314,34 @@ async def test_a_backend_with_a_bug_takes_no_other_bus_with_it(caplog: pytest.Lo
         assert await peer.write(private, "elsewhere", id=2) == 1
 
 
-async def test_a_bus_that_can_t_be_read_is_not_begun_anew() -> None:
+@pytest.mark.parametrize("mood", [BackendError("the file is damaged."), RuntimeError("it is damaged by a bug")])
+async def test_a_bus_that_can_t_be_read_is_not_begun_anew(mood: Exception) -> None:
     backend = Moody()
     async with running(backend) as broker:
         peer = await Peer.join(broker)
-        backend.mood = BackendError("the file is damaged.")
+        backend.mood = mood
         with pytest.raises(BackendError, match="damaged"):
             await peer.open("votes")
         await peer.send(frames.List(1))
         assert isinstance(await peer.refusal(), BackendError)
         backend.mood = None
         assert (await peer.open("votes")).last == 0
+
+
+@pytest.mark.parametrize("mood", [BackendError("the file is read-only."), RuntimeError("read-only by a bug")])
+async def test_who_deletes_a_bus_hears_that_the_log_could_not(mood: Exception) -> None:
+    backend = Moody()
+    async with running(backend) as broker:
+        peer = await Peer.join(broker)
+        bus = (await peer.open("votes")).bus
+        await peer.write(bus, "kept")
+        backend.mood = mood
+        await peer.send(frames.Delete(2, bus))
+        refusal = await peer.refusal()
+        assert isinstance(refusal, BackendError)
+        assert "read-only" in str(refusal)
+        backend.mood = None
+        assert (await peer.open("votes")).last == 1
 
 
 async def test_keys_that_come_together_do_not_overfill_a_bus() -> None:
