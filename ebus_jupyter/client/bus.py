@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ebus_jupyter.core import frames
-from ebus_jupyter.core.link import BusLink
+from ebus_jupyter.core.buslink import BusLink
 from ebus_jupyter.core.message import BusSpec, Message, Participant
 from ebus_jupyter.core.reader import Reader, Since
 from ebus_jupyter.core.schema import Codec, typescript
@@ -266,7 +266,7 @@ class Bus(Generic[In, Out]):
     def begun(self, reader: Reader) -> Any:
         """`NOT_YET` as long as a reader may miss what others write now."""
         with self.client.lock:
-            return None if reader.has_begun or self.link.error is not None else NOT_YET
+            return None if reader.has_begun or self.link.silenced is not None else NOT_YET
 
     def _value(self, delivery: frames.Delivery) -> Any:
         return NOT_YET if delivery.deleted else self._outgoing.decode(delivery.value)

@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ebus_jupyter.core import frames
+from ebus_jupyter.core.buslink import BusLink
 from ebus_jupyter.core.link import (
     Acked,
     Answered,
     Arrived,
-    BusLink,
     Ended,
     Event,
     FilterAsked,
@@ -311,7 +311,7 @@ class Client:
         try:
             async for data in transport:
                 with self.lock:
-                    events = self.link.receive(data)
+                    events = self.link.receive(data, time.monotonic())
                 welcomed = welcomed or any(isinstance(event, Live) for event in events)
                 await self._all_happened(events)
                 if self.link.has_outgoing:
@@ -322,7 +322,8 @@ class Client:
         finally:
             sender.cancel()
             with self.lock:
-                self.link.lost()
+                unanswered = self.link.lost()
+            await self._all_happened(unanswered)
             with contextlib.suppress(EbusError, OSError):
                 await transport.aclose()
             self._transport = None

@@ -8,39 +8,26 @@ Reconnecting
     and every write without an answer is sent again, in order, with its first id: the broker answers with its first
     offset if it had accepted it. So an unknown outcome always becomes a known one.
 
-Reading
-    What arrives lies in one log for each bus, of the bus's own size. Readers (`core.reader`) are positions in it. A hole
-    that the broker tells of lies there as a `Gap`, which each reader meets when it gets there.
+What a client knows of one bus is in `core.buslink`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
 
-from ebus_jupyter.errors import Closed, EbusError, RateLimited
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
 
 from . import frames
-from .address import Address, may_enter, resolve
-from .entry import message_id
-from .limits import Limits
-from .log import Log
-from .message import BusSpec, Participant
-from .presence import read_seat
+from .address import may_enter, resolve
+from .buslink import BusLink
+from .message import Participant
 
-LOG_BYTES = Limits().log_bytes
-"""What one bus keeps here for the program's own slow readers; over it the oldest messages go."""
-
-
-class Gap(NamedTuple):
-    """Messages are missing up to ``offset``; ``skipped`` of them, None where nobody can know."""
-
-    offset: int
-    skipped: int | None
+REOPEN_SECONDS = 1.0
+"""When a bus that was open, and can't be opened again just now, is asked for once more."""
 
 
 class Opened(NamedTuple):
@@ -109,52 +96,6 @@ class Ended(NamedTuple):
 Event = Opened | Refused | Arrived | Acked | Answered | PresenceChanged | FilterAsked | Live | Ended
 
 
-class BusLink:
-    """One bus, as this client knows it."""
-
-    def __init__(self, scope: str, name: str | None, given: dict[str, Any], owner: str, cap: str, create: bool) -> None:
-        self.scope = scope
-        self.name = name
-        self.given = given
-        self.owner = owner
-        self.cap = cap
-        self.create = create
-        self.spec = BusSpec()
-        self.uri = ""
-        self.epoch = ""
-        self.number = 0  # what the broker calls it on this connection; 0 while it is not open there
-        self.error: EbusError | None = None
-        self.wanted = False  # live messages are wanted
-        self.watched = False  # presence is wanted
-        self.seats_known = False
-        self.last = 0
-        self.last_id = ""
-        self.history = 0  # counts the times that what was known was replaced by another history or by a snapshot
-        self.lost: int | None = None  # how many messages that cost; None where nobody knows
-        self.log_epoch = ""
-        self.target = 0  # the last offset that the broker had when it began to send
-        self.began = 0  # the offset after which the log began
-        self.asked: tuple[str, int] | None = None  # epoch and offset, when live messages were first asked for
-        self.log: Log[frames.Delivery | Gap] = Log()
-        self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
-        self.state: msgspec.Raw | None = None
-        self.pending: dict[int, frames.Publish] = {}
-        self.asks: dict[int, int] = {}  # what it is to filter: this client's number of it, this connection's
-        self.held: deque[int] = deque()
-        self.held_since = 0.0
-        self.flush_size = 1
-        self.flush_interval = 0.0
-
-    def begin_log(self, after: int = 0) -> None:
-        """What follows begins after ``after``, and has nothing to do with what was there before."""
-        self.log = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=LOG_BYTES)
-        self.log.restart(after)
-
-    @property
-    def is_open(self) -> bool:
-        return self.number != 0 and self.error is None
-
-
 class LinkState:
     """A client of one broker.
 
@@ -183,6 +124,7 @@ class LinkState:
         self._ids: Iterator[int] = count(1)
         self._asks: Iterator[int] = count(1)
         self._writes: dict[int, BusLink] = {}
+        self._postponed: dict[BusLink, float] = {}  # could not be opened again just now; when to ask once more
         self._out: list[bytes] = []
 
     # --- the connection ---------------------------------------------------------------------------------------------
@@ -201,21 +143,26 @@ class LinkState:
             if kind in ("join", "catalogue") and question is not None:
                 self._say(question)
 
-    def lost(self) -> None:
-        """The connection has ended. What has no answer is asked again on the next one."""
+    def lost(self) -> list[Event]:
+        """The connection has ended. What has no answer is asked again on the next one, except to delete a bus: by then
+        another one may have its name."""
         self.live = self._greeted = False
         self._by_number.clear()
         self._out.clear()
+        self._postponed.clear()
         for bus in self._buses:
-            bus.number = 0
-            bus.held.clear()
-            bus.asks.clear()  # the next broker counts its questions anew: a late verdict would be taken for another's
+            bus.lost()
+        deletions = [req for req, (kind, _, _) in self._questions.items() if kind == "delete"]
+        for req in deletions:
+            del self._questions[req]
+        unknown = ConnectionLost("the connection was lost before the answer; nobody knows whether the bus was deleted.")
+        return [Answered(req, None, unknown) for req in deletions]
 
     def close(self, error: EbusError) -> list[Event]:
         """This client ends. Everything that waits is told ``error``."""
         self.closed = error
-        self.lost()
-        events: list[Event] = [Acked(id_, 0, error) for id_ in self._writes]
+        events = self.lost()
+        events += [Acked(id_, 0, error) for id_ in self._writes]
         events += [Answered(req, None, error) for req in self._questions]
         for bus in self._buses:
             bus.error = bus.error or error
@@ -232,6 +179,9 @@ class LinkState:
         for bus in self._buses:
             if bus.held and (len(bus.held) >= bus.flush_size or now - bus.held_since >= bus.flush_interval):
                 self._release(bus)
+        for bus in [bus for bus, at in self._postponed.items() if now >= at]:
+            del self._postponed[bus]
+            self._ask_open(bus)
         if not self._out:
             return None
         size = 0
@@ -245,11 +195,13 @@ class LinkState:
 
     @property
     def has_outgoing(self) -> bool:
-        return bool(self._out)
+        """Whether `outgoing` and `due` are to be asked."""
+        return bool(self._out or self._postponed)
 
     def due(self) -> float | None:
         """When `outgoing` is next to be asked, though nothing happens till then."""
         times = [bus.held_since + bus.flush_interval for bus in self._buses if bus.held]
+        times += self._postponed.values()
         return min(times) if times else None
 
     def _say(self, frame: frames.Frame) -> None:
@@ -318,6 +270,7 @@ class LinkState:
     def _end(self, bus: BusLink, error: EbusError) -> list[Event]:
         self._by_number.pop(bus.number, None)
         self._by_uri.pop(bus.uri, None)
+        self._postponed.pop(bus, None)
         if bus in self._buses:
             self._buses.remove(bus)
         bus.number, bus.error = 0, error
@@ -394,13 +347,7 @@ class LinkState:
 
     def _subscribe(self, bus: BusLink) -> None:
         req = self._ask("subscribe", bus)
-        if bus.log_epoch:
-            self._say(frames.Subscribe(req, bus.number, bus.log_epoch, bus.last, bus.last_id))
-        elif bus.asked is None:
-            bus.asked = bus.epoch, bus.target
-            self._say(frames.Subscribe(req, bus.number))
-        else:  # the answer was lost with its connection; what came since is wanted
-            self._say(frames.Subscribe(req, bus.number, *bus.asked))
+        self._say(frames.Subscribe(req, bus.number, *bus.resumption()))
 
     def fetch(self, bus: BusLink, after: int, until: int = 0) -> int:
         """Ask for history; the `Answered` with this number carries a `frames.Page`."""
@@ -451,8 +398,8 @@ class LinkState:
 
     # --- what the broker says ---------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[Event]:
-        """A WebSocket message from the broker.
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """A WebSocket message from the broker, at ``now`` (seconds, of any clock that only goes forward).
 
         Raises:
             ProtocolError: The broker speaks something else.
@@ -460,22 +407,14 @@ class LinkState:
         events: list[Event] = []
         for frame in frames.from_broker(data):
             if isinstance(frame, frames.Delivery):
-                self._delivery(frame, events)
+                bus = self._by_number.get(frame.bus)
+                if bus is not None and bus.delivered(frame):
+                    _arrived(bus, events)
             else:
-                self._frame(frame, events)
+                self._frame(frame, events, now)
         return events
 
-    def _delivery(self, frame: frames.Delivery, events: list[Event]) -> None:
-        bus = self._by_number.get(frame.bus)
-        if bus is None or frame.offset <= bus.last:
-            return
-        bus.last, bus.last_id = frame.offset, message_id((frame.sender.id, frame.id))
-        bus.log.append(frame.offset, frame, key=frame.key, deleted=frame.deleted, size=len(frame.value))
-        arrived = Arrived(bus)
-        if not events or events[-1] != arrived:
-            events.append(arrived)
-
-    def _frame(self, frame: frames.BrokerFrame, events: list[Event]) -> None:
+    def _frame(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
         match frame:
             case frames.Ok():
                 for n in range(frame.count):
@@ -484,29 +423,35 @@ class LinkState:
                         bus.pending.pop(frame.id + n, None)
                         events.append(Acked(frame.id + n, frame.offset + n))
             case frames.Error():
-                self._error(frame, events)
+                self._error(frame, events, now)
             case frames.Welcome():
                 self.you, self.limits, self.live = frame.you, frame.limits, True
                 events.append(Live(frame.you))
             case frames.Opened():
                 self._opened(frame, events)
             case frames.Subscribed():
-                self._subscribed(frame, events)
+                bus = self._by_number.get(frame.bus)
+                # One that answers nothing (0) begins a snapshot, for a reader that was too far behind for anything else.
+                if bus is not None and (not frame.req or self._questions.pop(frame.req, None) is not None):
+                    bus.subscribed(frame)
+                    _arrived(bus, events)
             case frames.Advance():
                 bus = self._by_number.get(frame.bus)
-                if bus is not None and frame.offset > bus.last:
-                    bus.last, bus.last_id = frame.offset, ""
-                    events.append(Arrived(bus))
+                if bus is not None and bus.advanced(frame.offset):
+                    _arrived(bus, events)
             case frames.Lag():
                 bus = self._by_number.get(frame.bus)
                 if bus is not None:
-                    self._missed(bus, frame.resume_after, frame.skipped, fresh=False)
-                    events.append(Arrived(bus))
+                    bus.missed(frame.resume_after, frame.skipped)
+                    _arrived(bus, events)
             case frames.Page() | frames.Done() | frames.Listed():
                 if self._questions.pop(frame.req, None) is not None:
                     events.append(Answered(frame.req, frame))
             case frames.Presence():
-                self._presence(frame, events)
+                bus = self._by_number.get(frame.bus)
+                if bus is not None:
+                    bus.seated(frame)
+                    events.append(PresenceChanged(bus))
             case frames.FilterAsk():
                 bus = self._by_number.get(frame.bus)
                 if bus is not None:
@@ -530,16 +475,8 @@ class LinkState:
         if kind == "join":
             events.append(Answered(frame.req, frame))
             return
-        address = Address.parse(frame.address)
-        first = not bus.epoch
-        bus.number, bus.uri, bus.epoch, bus.cap = frame.bus, frame.address, frame.epoch, frame.cap
-        bus.name, bus.owner = address.name, address.owner if frame.cap else ""
-        bus.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
+        bus.opened(frame)
         self._by_number[bus.number] = self._by_uri[bus.uri] = bus
-        if first:
-            bus.begin_log()
-        if not bus.log_epoch:
-            bus.target = frame.last
         if bus.wanted:
             self._subscribe(bus)
         if bus.watched:
@@ -556,36 +493,7 @@ class LinkState:
                 self._say(question)
         events.append(Opened(bus))
 
-    def _subscribed(self, frame: frames.Subscribed, events: list[Event]) -> None:
-        bus = self._by_number.get(frame.bus)
-        if bus is None or (frame.req and self._questions.pop(frame.req, None) is None):
-            return
-        bus.target = frame.last
-        if not bus.log_epoch:
-            # Refused to begin where it was first asked for: what is gone meanwhile lies in the log as a hole.
-            refused = not frame.recovered and not frame.fresh
-            bus.began = bus.last = bus.asked[1] if refused and bus.asked else frame.after
-            bus.begin_log(bus.began)
-            bus.log_epoch = frame.epoch
-            if bus.last < frame.after:
-                self._missed(bus, frame.after, frame.skipped, fresh=False)
-        elif not frame.recovered:
-            self._missed(bus, frame.after, frame.skipped, fresh=frame.fresh)
-            bus.log_epoch = frame.epoch
-        events.append(Arrived(bus))
-
-    def _missed(self, bus: BusLink, offset: int, skipped: int, *, fresh: bool) -> None:
-        """What follows begins after ``offset``: a hole in what we have, or (``fresh``) all that the broker has."""
-        lost = None if skipped < 0 else skipped
-        if fresh or offset <= bus.last:
-            bus.begin_log(offset)
-            bus.history += 1
-            bus.lost = lost
-        else:
-            bus.log.append(offset, Gap(offset, lost))
-        bus.last, bus.last_id = offset, ""
-
-    def _error(self, frame: frames.Error, events: list[Event]) -> None:
+    def _error(self, frame: frames.Error, events: list[Event], now: float) -> None:
         error = frame.exception()
         if frame.id:
             bus = self._writes.pop(frame.id, None)
@@ -594,21 +502,18 @@ class LinkState:
                 events.append(Acked(frame.id, 0, error))
             return
         kind, bus, _ = self._questions.pop(frame.req, ("", None, None))
-        if kind in ("open", "subscribe") and bus is not None:
+        if bus is not None and kind == "open" and bus.epoch and error.temporary:
+            self._postponed[bus] = now + REOPEN_SECONDS
+        elif bus is not None and kind == "open":
             events += self._end(bus, error)
+        elif bus is not None and kind == "subscribe":
+            bus.unreadable = error
+            _arrived(bus, events)
         elif kind:
             events.append(Answered(frame.req, None, error))
 
-    def _presence(self, frame: frames.Presence, events: list[Event]) -> None:
-        bus = self._by_number.get(frame.bus)
-        if bus is None:
-            return
-        if frame.full:
-            bus.participants.clear()
-            bus.seats_known = True
-        for raw in frame.here:
-            seat = read_seat(raw)
-            bus.participants[seat[0].id] = seat
-        for id_ in frame.left:
-            bus.participants.pop(id_, None)
-        events.append(PresenceChanged(bus))
+
+def _arrived(bus: BusLink, events: list[Event]) -> None:
+    arrived = Arrived(bus)
+    if not events or events[-1] != arrived:
+        events.append(arrived)

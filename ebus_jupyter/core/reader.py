@@ -15,7 +15,8 @@ from typing import Literal
 from ebus_jupyter.errors import EbusError, Lagged
 
 from . import frames
-from .link import BusLink, Gap, LinkState
+from .buslink import BusLink, Gap
+from .link import LinkState
 
 Since = int | Literal["start"] | None
 """Where a reader begins: None, with what is written from now on; "start", with everything kept; an offset, after it; -n,
@@ -100,7 +101,7 @@ class Reader:
     def turn(self) -> int:
         """Ask for the next page of history if one is needed; returns its request number, 0 where none is needed."""
         self._begin()
-        if self._next_page is None or self._past or self._asked or self.bus.error is not None:
+        if self._next_page is None or self._past or self._asked or self.bus.silenced is not None:
             return 0
         assert self._cursor is not None
         self._asked = self._link.fetch(self.bus, self._next_page, self._cursor)
@@ -132,7 +133,8 @@ class Reader:
 
         Raises:
             Lagged: Messages were missed. The reader goes on behind them.
-            Closed, or what else ended the bus, once everything that arrived has been read.
+            Closed, or what else ended the bus, once everything that arrived has been read. Forbidden, where this client
+            may not read it.
         """
         self._begin()
         if self._history != self.bus.history:
@@ -140,7 +142,7 @@ class Reader:
             self._past.clear()
             self._next_page = None
             self._cursor = self.bus.log.floor
-            raise Lagged(skipped=self.bus.lost, resume_after=self._cursor)
+            raise Lagged(skipped=self.bus.cost, resume_after=self._cursor)
         if self._past:
             item = self._past.popleft()
             if isinstance(item, Lagged):
@@ -160,6 +162,6 @@ class Reader:
                 if isinstance(found[0], Gap):
                     raise Lagged(skipped=found[0].skipped, resume_after=found[0].offset)
                 return found[0]
-        if self.bus.error is not None:
-            raise self.bus.error
+        if self.bus.silenced is not None:
+            raise self.bus.silenced
         return None

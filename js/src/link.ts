@@ -108,9 +108,9 @@ export class Link {
 
   /** This client ends. Everything that waits is told `error`. */
   end(error: EbusError): LinkEvent[] {
-    this.lost();
+    const events = this.lost();
     this.error = error;
-    const events: LinkEvent[] = [...this.#opening].map((port) => this.#close(port, error));
+    for (const port of [...this.#opening]) events.push(this.#close(port, error));
     for (const channel of [...this.#channels.values()]) events.push(...this.#gone(channel, error));
     for (const request of [...this.#questions, ...this.#writes.values()]) events.push(this.#settle(request, error));
     return events;

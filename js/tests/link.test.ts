@@ -137,13 +137,6 @@ describe("opening", () => {
     expect(script.said()).toEqual([[12, 7]]);
   });
 
-  it("opens a bus again as it is, so that a broker that forgot it makes the same one", () => {
-    const script = live();
-    script.open("board", 7, 0, { retain: "keys", size: 20, maker: "bob" });
-    script.lose();
-    expect(script.connect()[1]).toEqual([2, 2, "server", "board", { retain: "keys", size: 20 }, "", "", true]);
-  });
-
   it("opens an unnamed bus again by the name and the capability that the broker gave", () => {
     const script = live();
     script.link.open({ scope: "server", name: null, spec: {}, owner: "", cap: "", create: true });
@@ -151,24 +144,6 @@ describe("opening", () => {
     script.hears([65, open![1], 7, "ebus:server/~ab12", "e1", 0, {}, "c0ffee"]);
     script.lose();
     expect(script.connect()[1]).toEqual([2, 2, "server", "~ab12", {}, "", "c0ffee", false]);
-  });
-
-  it("never makes anew a bus that a kernel filters", () => {
-    const script = live();
-    script.open("clean", 7, 0, { filter: "@owner", size: 5 });
-    script.lose();
-    expect(script.connect()[1]).toEqual([2, 2, "server", "clean", {}, "", "", false]);
-  });
-
-  it("asks again after a while where the broker could not open it again", () => {
-    const script = live();
-    const port = script.open();
-    script.lose();
-    const [, open] = script.connect();
-    expect(script.hears([73, "backend", "the disk is full", open![1]])).toEqual([]);
-    script.link.tick((script.now = 2000));
-    expect(script.said()[0]?.slice(0, 4)).toEqual([2, 3, "server", "votes"]);
-    expect(port.error).toBeNull();
   });
 
   it("is closed when the bus is gone", () => {

@@ -274,6 +274,7 @@ class Scripted {
   readonly #readers = new Map<string, Reader>();
   readonly #reqs = new Map<string, number>();
   readonly #asked = new Map<Write | Removal, string>();
+  #now = 0;
   #answers: Record<string, Json> = {};
   #ended: Record<string, string> = {};
   #goodbye: Json = null;
@@ -331,6 +332,10 @@ class Scripted {
       this.#said();
       this.#happened(this.#link.lost());
     },
+    passes: (what) => {
+      this.#now += what * 1000;
+      expect(this.#link.tick(this.#now)).toBe(true);
+    },
     open: (what) =>
       reading(what, (given) => {
         const [as, name, hold] = [given.take("as"), given.take("name"), given.take("hold", false)];
@@ -382,7 +387,7 @@ class Scripted {
         }
       }
     },
-    hears: (what: Json[]) => this.#happened(this.#link.receive(said(what.map((frame) => this.#completed(frame)), this.#people), 0)), // prettier-ignore
+    hears: (what: Json[]) => this.#happened(this.#link.receive(said(what.map((frame) => this.#completed(frame)), this.#people), this.#now)), // prettier-ignore
 
     // what has come of it
     answers: (what) => {

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ebus_jupyter.broker.host import Broker
+from ebus_jupyter.backends.base import Backend
+from ebus_jupyter.broker.host import Authorizer, Broker
 from ebus_jupyter.client.client import Client, background_loop
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import Kind, Participant
@@ -17,25 +18,41 @@ from ebus_jupyter.transports.local import LocalTransport
 
 
 class Line:
-    """The line between clients and a broker; it can be cut."""
+    """The line between clients and a broker; it can be cut, and the broker can be restarted."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, durable: Backend | None = None) -> None:
         self.up = True
+        self._limits = limits
+        self._durable = durable
         self._open: list[LocalTransport] = []
         self._clients: list[Client] = []
         self.loop = background_loop()
-        self.broker = Broker(limits=limits)
+        self.start()
+
+    def start(self) -> None:
+        self.broker = Broker(self._durable, limits=self._limits)
         self.run(self.broker.start())
+
+    def restart(self) -> None:
+        self.run(self.broker.aclose())
+        self.start()
 
     def run(self, job: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(job, self.loop).result(10)
 
-    def client(self, user: str = "alice", kernel: str = "k1", kind: Kind = "kernel") -> Client:
+    def client(
+        self,
+        user: str = "alice",
+        kernel: str = "k1",
+        kind: Kind = "kernel",
+        *,
+        authorize: Authorizer | None = None,
+    ) -> Client:
         async def connect() -> LocalTransport:
             if not self.up:
                 raise ConnectionLost("the line is cut")
             who = Participant("", kind, user, user.title(), kernel if kind == "kernel" else "")
-            self._open.append(LocalTransport(lambda outlet: self.broker.attach(who, outlet)))
+            self._open.append(LocalTransport(lambda outlet: self.broker.attach(who, outlet, authorize=authorize)))
             return self._open[-1]
 
         client = Client(connect, where="the test's broker")
@@ -65,8 +82,8 @@ class Line:
 def make_line() -> Iterator[Callable[..., Line]]:
     made: list[Line] = []
 
-    def make(**limits: float) -> Line:
-        made.append(Line(Limits(**limits)))  # type: ignore[arg-type]
+    def make(durable: Backend | None = None, **limits: float) -> Line:
+        made.append(Line(Limits(**limits), durable))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

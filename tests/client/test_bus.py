@@ -6,12 +6,17 @@ import asyncio
 import logging
 import pickle
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 import ebus_jupyter as ebus
+from ebus_jupyter.backends.base import Kept
+from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.client import discover
+from ebus_jupyter.core.address import Address
+from ebus_jupyter.core.message import BusSpec
 
 from .conftest import Line
 
@@ -76,6 +81,47 @@ def test_what_was_written_while_the_line_was_cut_arrives_once_and_in_order(line:
     line.mend()
     assert [ack.result(10) for ack in acks] == list(range(2, 51))
     assert ear.take(50, 10) == list(range(50))
+
+
+def test_a_bus_whose_log_is_busy_after_a_restart_comes_back_and_so_do_its_writes(
+    make_line: Callable[..., Line],
+) -> None:
+    class Disk(MemoryBackend):
+        busy = threading.Event()
+        asked = threading.Event()
+
+        async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
+            if self.busy.is_set():
+                self.asked.set()
+                raise ebus.BackendError("the disk is busy.")
+            return await super().open(bus, spec, epoch)
+
+        async def aclose(self) -> None:
+            """It outlives its broker."""
+
+    line = make_line(Disk())
+    bus = line.client().bus("news", int)
+    ear = bus.stream()
+    bus.write(1).result(5)
+    Disk.busy.set()
+    line.restart()
+    assert Disk.asked.wait(10)
+    ack = bus.write(2)
+    Disk.busy.clear()
+    assert ack.result(10) == 2
+    assert ear.take(2, 10) == [1, 2]
+
+
+def test_who_may_write_but_not_read_writes(line: Line) -> None:
+    async def authorize(address: Address, action: str) -> bool:
+        return action == "write"
+
+    box = line.client("bob", "k2", authorize=authorize).bus("suggestions")
+    with pytest.raises(ebus.Forbidden, match="bob may write to suggestions but not read it"):
+        box.stream().get(5)
+    assert box.status == "live"
+    assert box.write("more tea").result(5) == 1
+    assert line.client("alice").bus("suggestions").history() == ["more tea"]
 
 
 def test_a_write_of_the_wrong_type_is_refused_at_once_with_the_path(line: Line) -> None:

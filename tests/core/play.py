@@ -25,6 +25,7 @@ from ebus_jupyter.backends.sqlite import SqliteBackend
 from ebus_jupyter.core import frames, link
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.broker import BrokerState
+from ebus_jupyter.core.buslink import BusLink
 from ebus_jupyter.core.effects import (
     Append,
     Authorize,
@@ -39,7 +40,7 @@ from ebus_jupyter.core.effects import (
 )
 from ebus_jupyter.core.entry import Entry
 from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.link import BusLink, LinkState
+from ebus_jupyter.core.link import LinkState
 from ebus_jupyter.core.message import Participant
 from ebus_jupyter.core.reader import Reader, Since
 from ebus_jupyter.errors import EbusError, Lagged, Reject
@@ -332,7 +333,7 @@ class Player:
             self.is_blocked = False
             conn, self.conn = self.conn, 0
             self.play.do(self.play.broker.disconnect(conn, self.play.now))
-            self.link.lost()
+            self._happened(self.link.lost())
 
     def say(self) -> bool:
         """Carry what this player has to say to the broker; what the broker answers lies in the inbox."""
@@ -353,7 +354,7 @@ class Player:
         heard = False
         while self.inbox and most > 0:
             frame, number = self.inbox.popleft()
-            self._happened(self.link.receive(frames.head(number) + frame))
+            self._happened(self.link.receive(frames.head(number) + frame, self.play.now))
             heard, most = True, most - 1
         while self.conn and not self.is_blocked and self.play.broker.is_behind(self.conn) and not self.inbox:
             self.play.do(self.play.broker.drained(self.conn))

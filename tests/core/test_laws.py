@@ -35,9 +35,9 @@ from hypothesis.stateful import (
 )
 
 from ebus_jupyter.core import frames
+from ebus_jupyter.core.buslink import BusLink
 from ebus_jupyter.core.entry import Entry
 from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.link import BusLink
 from ebus_jupyter.core.message import OWNER, Participant
 from ebus_jupyter.core.reader import Reader
 from ebus_jupyter.core.replica import MISSING, Replica

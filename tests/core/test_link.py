@@ -263,7 +263,7 @@ def test_a_refusal_ends_what_was_refused_and_says_why(play):
 def test_a_broker_that_speaks_something_else_is_a_protocol_error(play):
     alice = play.player()
     with pytest.raises(ProtocolError, match="the broker sent"):
-        alice.link.receive(b"<html>504 Gateway Time-out</html>")
+        alice.link.receive(b"<html>504 Gateway Time-out</html>", 0.0)
 
 
 def test_answers_to_nothing_change_nothing(play):
@@ -283,7 +283,7 @@ def test_answers_to_nothing_change_nothing(play):
         frames.Gone(12345, "?"),
         frames.Pong(3),
     ]
-    assert alice.link.receive(frames.join([frames.encode(frame) for frame in strays])) == []
+    assert alice.link.receive(frames.join([frames.encode(frame) for frame in strays]), 0.0) == []
     assert alice.written(bus, "tea") == 1
 
 

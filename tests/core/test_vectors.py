@@ -15,7 +15,8 @@ import pytest
 from ebus_jupyter import errors
 from ebus_jupyter.core import frames, link
 from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.link import BusLink, LinkState
+from ebus_jupyter.core.buslink import BusLink
+from ebus_jupyter.core.link import LinkState
 from ebus_jupyter.core.message import Participant
 from ebus_jupyter.core.reader import Reader
 from ebus_jupyter.core.replica import MISSING, Change, Replica
@@ -249,6 +250,7 @@ class Scripted:
     def __init__(self, people: dict[str, Any]) -> None:
         self.people = people
         self.link = LinkState("0" * 32)
+        self.now = 0.0
         self.buses: dict[str, BusLink] = {}
         self.readers: dict[str, Reader] = {}
         self.reqs: dict[str, int] = {}
@@ -274,7 +276,7 @@ class Scripted:
 
     def said(self) -> list[Any]:
         found: list[Any] = []
-        while (data := self.link.outgoing(0.0)) is not None:
+        while (data := self.link.outgoing(self.now)) is not None:
             found += frames.from_client(data)
         return found
 
@@ -287,7 +289,10 @@ class Scripted:
     def step_lose(self, what: Any) -> None:
         assert what is True
         self.said()
-        self.link.lost()
+        self.happened(self.link.lost())
+
+    def step_passes(self, what: float) -> None:
+        self.now += what
 
     def step_open(self, what: Any) -> None:
         with fields(what) as given:
@@ -346,7 +351,7 @@ class Scripted:
 
     def step_hears(self, what: list[Any]) -> None:
         said = [frames.encode(frame_of(self.completed(frame), self.people)) for frame in what]
-        self.happened(self.link.receive(frames.join(said)))
+        self.happened(self.link.receive(frames.join(said), self.now))
 
     def completed(self, frame: dict[str, Any]) -> dict[str, Any]:
         ((name, given),) = frame.items()
