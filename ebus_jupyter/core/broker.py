@@ -220,7 +220,7 @@ class BrokerState(Opening):
         run: frames.Ok | None = None
         writer = None
         for entry, offset in zip(entries, offsets, strict=True):
-            bus = self._by_uri.get(entry.bus)
+            bus = self._buses.get(entry.bus)
             if bus is None:
                 continue
             bus.intake.accepted(sender_id(entry.sender), entry.id, offset)
@@ -247,7 +247,7 @@ class BrokerState(Opening):
         """The backend could not keep these; nothing of them was kept."""
         effects: list[Effect] = []
         for entry in entries:
-            bus = self._by_uri.get(entry.bus)
+            bus = self._buses.get(entry.bus)
             if bus is not None:
                 effects += bus.intake.refuse(sender_id(entry.sender), entry.id, error)
                 effects += bus.settled()
@@ -257,7 +257,7 @@ class BrokerState(Opening):
         """The backend reports these as kept, in order. This, and only this, delivers."""
         effects: list[Effect] = []
         for uri, of_bus in groupby(entries, key=lambda entry: entry.bus):
-            bus = self._by_uri.get(uri)
+            bus = self._buses.get(uri)
             if bus is not None:
                 effects += bus.commit(list(of_bus))
                 effects += bus.settled()
@@ -276,7 +276,7 @@ class BrokerState(Opening):
 
     def filtered(self, address: Address, ask: int, value: bytes, error: EbusError | str | None) -> list[Effect]:
         """A filter's verdict: a value, the reason why it refuses, or the error that kept it from deciding."""
-        bus = self._buses.get(address)
+        bus = self._buses.get(str(address))
         if bus is None:
             return []
         return [*bus.intake.filtered(ask, value, error), *bus.settled()]

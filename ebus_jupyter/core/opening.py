@@ -85,8 +85,7 @@ class Opening:
         self._mint = mint
         self._conns: dict[int, Conn] = {}
         self._by_participant: dict[str, int] = {}
-        self._buses: dict[Address, BusState] = {}
-        self._by_uri: dict[str, BusState] = {}
+        self._buses: dict[str, BusState] = {}  # by URI
         self._numbers: set[int] = set()
         self._loading: dict[Address, list[tuple[int, frames.Open]]] = {}
         self._activity: dict[str, str] = {}
@@ -139,7 +138,7 @@ class Opening:
             return [Send(state.id, frames.encode(frames.refusal(error, req=frame.req)))]
 
     def _enter(self, state: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
-        bus = self._buses.get(address)
+        bus = self._buses.get(str(address))
         read, write = state.permit(address)
         write = write and state.may_write
         if bus is None:
@@ -212,7 +211,7 @@ class Opening:
             except EbusError as unusable:  # kept by another version
                 error = unusable
             else:
-                self._buses[address] = self._by_uri[bus.uri] = bus
+                self._buses[bus.uri] = bus
                 self._aging.add(bus)
                 bus.idle_since = now
                 first = self._conns.get(waiting[0][0]) if waiting else None
@@ -300,8 +299,7 @@ class Opening:
         return effects if of.told is None else [*effects, of.told]
 
     def _unload(self, bus: BusState) -> None:
-        self._buses.pop(bus.address, None)
-        self._by_uri.pop(bus.uri, None)
+        self._buses.pop(bus.uri, None)
         self._numbers.discard(bus.number)
         self._stirred.discard(bus)
         self._aging.discard(bus)
@@ -341,7 +339,7 @@ class Opening:
         found = []
         for uri in self.within_reach(conn, kept):
             address, spec = Address.parse(uri), kept[uri]
-            live = self._buses.get(address)
+            live = self._buses.get(uri)
             facts = (
                 {"participants": len(live.presence), "last": live.log.last}
                 if live

@@ -207,7 +207,7 @@ def test_after_a_compare_and_set_writes_are_not_slowed_for_ever(play):
     play.logs_work = True
     play.work()
     assert len(play.kept) == 54
-    assert play.broker._by_uri[bus.uri].intake.is_idle
+    assert play.broker._buses[bus.uri].intake.is_idle
 
 
 # --- filters --------------------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_the_end_of_the_order_is_known_even_where_nothing_of_it_is_kept(play, re
     hears = alice.reader(bus)
     alice.written(bus, 1, **({"key": "a"} if retain == "keys" else {}))
     alice.lose()
-    play.broker._by_uri[bus.uri].log.last = 9  # given to what was not kept
+    play.broker._buses[bus.uri].log.last = 9  # given to what was not kept
     alice.connect()
     play.settle()
     alice.values(hears)
