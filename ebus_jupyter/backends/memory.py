@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ebus_jupyter.core.entry import Entry, Kept, Run, runs
+from ebus_jupyter.core.entry import Entry, Kept, Run, by_bus, runs
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.log import Log
 from ebus_jupyter.core.message import BusSpec
@@ -68,11 +68,8 @@ class MemoryBackend:
 
     def _append(self, batch: Sequence[Entry]) -> list[int]:
         self._check_open()
-        by_bus: dict[str, list[Entry]] = {}
-        for entry in batch:
-            by_bus.setdefault(entry.bus, []).append(entry)
         try:
-            parts = [(self._buses[uri], entries) for uri, entries in by_bus.items()]
+            parts = [(self._buses[uri], entries) for uri, entries in by_bus(batch).items()]
         except KeyError as missing:
             raise BackendError(f"{missing.args[0]} is not open here (it may just have been deleted).") from None
         for bus, entries in parts:

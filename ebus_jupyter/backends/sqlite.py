@@ -33,7 +33,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.entry import Entry, Kept, Run, runs
+from ebus_jupyter.core.entry import Entry, Kept, Run, by_bus, runs
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.log import Log
 from ebus_jupyter.core.message import BusSpec, Retain
@@ -220,14 +220,12 @@ class SqliteBackend:
     # --- appending --------------------------------------------------------------------------------------------------
 
     def _write(self, db: sqlite3.Connection, batch: Sequence[Entry]) -> None:
-        by_bus: dict[str, list[Entry]] = {}
-        for entry in batch:
-            by_bus.setdefault(entry.bus, []).append(entry)
+        parts = by_bus(batch)
         with self._explained("the write could not be kept"):
-            after = {uri: msgspec.structs.replace(self._bus(db, uri)) for uri in by_bus}
+            after = {uri: msgspec.structs.replace(self._bus(db, uri)) for uri in parts}
             try:
                 db.execute("BEGIN IMMEDIATE")
-                for uri, entries in by_bus.items():
+                for uri, entries in parts.items():
                     self._append(db, after[uri], entries)
                 db.execute("COMMIT")
             except BaseException:
@@ -260,7 +258,7 @@ class SqliteBackend:
 
     def _append(self, db: sqlite3.Connection, bus: _Bus, entries: list[Entry]) -> None:
         floor = bus.floor
-        self._logged += 4 * PAGE_BYTES + sum([len(entry.value) for entry in entries])
+        self._logged += 4 * PAGE_BYTES
         recent = [(bus.id, *run) for run in runs(entries, bus.last)]
         db.executemany("INSERT INTO runs (bus, sender, id, offset, length) VALUES (?,?,?,?,?)", recent)
         for entry in entries:
@@ -270,7 +268,7 @@ class SqliteBackend:
                 self._append_log(db, bus, entries)
             case "latest":
                 db.execute("DELETE FROM messages WHERE bus = ?", (bus.id,))
-                db.execute(_INSERT, _row(bus, entries[-1:]))
+                self._insert(db, bus, entries[-1:])
             case "keys":
                 self._append_keys(db, bus, entries)
         if bus.floor > floor:
@@ -287,10 +285,7 @@ class SqliteBackend:
             del entries[: -bus.size]
             db.execute("DELETE FROM messages WHERE bus = ?", (bus.id,))
             bus.floor, bus.bytes = bus.last - bus.size, 0
-        for segment in _segments(entries):
-            row = _row(bus, segment)
-            bus.bytes += row.size
-            db.execute(_INSERT, row)
+        bus.bytes += self._insert(db, bus, entries)
         self._prune(db, bus)
 
     def _append_keys(self, db: sqlite3.Connection, bus: _Bus, entries: list[Entry]) -> None:
@@ -307,7 +302,16 @@ class SqliteBackend:
                     newest.pop(key, None)
                     dropped.append((bus.id, key))
         db.executemany("DELETE FROM messages WHERE bus = ? AND key = ?", dropped)
-        db.executemany(_INSERT, [_row(bus, [entry]) for entry in newest.values()])
+        for entry in newest.values():
+            self._insert(db, bus, [entry])
+
+    def _insert(self, db: sqlite3.Connection, bus: _Bus, entries: Sequence[Entry]) -> int:
+        """Returns how many bytes they count for."""
+        rows = list(_rows(bus, entries))
+        db.executemany(_INSERT, rows)
+        size = sum([row.size for row in rows])
+        self._logged += size
+        return size
 
     def _prune(self, db: sqlite3.Connection, bus: _Bus) -> None:
         """Drop the rows of which nothing is retained, once they are so many that it is worth it."""
@@ -457,19 +461,20 @@ class _Row(NamedTuple):
     entries: bytes
 
 
-def _row(bus: _Bus, entries: Sequence[Entry]) -> _Row:
-    last = entries[-1]
-    return _Row(bus.id, last.offset, last.key, sum([entry.size for entry in entries]), _encode(entries))
-
-
-def _segments(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+def _rows(bus: _Bus, entries: Sequence[Entry]) -> Iterator[_Row]:
+    """``entries``, in rows of a bounded number and size."""
     start = size = 0
     for i, entry in enumerate(entries):
         if i - start >= SEGMENT[0] or size > SEGMENT[1]:
-            yield entries[start:i]
+            yield _row(bus, entries[start:i], size)
             start, size = i, 0
-        size += len(entry.value)
-    yield entries[start:]
+        size += entry.size
+    yield _row(bus, entries[start:], size)
+
+
+def _row(bus: _Bus, entries: Sequence[Entry], size: int) -> _Row:
+    last = entries[-1]
+    return _Row(bus.id, last.offset, last.key, size, _encode(entries))
 
 
 def _name(error: Exception) -> str:

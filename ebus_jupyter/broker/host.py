@@ -39,7 +39,7 @@ from ebus_jupyter.core.effects import (
     Load,
     Send,
 )
-from ebus_jupyter.core.entry import Entry
+from ebus_jupyter.core.entry import Entry, by_bus
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.core.schema import Codec
@@ -284,7 +284,11 @@ class Broker:
     def _perform(self, effects: list[Effect]) -> None:
         conns, dirty = self._conns, self._dirty
         for effect in effects:
-            if isinstance(effect, Deliver):
+            if isinstance(effect, _JOBS):  # the most, by far: one for each write
+                if not self._jobs:
+                    self._wake.set()
+                self._jobs.append(effect)
+            elif isinstance(effect, Deliver):
                 frames_, count = effect.frames, effect.number
                 for id_ in effect.conns:
                     conn = conns.get(id_)
@@ -298,10 +302,6 @@ class Broker:
                     conn.out.append(effect.frame)
                     conn.count += 1
                     dirty[conn] = None
-            elif isinstance(effect, _JOBS):
-                if not self._jobs:
-                    self._wake.set()
-                self._jobs.append(effect)
             elif isinstance(effect, Authorize):
                 self._spawn(self._authorize(effect))
             elif isinstance(effect, Filter):
@@ -439,8 +439,8 @@ class Broker:
 
     def _parted(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
         parts: dict[Backend, list[Entry]] = {}
-        for entry in batch:
-            parts.setdefault(self._backend(entry.bus), []).append(entry)
+        for uri, entries in by_bus(batch).items():
+            parts.setdefault(self._backend(uri), []).extend(entries)
         return list(parts.items())
 
     async def _append(self, batch: list[Entry]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ from ebus_jupyter.errors import (
 from . import frames
 from .address import Address
 from .effects import Catalogue, Deliver, Effect, Hangup, Send
-from .entry import Entry, sender_id
+from .entry import Entry, by_bus, sender_id
 from .intake import Writer
 from .message import Participant, public
 from .opening import Conn, Opening
@@ -223,7 +222,8 @@ class BrokerState(Opening):
             bus = self._buses.get(entry.bus)
             if bus is None:
                 continue
-            bus.intake.accepted(sender_id(entry.sender), entry.id, offset)
+            if offset > bus.log.last:  # its report is still on the way, but a retry has its answer
+                bus.intake.keep((sender_id(entry.sender), entry.id), offset)
             if (
                 run is not None
                 and writer == entry.sender
@@ -256,10 +256,10 @@ class BrokerState(Opening):
     def commit(self, entries: Sequence[Entry]) -> list[Effect]:
         """The backend reports these as kept, in order. This, and only this, delivers."""
         effects: list[Effect] = []
-        for uri, of_bus in groupby(entries, key=lambda entry: entry.bus):
+        for uri, of_bus in by_bus(entries).items():
             bus = self._buses.get(uri)
             if bus is not None:
-                effects += bus.commit(list(of_bus))
+                effects += bus.commit(of_bus)
                 effects += bus.settled()
         return effects
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -86,6 +88,17 @@ class Kept(msgspec.Struct):
         for sender, id_, offset, length in self.recent:
             for i in range(length):
                 yield (sender, id_ + i), offset + i
+
+
+def by_bus(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The writes to each bus."""
+    found: dict[str, list[Entry]] = {}
+    for bus, side_by_side in groupby(entries, key=_bus):
+        found.setdefault(bus, []).extend(side_by_side)
+    return found
+
+
+_bus = attrgetter("bus")
 
 
 def runs(entries: Iterable[Entry], last: int) -> list[Run]:

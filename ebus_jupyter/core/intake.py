@@ -104,7 +104,9 @@ class Intake:
 
     def _must_wait(self, frame: frames.Publish) -> bool:
         """Whether the last offset, or the last free key, can't be told before the writes on their way have their offsets."""
-        return bool(self.in_flight) and (self._alone or frame.expect is not None or self._may_be_full(frame))
+        return bool(self.in_flight) and (
+            self._alone or frame.expect is not None or (frame.key is not None and self._may_be_full(frame))
+        )
 
     def _take(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
         bus = self._bus
@@ -159,7 +161,7 @@ class Intake:
                 raise TypeMismatch(f"{bus.name} has no keys to remove.", path="$", expected="key")
         else:
             bus.validator.check(frame.value, bus.name)
-            if bus.log.full_for(frame.key, size):
+            if keyed and bus.log.full_for(frame.key, size):
                 raise TooLarge(
                     f"{bus.name} is full ({bus.spec.size} keys, {bus.limits.log_bytes} bytes at most). Remove a key first.",
                     limit="size",
@@ -187,11 +189,6 @@ class Intake:
             except EbusError as error:
                 effects += self.refuse(writer.id, frame.id, error)
         return effects
-
-    def accepted(self, writer: str, id_: int, offset: int) -> None:
-        """The backend has kept this write. Its report may still be on the way, but a retry has its answer."""
-        if (writer, id_) not in self._recent:
-            self.keep((writer, id_), offset)
 
     def landed(self, id_: Id, offset: int) -> None:
         """The backend reports this write: it is in the log."""
