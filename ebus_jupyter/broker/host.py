@@ -355,7 +355,7 @@ class Broker:
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.detach(conn.id)
-        turn.handed_out(loop.time() - began)
+        turn.handed_out(loop.time() - began, len(dirty))
 
     def _hold(self, conn: Connection) -> None:
         if not conn.held:

@@ -16,8 +16,8 @@ import math
 TURN_SECONDS = 0.0005
 """How long frames are taken, from all connections together, before others have their turn."""
 
-QUICK_SECONDS = 0.0002
-"""Less than that to hand something out is quick."""
+FEW = 32
+"""To so many connections, at most, something is handed out quickly."""
 
 HANDED_OUT = 2
 """How many times as long as it took to hand out the last ones, where that is longer."""
@@ -50,10 +50,10 @@ class Turn:
             self._loop.call_soon(self._others)
         return now >= self._ends
 
-    def handed_out(self, seconds: float) -> None:
+    def handed_out(self, seconds: float, connections: int) -> None:
         """It took so long, till now, to hand out what was taken."""
         # A round of the loop is not worth saving where this takes many times as long.
-        self._quiet_from = self._loop.time() + seconds if seconds < QUICK_SECONDS else math.inf
+        self._quiet_from = self._loop.time() + seconds if connections <= FEW else math.inf
         if self._least:
             self._seconds = max(self._least, HANDED_OUT * seconds)
 

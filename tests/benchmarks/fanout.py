@@ -26,6 +26,7 @@ async def measure(
     burst: int = 50,
     ahead: int = 500,
     pause: float = 0.005,
+    warm_up: int = 0,
     prompt: bool = False,
 ) -> Row:
     """One round.
@@ -39,12 +40,14 @@ async def measure(
         burst: How many messages the writer has to say at once.
         ahead: How many messages the writer may be ahead of the slowest subscriber.
         pause: Seconds between two lone messages.
+        warm_up: How many lone messages go before those that count: a server that has just made its files waits for the disk.
         prompt: All acknowledge at once what they get; see `Line.acknowledge_at_once`.
     """
     text = text_of(size)
     with peer.serve() as server:
         async with audience(peer, server.port, subscribers, prompt=prompt) as (writer, lines):
             await _settle(peer, writer, lines, text)
+            await _one_by_one(peer, writer, lines, text, warm_up, pause)
             waits = await _one_by_one(peer, writer, lines, text, lone, pause)
             span = Span(server.pid)
             before = lines[0].count

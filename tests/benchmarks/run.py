@@ -218,13 +218,13 @@ def pages(effort: Effort, note: Note) -> list[Section]:
 
 def relay(effort: Effort, note: Note) -> list[Section]:
     """A lone message, from one to one."""
-    lone = effort.lone * 5
-    measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=lone)
+    lone, warm_up = effort.lone * 5, effort.lone
+    measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=lone, warm_up=warm_up)
     ours, bare = EBus("sqlite"), Tornado()
     goals = (Goal(LAST_P50.name, 1 / 1.5, bare.name), Goal(P99.name, 1 / 2, bare.name))
     ways: dict[str, Callable[[], Row]] = {
         "page → page": lambda: asyncio.run(measure(ours)),
-        "kernel → kernel": lambda: writing.kernel_to_kernel(lone=lone),
+        "kernel → kernel": lambda: writing.kernel_to_kernel(lone=lone, warm_up=warm_up),
     }
     sections = []
     for way, measure_ours in ways.items():

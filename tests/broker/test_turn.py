@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ebus_jupyter.broker.turn import HANDED_OUT, QUICK_SECONDS, Turn
+from ebus_jupyter.broker.turn import FEW, HANDED_OUT, Turn
 
 
 class Loop:
@@ -73,13 +73,13 @@ def test_who_waits_for_a_turn_that_has_not_begun_does_not_wait_for_ever(loop: An
 
 def test_a_turn_is_longer_where_handing_out_takes_long(loop: Any) -> None:
     turn = Turn(loop, 0.5)
-    turn.handed_out(2.0)
+    turn.handed_out(2.0, FEW)
     turn.is_over()
     loop.now += HANDED_OUT * 2.0 - 0.1
     assert not turn.is_over()
     loop.go_round()
     loop.go_round()
-    turn.handed_out(0.1)
+    turn.handed_out(0.1, FEW)
     turn.is_over()
     loop.now += 0.6
     assert turn.is_over()
@@ -87,25 +87,24 @@ def test_a_turn_is_longer_where_handing_out_takes_long(loop: Any) -> None:
 
 def test_a_turn_of_no_time_is_over_however_long_handing_out_takes(loop: Any) -> None:
     turn = Turn(loop, 0.0)
-    turn.handed_out(2.0)
+    turn.handed_out(2.0, FEW)
     assert turn.is_over()
 
 
 def test_it_is_quiet_when_nothing_was_handed_out_for_as_long_as_that_takes(loop: Any) -> None:
     turn = Turn(loop, 0.5)
     assert turn.is_quiet()
-    quick = QUICK_SECONDS / 2
-    turn.handed_out(quick)
+    turn.handed_out(0.1, FEW)
     assert not turn.is_quiet()
-    loop.now += 2 * quick
+    loop.now += 0.2
     assert turn.is_quiet()
 
 
-def test_where_handing_out_takes_long_it_is_never_quiet(loop: Any) -> None:
+def test_where_it_is_handed_out_to_many_it_is_never_quiet(loop: Any) -> None:
     turn = Turn(loop, 0.5)
-    turn.handed_out(2 * QUICK_SECONDS)
+    turn.handed_out(0.1, FEW + 1)
     loop.now += 100
     assert not turn.is_quiet()
-    turn.handed_out(QUICK_SECONDS / 2)
+    turn.handed_out(0.1, FEW)
     loop.now += 100
     assert turn.is_quiet()
