@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from contextlib import AbstractContextManager
 
 from tests.benchmarks.wire import Line, frame
 
@@ -21,11 +23,12 @@ class YPyWidgets(Comm):
         super().__init__()
         self._edits: Edits | None = None
 
+    def serve(self) -> AbstractContextManager[base.Running]:
+        if importlib.util.find_spec("ypywidgets") is None:
+            raise base.Unavailable("ypywidgets is not installed")
+        return super().serve()
+
     async def enter(self, line: Line) -> None:
-        try:
-            import ypywidgets  # noqa: F401
-        except ImportError:
-            raise base.Unavailable("ypywidgets is not installed") from None
         await super().enter(line)
         self._edits = Edits()
         line.send(self._with_buffer(self._edits.hello()))  # from here on, the kernel tells of what changes
