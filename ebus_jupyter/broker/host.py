@@ -51,6 +51,9 @@ from .turn import TURN_SECONDS, Turn
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
 
+SMALL_BYTES = 1 << 16
+"""A message up to which a lone write is appended at once. What is larger is let go first: there is a copy less of it."""
+
 _JOBS = (Append, Load, Forget, Catalogue)  # a tuple made once: a union would be built anew for each effect
 
 Authorizer = Callable[[Address, str], Awaitable[bool]]
@@ -61,8 +64,8 @@ class Outlet(Protocol):
     """What a connection gives the broker: the way out to its client."""
 
     @staticmethod
-    def pack(message: bytes) -> bytes:
-        """``message`` as it goes over the wire. Called once for a message, however many connections it goes to."""
+    def pack(parts: list[bytes]) -> bytes:
+        """The message that ``parts`` are, as it goes over the wire. Called once, however many connections it goes to."""
 
     def send_packed(self, packed: bytes) -> None:
         """Hand over what `pack` made. Never blocks, never raises: a connection that has ended says so by itself."""
@@ -244,7 +247,7 @@ class Broker:
             self._take(conn, turn)
         if self.state.has_more(conn):
             return self._spawn(self._go_on(conn, turn))
-        if is_quiet:
+        if is_quiet and len(data) <= SMALL_BYTES:
             self._append_now()
         return turn.next() if turn.is_over() else None
 
@@ -341,7 +344,7 @@ class Broker:
             key = (type(outlet), id(out[0]) if len(out) == 1 else tuple(map(id, out)))
             shared = packed.get(key)
             if shared is None:  # `out` is kept beside the message, so that the ids in the key stay taken
-                shared = packed[key] = outlet.pack(frames.head(conn.count) + b"".join(out)), out
+                shared = packed[key] = outlet.pack([frames.head(conn.count), *out]), out
             conn.out, conn.count = [], 0
             outlet.send_packed(shared[0])
             buffered = outlet.buffered()

@@ -86,14 +86,16 @@ class Outlet:
         self._buffered = 0
 
     @staticmethod
-    def pack(message: bytes) -> bytes:
+    def pack(parts: list[bytes]) -> bytes:
         """An unmasked binary WebSocket frame."""
-        size = len(message)
+        size = sum(map(len, parts))
         if size < 126:
-            return bytes((0x82, size)) + message
-        if size < 1 << 16:
-            return b"\x82\x7e" + size.to_bytes(2, "big") + message
-        return b"\x82\x7f" + size.to_bytes(8, "big") + message
+            head = bytes((0x82, size))
+        elif size < 1 << 16:
+            head = b"\x82\x7e" + size.to_bytes(2, "big")
+        else:
+            head = b"\x82\x7f" + size.to_bytes(8, "big")
+        return b"".join([head, *parts])
 
     def send_packed(self, packed: bytes) -> None:
         stream = self._stream
@@ -312,7 +314,7 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
     def _bye(self, code: int, error: EbusError) -> None:
         if self._outlet is not None:
             self._outlet.send_packed(
-                Outlet.pack(frames.join([frames.encode(frames.Bye(error.code, error.text, False))]))
+                Outlet.pack([frames.join([frames.encode(frames.Bye(error.code, error.text, False))])])
             )
         self._close(code, error.code)
         self.on_close()

@@ -65,8 +65,8 @@ class LocalTransport:
     # --- the broker's side ------------------------------------------------------------------------------------------
 
     @staticmethod
-    def pack(message: bytes) -> bytes:
-        return message
+    def pack(parts: list[bytes]) -> bytes:
+        return b"".join(parts)
 
     def send_packed(self, packed: bytes) -> None:
         if not self._ended:

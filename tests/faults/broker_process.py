@@ -27,8 +27,8 @@ class Outlet:
         self._drained: Callable[[], None] | None = None
 
     @staticmethod
-    def pack(message: bytes) -> bytes:
-        return message
+    def pack(parts: list[bytes]) -> bytes:
+        return b"".join(parts)
 
     def send_packed(self, packed: bytes) -> None:
         self._size += len(packed)

@@ -15,7 +15,7 @@ from ebus_jupyter.server.handlers import Outlet
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 200_000])
 def test_a_packed_message_is_what_any_websocket_library_would_send(size: int) -> None:
     message = b"x" * size
-    assert Outlet.pack(message) == Frame(Opcode.BINARY, message).serialize(mask=False)
+    assert Outlet.pack([message[:3], message[3:]]) == Frame(Opcode.BINARY, message).serialize(mask=False)
 
 
 def pair() -> tuple[Outlet, IOStream, socket.socket]:

@@ -29,7 +29,7 @@ class Line:
         self._ended.set()
 
     async def push(self, message: bytes) -> None:
-        self.outlet.send_packed(self.outlet.pack(message))
+        self.outlet.send_packed(self.outlet.pack([message]))
 
     async def arrived(self) -> bytes:
         return await self._inbox.get()
