@@ -43,7 +43,7 @@ from ebus_jupyter.core.entry import Entry, by_bus
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.core.schema import Codec
-from ebus_jupyter.errors import BackendError, EbusError, FilterUnavailable, Reject
+from ebus_jupyter.errors import BackendError, ConnectionLost, EbusError, FilterUnavailable, Reject
 
 from .filters import Context, ServerFilter, adapted
 from .turn import TURN_SECONDS, Turn
@@ -231,7 +231,12 @@ class Broker:
             may_write: False for one who may only look on.
             authorize: Asked for each bus that the connection opens.
             ip: Where it comes from; filters in the server are told.
+
+        Raises:
+            ConnectionLost: This broker has ended, or is about to.
         """
+        if self._closing:  # it has said goodbye to all, and nobody would ever answer this one
+            raise ConnectionLost("the server is shutting down.")
         self._next_id += 1
         conn = Connection(self, self._next_id, outlet, authorize, ip)
         self._conns[conn.id] = conn

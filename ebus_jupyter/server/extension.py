@@ -26,6 +26,7 @@ from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.errors import BackendError
 
 from . import storage
 from .handlers import ClientHandler, SocketHandler, StatusHandler
@@ -181,6 +182,7 @@ class EBus(ExtensionApp):
 
     async def stop_extension(self) -> None:
         if hasattr(self, "kernels"):  # it may not have come that far
+            self._up = False
             self.kernels.release()
             await self._running.stop()
             await self.client.aclose()
@@ -188,7 +190,12 @@ class EBus(ExtensionApp):
 
     # --- for the handlers -------------------------------------------------------------------------------------------
 
-    async def ready(self) -> bool:
-        """Wait for the broker's start, which requests can come before; whether it succeeded."""
+    async def ready(self) -> None:
+        """Wait for the broker's start, which requests can come before.
+
+        Raises:
+            BackendError: It could not be started, or has ended with the server.
+        """
         await self._started.wait()
-        return self._up
+        if not self._up:
+            raise BackendError("the server is shutting down, or its broker could not be started: see the server's log.")

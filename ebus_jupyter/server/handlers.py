@@ -177,8 +177,10 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
                 403, Forbidden(f"{name!r} may not use buses here; ask whoever runs the server (resource 'ebus').")
             )
         self._writable = await self._may("write")
-        if not await self._ebus.ready():
-            raise Refused(503, BackendError("the broker could not be started; see the server's log."))
+        try:
+            await self._ebus.ready()
+        except BackendError as gone:
+            raise Refused(503, gone) from None
 
     def _admit_kernel(self, token: str) -> None:
         grant = self._ebus.tokens.find(token)

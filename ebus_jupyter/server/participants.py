@@ -36,7 +36,7 @@ from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.core.message import Participant
-from ebus_jupyter.errors import Closed, Forbidden
+from ebus_jupyter.errors import BackendError, Closed, Forbidden
 from ebus_jupyter.transports.local import LocalTransport
 
 FILTERS = "ebus_jupyter.filters"
@@ -46,7 +46,7 @@ PARTICIPANTS = "ebus_jupyter.participants"
 RESTART_SECONDS = (1.0, 60.0)
 """The first and the longest pause before a participant that failed is started again; each is twice the one before."""
 
-Ready = Callable[[], Awaitable[bool]]
+Ready = Callable[[], Awaitable[None]]
 
 
 class ServerClient(Client):
@@ -63,8 +63,10 @@ class ServerClient(Client):
         self._thread = threading.get_ident()
 
         async def connect() -> LocalTransport:
-            if not await ready():
-                raise Forbidden("the broker could not be started; see the server's log.")
+            try:
+                await ready()
+            except BackendError as gone:
+                raise Forbidden(gone.text) from None  # nothing comes back in this process
             return LocalTransport(lambda outlet: broker.attach(Participant("", "server", "", name), outlet))
 
         super().__init__(connect, where="this server", loop=loop)

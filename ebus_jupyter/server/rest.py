@@ -45,7 +45,6 @@ from ebus_jupyter.core import frames
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.message import BusSpec
 from ebus_jupyter.errors import (
-    BackendError,
     Closed,
     ConnectionLost,
     EbusError,
@@ -116,8 +115,7 @@ class BusHandler(APIHandler):
 
     async def prepare(self) -> None:  # type: ignore[override]
         await super().prepare()
-        if not await self._ebus.ready():
-            raise BackendError("the broker could not be started; see the server's log.")
+        await self._ebus.ready()
 
     @contextlib.asynccontextmanager
     async def visit(self, *, may_write: bool = False, instance: str = "") -> AsyncIterator[Visit]:

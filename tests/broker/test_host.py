@@ -17,7 +17,16 @@ from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.entry import Entry
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import BusSpec, Participant
-from ebus_jupyter.errors import BackendError, Filtered, FilterUnavailable, Forbidden, NoSuchBus, Reject, TypeMismatch
+from ebus_jupyter.errors import (
+    BackendError,
+    ConnectionLost,
+    Filtered,
+    FilterUnavailable,
+    Forbidden,
+    NoSuchBus,
+    Reject,
+    TypeMismatch,
+)
 from ebus_jupyter.transports.local import LocalTransport
 
 from .peer import Peer
@@ -201,6 +210,8 @@ async def test_the_broker_says_goodbye() -> None:
     bye = await peer.expect(frames.Bye)
     assert (bye.code, bye.reconnect) == ("closed", True)
     assert await peer.read() is None
+    with pytest.raises(ConnectionLost, match="shutting down"):
+        await Peer.join(broker)
     await broker.aclose()
 
 

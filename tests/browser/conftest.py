@@ -65,24 +65,36 @@ def house(lab_server: Server, browser: Browser) -> Iterator[Lab]:
 def lab(house: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """For one test."""
     yield house
-    if getattr(request.node, "failed", False):
-        keep_evidence(house, request.node.name)
+    if keep_evidence(house, request.node):
         house.close()
     house.go_home()
 
 
-def keep_evidence(people: Lab, test: str) -> None:
-    """What each person saw and what their page and the server said, for who looks into a failed test."""
+def keep_evidence(people: Lab, item: pytest.Item) -> bool:
+    """If the test has failed: why, what each person saw, what their page and the server said."""
+    test, failure = item.name, getattr(item, "failure", "")
+    if not failure:
+        return False
+    item.failure = ""  # type: ignore[attr-defined]  # it may be run again
+    keep_text(f"{test}-failure", failure)
     for person in people.people:
         keep_text(f"{test}-{person.user}", "\n".join(person.said))
         with contextlib.suppress(PlaywrightError):  # a page that crashed shows nothing
             person.screenshot(f"{test}-{person.user}")
     keep_text(f"{test}-server", people.server.output())
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        item.failed = True  # type: ignore[attr-defined]
+        item.failure = report.longreprtext  # type: ignore[attr-defined]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A test that passes only when run again is a fault that waits: say what failed."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"run again: {report.nodeid}", sep="-")
+        terminalreporter.write_line(report.longreprtext)

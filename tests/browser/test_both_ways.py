@@ -45,8 +45,7 @@ def server(way: str, make_server: Callable[..., Server]) -> Server:
 def both(server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Lab]:
     lab = Lab(server, browser)
     yield lab
-    if getattr(request.node, "failed", False):
-        keep_evidence(lab, request.node.name)
+    keep_evidence(lab, request.node)
     lab.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ class Line:
 
     def __init__(self, limits: Limits, durable: Backend | None = None) -> None:
         self.up = True
+        self._tried = threading.Event()
         self._limits = limits
         self._durable = durable
         self._open: list[LocalTransport] = []
@@ -34,7 +36,10 @@ class Line:
         self.run(self.broker.start())
 
     def restart(self) -> None:
+        """The broker ends; a client asks for it in vain; another one begins."""
         self.run(self.broker.aclose())
+        self._tried.clear()
+        assert self._tried.wait(10)
         self.start()
 
     def run(self, job: Any) -> Any:
@@ -49,6 +54,7 @@ class Line:
         authorize: Authorizer | None = None,
     ) -> Client:
         async def connect() -> LocalTransport:
+            self._tried.set()
             if not self.up:
                 raise ConnectionLost("the line is cut")
             who = Participant("", kind, user, user.title(), kernel if kind == "kernel" else "")

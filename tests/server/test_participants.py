@@ -177,8 +177,8 @@ class Room:
         self.clients: list[Client] = []
 
     def server(self, name: str = "server") -> ServerClient:
-        async def ready() -> bool:
-            return True
+        async def ready() -> None:
+            pass
 
         client = ServerClient(self.broker, ready, asyncio.get_running_loop(), name)
         self.clients.append(client)
