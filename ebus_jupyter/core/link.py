@@ -112,9 +112,7 @@ class LinkState:
         self.you: Participant | None = None
         self.limits: dict[str, int] = {}
         self.live = False
-        self._greeted = (
-            False  # a connection is there and hello was said: what is said next is heard, welcomed or not yet
-        )
+        self._greeted = False  # hello was said: what is said next is heard, welcomed or not yet
         self.closed: EbusError | None = None
         self._buses: list[BusLink] = []
         self._by_number: dict[int, BusLink] = {}

@@ -132,6 +132,7 @@ class Person:
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"page error: {error}"))
         self.page.on("websocket", self._count)
+        self.page.add_locator_handler(self.page.locator(".jp-Dialog").first, lambda _: self.dismiss_dialogs())
 
     def _count(self, socket: Any) -> None:
         if "/ebus/ws" not in socket.url:
@@ -229,12 +230,13 @@ class Person:
     def restart_kernel(self) -> None:
         self._within("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self.wait_ready()
-        self.eval(
-            "1"
-        )  # what it says of its start has come before the answer; JupyterLab drops all comms when it hears it
+        self.eval("1")  # what it says of its start comes before the answer; JupyterLab drops all comms when it hears it
 
     def dismiss_dialogs(self) -> None:
-        """Take JupyterLab's own questions away (that the server is gone, say): they lie over the notebook."""
+        """Take JupyterLab's own questions away (that the server is gone, say): they lie over the notebook.
+
+        Before a locator acts this is done anyway; not before the mouse does.
+        """
         self.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")
 
     def theme(self, name: str) -> None:
