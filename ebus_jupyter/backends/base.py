@@ -9,7 +9,8 @@ passes `tests/contracts/backend.py`; the promises below are that suite's heading
 - *Everyone hears.* Each kept entry is reported to the follower once, in the order of offsets, the writer's own too.
 - *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
 - *Bounded.* A bus holds what its spec and `core.log` say, and remembers the ids of its last writes longer than that.
-  (Keys are never dropped: that there are not too many of them is the broker's care, before it appends.)
+  (Keys are never dropped: that there are not too many of them is the broker's care, before it appends.) There are no more
+  buses than it was told to keep.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Protocol
 
 from ebus_jupyter.core.entry import Entry, Kept
 from ebus_jupyter.core.message import BusSpec
+from ebus_jupyter.errors import TooLarge
 
 Sink = Callable[[Sequence[Entry]], None]
 
@@ -27,7 +29,11 @@ class Backend(Protocol):
     """Logs, by bus address. Methods that can fail raise `BackendError`, and then nothing was kept."""
 
     async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
-        """What is kept of ``bus``. Where nothing is: begin it with ``spec`` and ``epoch``, or None without a spec."""
+        """What is kept of ``bus``. Where nothing is: begin it with ``spec`` and ``epoch``, or None without a spec.
+
+        Raises:
+            TooLarge: There would be too many buses (`no_room`).
+        """
 
     async def append(self, batch: Sequence[Entry]) -> list[int]:
         """Keep ``batch``, in this order; the offset given to each. An entry of a bus never opened: `BackendError`."""
@@ -46,3 +52,8 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Finish what was begun and let go of everything. Safe to call twice."""
+
+
+def no_room(buses: int) -> TooLarge:
+    """What a backend says that keeps ``buses`` buses, and no more."""
+    return TooLarge(f"this server keeps {buses} buses (its limit `kept_buses`); delete some first.", limit="kept_buses")

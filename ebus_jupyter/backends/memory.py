@@ -11,7 +11,7 @@ from ebus_jupyter.core.log import Log
 from ebus_jupyter.core.message import BusSpec
 from ebus_jupyter.errors import BackendError
 
-from .base import Sink
+from .base import Sink, no_room
 
 
 class _Bus:
@@ -42,10 +42,18 @@ class MemoryBackend:
     Args:
         max_bytes: What one bus may hold; over it a log loses its oldest entries.
         dedupe: Of how many writes a bus remembers the ids.
+        max_buses: How many buses it keeps.
     """
 
-    def __init__(self, *, max_bytes: int = Limits().log_bytes, dedupe: int = Limits().dedupe) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int = Limits().log_bytes,
+        dedupe: int = Limits().dedupe,
+        max_buses: int = Limits().kept_buses,
+    ) -> None:
         self._max_bytes = max_bytes
+        self._max_buses = max_buses
         self._dedupe = dedupe
         self._buses: dict[str, _Bus] = {}
         self._sink: Sink | None = None
@@ -56,6 +64,8 @@ class MemoryBackend:
         if bus not in self._buses:
             if spec is None:
                 return None
+            if len(self._buses) >= self._max_buses:
+                raise no_room(self._max_buses)
             self._buses[bus] = _Bus(spec, epoch, self._max_bytes)
         found = self._buses[bus]
         return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), list(found.recent))

@@ -39,7 +39,7 @@ from ebus_jupyter.core.log import Log
 from ebus_jupyter.core.message import BusSpec, Retain
 from ebus_jupyter.errors import BackendError
 
-from .base import Sink
+from .base import Sink, no_room
 
 PRUNE = 256
 """How many entries a log of any size may hold above its bound before they are dropped, so that dropping is cheap."""
@@ -118,6 +118,7 @@ class SqliteBackend:
             with every batch.
         max_bytes: What one bus may hold; over it a log loses its oldest entries.
         dedupe: Of how many writes a bus remembers the ids.
+        max_buses: How many buses it keeps.
         patience: Seconds to wait for a file that another process still has.
     """
 
@@ -128,6 +129,7 @@ class SqliteBackend:
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         max_bytes: int = Limits().log_bytes,
         dedupe: int = Limits().dedupe,
+        max_buses: int = Limits().kept_buses,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         if synchronous not in ("NORMAL", "FULL"):
@@ -136,6 +138,7 @@ class SqliteBackend:
         self._synchronous = synchronous
         self._max_bytes = max_bytes
         self._dedupe = max(1, dedupe)
+        self._max_buses = max_buses
         self._patience = patience
         self._lock = asyncio.Lock()  # whoever uses the connection
         self._connection: sqlite3.Connection | None = None
@@ -153,6 +156,9 @@ class SqliteBackend:
             with self._explained(f"{bus} could not be read"):
                 state, kept = self._load(db, bus)
                 if kept is None and spec is not None:
+                    (others,) = db.execute("SELECT count(*) FROM buses").fetchone()
+                    if others >= self._max_buses:
+                        raise no_room(self._max_buses)
                     db.execute(
                         "INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (bus, _encode(spec), epoch)
                     )

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from ebus_jupyter.backends.base import Backend
@@ -43,7 +44,7 @@ from ebus_jupyter.core.entry import Entry, by_bus
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.core.schema import Codec
-from ebus_jupyter.errors import BackendError, ConnectionLost, EbusError, FilterUnavailable, Reject
+from ebus_jupyter.errors import BackendError, ConnectionLost, EbusError, FilterUnavailable, Reject, Rejected
 
 from .filters import Context, ServerFilter, adapted
 from .turn import TURN_SECONDS, Turn
@@ -131,8 +132,14 @@ class Broker:
         turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self.limits = limits or Limits()
-        self._volatile = MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
-        self._durable = durable or MemoryBackend(max_bytes=self.limits.log_bytes, dedupe=self.limits.dedupe)
+        memory = partial(
+            MemoryBackend,
+            max_bytes=self.limits.log_bytes,
+            dedupe=self.limits.dedupe,
+            max_buses=self.limits.kept_buses,
+        )
+        self._volatile = memory()
+        self._durable: Backend = durable or memory()
         self._filters = {name: adapted(function) for name, function in (filters or {}).items()}
         self._clock = clock
         self._log = log or logging.getLogger("ebus_jupyter")
@@ -484,7 +491,8 @@ class Broker:
     def _explained(self, what: str, failed: Exception) -> EbusError:
         """A backend failed: what those who wait for it are told."""
         if isinstance(failed, EbusError):
-            self._log.error("ebus: %s: %s", what, failed)
+            if not isinstance(failed, Rejected):  # who asks for too much is told; the log is not for them to fill
+                self._log.error("ebus: %s: %s", what, failed)
             return failed
         self._log.error("ebus: %s; please report this", what, exc_info=failed)
         return BackendError(f"{what}: {failed}. See the server's log.")

@@ -24,6 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The largest ``size=`` that a bus may ask for. Over it: `TooLarge`."""
     log_bytes: int = 64 << 20
     """What one bus keeps for late joiners and slow readers. Over it the oldest messages go before ``size`` is reached."""
+    kept_buses: int = 100_000
+    """Named buses that are kept, open or not. Over it a new one is refused until others are deleted: `TooLarge`."""
     buses: int = 20_000
     """Buses open at once in this broker. Over it: `TooLarge`."""
     buses_per_participant: int = 5_000

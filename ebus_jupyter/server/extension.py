@@ -23,7 +23,6 @@ from traitlets.utils.importstring import import_item
 
 import ebus_jupyter
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.errors import BackendError
@@ -161,17 +160,20 @@ class EBus(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         try:
-            self.broker.keep_in(await self._durable(serverapp))
+            durable = await self._durable(serverapp)
+            if durable is not None:
+                self.broker.keep_in(durable)
             await self.broker.start()
             self._up = True
         finally:
             self._started.set()
         self._running.start()
 
-    async def _durable(self, serverapp: Any) -> Backend:
+    async def _durable(self, serverapp: Any) -> Backend | None:
+        """Where named buses are kept; None: in the broker's own memory."""
         match self.backend:
             case "memory":
-                return MemoryBackend()
+                return None
             case "sqlite":
                 default = storage.file_of(jupyter_data_dir(), serverapp.root_dir)
                 path = Path(self.database).expanduser() if self.database else default

@@ -42,6 +42,7 @@ async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.L
             synchronous="FULL" if synchronous == "FULL" else "NORMAL",
             max_bytes=limits.log_bytes,
             dedupe=limits.dedupe,
+            max_buses=limits.kept_buses,
             patience=PATIENCE_SECONDS if n == 1 else 0.0,
         )
         try:

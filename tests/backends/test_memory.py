@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ebus_jupyter.backends.memory import MemoryBackend
-from tests.contracts.backend import VOTES, Laws, began, ids, kept, values, write
+from tests.contracts.backend import VOTES, Laws, began, ids, keeps_two_buses_and_no_third, kept, values, write
 
 
 @pytest.fixture
@@ -22,6 +22,11 @@ async def test_a_log_of_large_values_drops_its_oldest_before_its_size_is_reached
     found = await kept(backend)
     assert [value[0] for value in values(found.entries)] == ["d", "e", "f"]
     assert found.floor == 3
+
+
+@pytest.mark.asyncio
+async def test_there_are_no_more_buses_than_it_was_told_to_keep() -> None:
+    await keeps_two_buses_and_no_third(MemoryBackend(max_buses=2))
 
 
 @pytest.mark.asyncio

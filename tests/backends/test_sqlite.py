@@ -25,7 +25,17 @@ from ebus_jupyter.backends.sqlite import CHECKPOINT_BYTES, SqliteBackend
 from ebus_jupyter.core.entry import Entry, Kept
 from ebus_jupyter.core.message import BusSpec, Participant
 from ebus_jupyter.errors import BackendError
-from tests.contracts.backend import TEAMS, VOTES, DurableLaws, began, ids, kept, values, write
+from tests.contracts.backend import (
+    TEAMS,
+    VOTES,
+    DurableLaws,
+    began,
+    ids,
+    keeps_two_buses_and_no_third,
+    kept,
+    values,
+    write,
+)
 
 
 @pytest.fixture
@@ -147,6 +157,13 @@ async def test_who_is_cancelled_while_the_disk_works_leaves_nothing_half_done(pa
         await writing
     assert await backend.append([write("coffee", id=2)]) == [2]
     assert values((await kept(backend)).entries) == ["tea", "coffee"]
+    await backend.aclose()
+
+
+@pytest.mark.asyncio
+async def test_there_are_no_more_buses_than_it_was_told_to_keep(path: Path) -> None:
+    backend = SqliteBackend(path, max_buses=2)
+    await keeps_two_buses_and_no_third(backend)
     await backend.aclose()
 
 

@@ -25,6 +25,7 @@ from ebus_jupyter.errors import (
     Forbidden,
     NoSuchBus,
     Reject,
+    TooLarge,
     TypeMismatch,
 )
 from ebus_jupyter.transports.local import LocalTransport
@@ -304,6 +305,17 @@ async def test_a_failing_log_refuses_the_write_and_the_broker_goes_on(
         await peer.publish(bus, "kept", id=1)  # a refused write's id was not used up
         assert await peer.values(1) == ["kept"]
         assert (await peer.expect(frames.Ok)).offset == 1
+
+
+async def test_who_asks_for_one_bus_too_many_is_told_and_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(limits={"kept_buses": 2}) as broker:
+        peer = await Peer.join(broker)
+        votes = (await peer.open("votes")).bus
+        await peer.open("teams")
+        with pytest.raises(TooLarge, match="keeps 2 buses"):
+            await peer.open("news")
+        assert await peer.write(votes, "tea") == 1
+    assert not caplog.records
 
 
 async def test_a_backend_with_a_bug_takes_no_other_bus_with_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ import pytest
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.core.entry import Entry, Kept
 from ebus_jupyter.core.message import BusSpec, Participant
-from ebus_jupyter.errors import BackendError
+from ebus_jupyter.errors import BackendError, TooLarge
 
 VOTES = "ebus:server/votes"
 TEAMS = "ebus:user/ann%40example.org/teams"
@@ -49,6 +49,20 @@ def values(entries: Sequence[Entry]) -> list[str]:
 
 def ids(found: Kept) -> dict[tuple[str, int], int]:
     return dict(found.ids())
+
+
+async def keeps_two_buses_and_no_third(backend: Backend) -> None:
+    """What one that was told to keep two does."""
+    await began(backend)
+    await began(backend, TEAMS)
+    await backend.append([write("a", bus=TEAMS)])
+    with pytest.raises(TooLarge, match="keeps 2 buses") as full:
+        await backend.open("ebus:server/third", BusSpec(), "epoch-1")
+    assert full.value.details["limit"] == "kept_buses"
+    assert await backend.open("ebus:server/third", None, "never used") is None
+    assert values((await kept(backend, TEAMS)).entries) == ["a"]
+    await backend.delete(VOTES)
+    await began(backend, "ebus:server/third")
 
 
 @pytest.mark.asyncio
