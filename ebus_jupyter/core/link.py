@@ -22,7 +22,7 @@ import msgspec
 from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
 
 from . import frames
-from .address import may_enter, resolve
+from .address import Address, may_enter, resolve
 from .buslink import BusLink
 from .message import Participant
 
@@ -222,23 +222,33 @@ class LinkState:
             raise self.closed
         bus = BusLink(scope, name, given, owner, cap, create)
         self._buses.append(bus)
+        bus.uri = self._uri(scope, name, owner)
+        if bus.uri:  # it is found from now on: two links to one bus would take each other's messages
+            self._by_uri.setdefault(bus.uri, bus)
         if self._greeted:
             self._ask_open(bus)
         return bus
 
     def find(self, scope: str, name: str, owner: str = "", cap: str = "") -> BusLink | None:
-        """The bus that is open here already, however it was named then: a second link to it would take its messages.
+        """The bus that is open here already, or being opened, however it was named then.
 
         None, too, where it takes a capability to enter and this is not the one: that is for the broker to refuse.
         """
-        if self.you is None:
+        uri = self._uri(scope, name, owner)
+        link = self._by_uri.get(uri)
+        if link is None or self.you is None:
             return None
+        return link if cap == link.cap or may_enter(Address.parse(uri), self.you, "", b"") else None
+
+    def _uri(self, scope: str, name: str | None, owner: str) -> str:
+        """What the broker will call the bus; empty where only the broker knows: it has not said who this client is, it
+        gives the name, or it will refuse."""
+        if self.you is None or name is None:
+            return ""
         try:
-            address = resolve(scope, name, self.you, owner=owner, shared_engine=True)
+            return str(resolve(scope, name, self.you, owner=owner, shared_engine=True))
         except EbusError:
-            return None  # the broker will say what is wrong
-        link = self._by_uri.get(str(address))
-        return link if link is not None and (cap == link.cap or may_enter(address, self.you, "", b"")) else None
+            return ""
 
     def _ask_open(self, bus: BusLink) -> None:
         req = self._ask("open", bus)
@@ -267,7 +277,8 @@ class LinkState:
 
     def _end(self, bus: BusLink, error: EbusError) -> list[Event]:
         self._by_number.pop(bus.number, None)
-        self._by_uri.pop(bus.uri, None)
+        if self._by_uri.get(bus.uri) is bus:
+            del self._by_uri[bus.uri]
         self._postponed.pop(bus, None)
         if bus in self._buses:
             self._buses.remove(bus)

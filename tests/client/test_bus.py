@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_a_slow_reader_is_told_and_goes_on(line: Line) -> None:
         slow.get(5)
     assert (lag.value.skipped, lag.value.resume_after) == (5, 5)
     assert slow.take(10, 5) == list(range(5, 15))
+
+
+def test_two_names_of_one_bus_at_the_same_moment_are_one_bus(line: Line) -> None:
+    client = line.client("alice")
+    client.wait_live(5)
+
+    async def open_both() -> list[ebus.Bus[Any, Any]]:
+        return [client.bus("notes", scope="user"), client.bus("ebus:user/alice/notes")]
+
+    buses = line.run(open_both())
+    ears = [bus.stream() for bus in buses]
+    assert [bus.write(n).result(5) for n, bus in enumerate(buses)] == [1, 2]
+    assert [ear.take(2, 5) for ear in ears] == [[0, 1], [0, 1]]
+    buses[0].close()
+    assert buses[1].write(2).result(5) == 3
+    assert ears[1].get(5) == 2
 
 
 def test_what_was_written_while_the_line_was_cut_arrives_once_and_in_order(line: Line) -> None:
