@@ -1,52 +1,31 @@
 """Performs the effects that `core.broker` decides on.
 
-Cheap fan-out rests on three habits. A frame is encoded once and its bytes are shared by all who get it. What one turn
-of the event loop has for a connection goes out as one WebSocket message, and connections that get the same frames get
-the same message, built once. And a connection whose socket is full is handed nothing: the broker serves it from the log
-when it has drained.
-
-Frames are taken a millisecond at a time (`turn`), so that notebooks on the same server don't wait for a busy bus.
-
-Everything that touches a backend goes through one queue, in order, so that a bus is open before its first append and
-gone after its last; appends that wait together are one batch.
+Frames are taken half a millisecond at a time (`turn`), so that notebooks on the same server don't wait for a busy bus.
+What touches a log waits in one queue (`keeper`); what goes out is gathered for each round of the loop (`fanout`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.core import frames
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.broker import BrokerState
-from ebus_jupyter.core.effects import (
-    Append,
-    Authorize,
-    Catalogue,
-    Deliver,
-    Effect,
-    Filter,
-    Forget,
-    Hangup,
-    Load,
-    Send,
-)
-from ebus_jupyter.core.entry import Entry, by_bus
+from ebus_jupyter.core.effects import Authorize, Catalogue, Deliver, Effect, Filter, Forget, Hangup, Send
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import BusSpec, Participant
-from ebus_jupyter.core.schema import Codec
-from ebus_jupyter.errors import BackendError, ConnectionLost, EbusError, FilterUnavailable, Reject, Rejected
+from ebus_jupyter.errors import ConnectionLost
 
-from .filters import Context, ServerFilter, adapted
+from .connection import Authorizer, Connection, Outlet
+from .fanout import Fanout
+from .filters import Filters, ServerFilter
+from .keeper import JOBS, Keeper
 from .turn import TURN_SECONDS, Turn
 
 TICK_SECONDS = 0.25
@@ -54,55 +33,6 @@ PRESENCE_SECONDS = 0.05
 
 SMALL_BYTES = 1 << 16
 """A message up to which a lone write is appended at once. What is larger is let go first: there is a copy less of it."""
-
-_JOBS = (Append, Load, Forget, Catalogue)  # a tuple made once: a union would be built anew for each effect
-
-Authorizer = Callable[[Address, str], Awaitable[bool]]
-"""May this connection do "read" or "write" on that bus?"""
-
-
-class Outlet(Protocol):
-    """What a connection gives the broker: the way out to its client."""
-
-    @staticmethod
-    def pack(parts: list[bytes]) -> bytes:
-        """The message that ``parts`` are, as it goes over the wire. Called once, however many connections it goes to."""
-
-    def send_packed(self, packed: bytes) -> None:
-        """Hand over what `pack` made. Never blocks, never raises: a connection that has ended says so by itself."""
-
-    def buffered(self) -> int:
-        """Bytes handed over that the socket has not taken yet."""
-
-    def on_drain(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, soon after the socket has taken everything."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End the connection, after what was handed over. Safe to call twice."""
-
-
-class Connection:
-    """One client, as the broker's shell holds it."""
-
-    __slots__ = ("_broker", "authorize", "count", "held", "id", "ip", "out", "outlet")
-
-    def __init__(self, broker: Broker, id_: int, outlet: Outlet, authorize: Authorizer | None, ip: str) -> None:
-        self._broker = broker
-        self.id = id_
-        self.outlet = outlet
-        self.authorize = authorize
-        self.ip = ip
-        self.out: list[bytes] = []
-        self.count = 0
-        self.held = False
-
-    def receive(self, data: bytes) -> Awaitable[None] | None:
-        """One WebSocket message has come in. Where an awaitable comes back, hand over the next one when it is done."""
-        return self._broker.receive(self.id, data)
-
-    def close(self) -> None:
-        """The socket has ended. Safe to call twice."""
-        self._broker.detach(self.id)
 
 
 class Broker:
@@ -132,15 +62,6 @@ class Broker:
         turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self.limits = limits or Limits()
-        memory = partial(
-            MemoryBackend,
-            max_bytes=self.limits.log_bytes,
-            dedupe=self.limits.dedupe,
-            max_buses=self.limits.kept_buses,
-        )
-        self._volatile = memory()
-        self._durable: Backend = durable or memory()
-        self._filters = {name: adapted(function) for name, function in (filters or {}).items()}
         self._clock = clock
         self._log = log or logging.getLogger("ebus_jupyter")
         self.state = BrokerState(
@@ -149,16 +70,14 @@ class Broker:
             mint=lambda digits: secrets.token_hex((digits + 1) // 2)[:digits],
             limits=self.limits,
             shared=shared,
-            filters=self._filters,
+            filters=filters or {},
         )
-        self._conns: dict[int, Connection] = {}
+        self._filters = Filters(filters or {}, self.limits.filter_seconds, self._log)
+        self._fanout = Fanout(self.state, self.limits, self._log, self._perform, self.detach)
+        self._keeper = Keeper(
+            self.state, durable, self.limits, self._log, self._clock, self._perform, self._fanout.flush, self._found
+        )
         self._next_id = 0
-        self._dirty: dict[Connection, None] = {}
-        self._hangups: list[Connection] = []
-        self._flush_scheduled = False
-        self._jobs: deque[Effect] = deque()
-        self._wake = asyncio.Event()
-        self._is_busy = False  # with a job: what comes now comes after it
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence_due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -168,7 +87,7 @@ class Broker:
 
     def keep_in(self, durable: Backend) -> None:
         """Keep the named buses there. Before `start`."""
-        self._durable = durable
+        self._keeper.durable = durable
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -176,12 +95,12 @@ class Broker:
         """Begin. Connections may be attached from here on."""
         self._loop = asyncio.get_running_loop()
         self._turn = Turn(self._loop, self._turn_seconds)
-        self._durable.follow(self._committed)
-        self._volatile.follow(self._committed)
-        for uri in await self._durable.buses():
+        self._fanout.start(self._loop, self._turn)
+        self._keeper.start()
+        for uri in await self._keeper.durable.buses():
             if Address.parse(uri).scope == "kernel":  # its kernel ended with the server before this one
-                await self._durable.delete(uri)
-        self._spawn(self._work())
+                await self._keeper.durable.delete(uri)
+        self._spawn(self._keeper.work(self._turn))
         self._spawn(self._tick())
 
     async def aclose(self) -> None:
@@ -189,18 +108,15 @@ class Broker:
         if self._closing:
             return
         self._closing = True
-        self._wake.set()
         bye = frames.encode(frames.Bye("closed", "the server is shutting down; the client comes back when it does."))
-        for conn in list(self._conns.values()):
+        for conn in list(self._fanout.conns.values()):
             self._perform([Send(conn.id, bye), Hangup(conn.id)])
-        while self._jobs:
-            await asyncio.sleep(0)
-        self._flush()
+        await self._keeper.finish()
+        self._fanout.flush()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._volatile.aclose()
-        await self._durable.aclose()
+        await self._keeper.aclose()
 
     def _spawn(self, job: Any) -> asyncio.Task[None]:
         assert self._loop is not None, "start() comes first"
@@ -246,7 +162,7 @@ class Broker:
             raise ConnectionLost("the server is shutting down.")
         self._next_id += 1
         conn = Connection(self, self._next_id, outlet, authorize, ip)
-        self._conns[conn.id] = conn
+        self._fanout.conns[conn.id] = conn
         self._perform(self.state.connect(conn.id, who, self._clock(), may_write=may_write, asks=authorize is not None))
         return conn
 
@@ -260,7 +176,7 @@ class Broker:
         if self.state.has_more(conn):
             return self._spawn(self._go_on(conn, turn))
         if is_quiet and len(data) <= SMALL_BYTES:
-            self._append_now()
+            self._keeper.append_now()
         return turn.next() if turn.is_over() else None
 
     def _take(self, conn: int, turn: Turn) -> None:
@@ -276,7 +192,7 @@ class Broker:
             self._take(conn, turn)
 
     def detach(self, conn: int) -> None:
-        if self._conns.pop(conn, None) is not None:
+        if self._fanout.conns.pop(conn, None) is not None:
             self._perform(self.state.disconnect(conn, self._clock()))
 
     def kernel_stopped(self, kernel_id: str) -> None:
@@ -285,7 +201,7 @@ class Broker:
         self._spawn(self._forget_kernel(kernel_id))
 
     async def _forget_kernel(self, kernel_id: str) -> None:
-        for uri in await self._durable.buses():
+        for uri in await self._keeper.durable.buses():
             address = Address.parse(uri)
             if address.scope == "kernel" and address.owner == kernel_id:
                 self._perform([Forget(address)])
@@ -297,39 +213,23 @@ class Broker:
     # --- effects ----------------------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[Effect]) -> None:
-        conns, dirty = self._conns, self._dirty
+        fanout, jobs = self._fanout, self._keeper.jobs
         for effect in effects:
-            if isinstance(effect, _JOBS):  # the most, by far: one for each write
-                if not self._jobs:
-                    self._wake.set()
-                self._jobs.append(effect)
+            if isinstance(effect, JOBS):  # the most, by far: one for each write
+                jobs.append(effect)
             elif isinstance(effect, Deliver):
-                frames_, count = effect.frames, effect.number
-                for id_ in effect.conns:
-                    conn = conns.get(id_)
-                    if conn is not None:
-                        conn.out.append(frames_)
-                        conn.count += count
-                        dirty[conn] = None
+                fanout.deliver(effect)
             elif isinstance(effect, Send):
-                conn = conns.get(effect.conn)
-                if conn is not None:
-                    conn.out.append(effect.frame)
-                    conn.count += 1
-                    dirty[conn] = None
+                fanout.send(effect.conn, effect.frame)
             elif isinstance(effect, Authorize):
                 self._spawn(self._authorize(effect))
             elif isinstance(effect, Filter):
                 self._spawn(self._filter(effect))
             else:
-                conn = conns.get(effect.conn)
-                if conn is not None:
-                    self._hangups.append(conn)
-                    dirty[conn] = None
-        if dirty and not self._flush_scheduled:
-            assert self._loop is not None, "start() comes first"
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+                fanout.hangup(effect.conn)
+        if jobs:
+            self._keeper.wake()
+        fanout.schedule()
         if self.state.is_stirred and self._presence_due is None and self._loop is not None:
             self._presence_due = self._loop.call_later(PRESENCE_SECONDS, self._tell_presence)
 
@@ -337,170 +237,10 @@ class Broker:
         self._presence_due = None
         self._perform(self.state.presence())
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if not self._dirty:
-            return
-        loop, turn = self._loop, self._turn
-        assert loop is not None, "start() comes first"
-        assert turn is not None
-        began = loop.time()
-        dirty, self._dirty = self._dirty, {}
-        packed: dict[Any, tuple[bytes, list[bytes]]] = {}
-        for conn in dirty:
-            out = conn.out
-            if not out:
-                continue
-            outlet = conn.outlet
-            # The same bytes objects, in the same order, for the same kind of connection: the same message.
-            key = (type(outlet), id(out[0]) if len(out) == 1 else tuple(map(id, out)))
-            shared = packed.get(key)
-            if shared is None:  # `out` is kept beside the message, so that the ids in the key stay taken
-                shared = packed[key] = outlet.pack([frames.head(conn.count), *out]), out
-            conn.out, conn.count = [], 0
-            outlet.send_packed(shared[0])
-            buffered = outlet.buffered()
-            if buffered > self.limits.send_bytes + self.limits.control_bytes:
-                self._drop(conn, "stopped reading, and its answers no longer fit (the server's limit `control_bytes`)")
-            elif buffered > self.limits.send_bytes:
-                self._hold(conn)
-            elif not conn.held and self.state.is_behind(conn.id):
-                self._serve_soon(conn)
-        hangups, self._hangups = self._hangups, []
-        for conn in hangups:
-            conn.outlet.close(1000, "bye")
-            self.detach(conn.id)
-        turn.handed_out(loop.time() - began, len(dirty))
-
-    def _hold(self, conn: Connection) -> None:
-        if not conn.held:
-            conn.held = True
-            self.state.blocked(conn.id)
-            conn.outlet.on_drain(lambda: self._serve(conn))
-
-    def _serve_soon(self, conn: Connection) -> None:
-        conn.held = True  # until its turn: others come first
-        assert self._loop is not None
-        self._loop.call_soon(self._serve, conn)
-
-    def _serve(self, conn: Connection) -> None:
-        conn.held = False
-        self._perform(self.state.drained(conn.id))
-
-    def _drop(self, conn: Connection, why: str) -> None:
-        self._log.warning("ebus: closed a connection that %s", why)
-        self._hangups.append(conn)
-
-    # --- backends ---------------------------------------------------------------------------------------------------
-
-    def _backend(self, uri: str, address: Address | None = None) -> Backend:
-        return self._volatile if "~" in uri and (address or Address.parse(uri)).unnamed else self._durable
-
-    def _committed(self, entries: Any) -> None:
-        self._perform(self.state.commit(entries))
-
-    async def _work(self) -> None:
-        """Everything that touches a backend, one thing after the other."""
-        assert self._turn is not None
-        while True:
-            if not self._jobs:
-                self._wake.clear()
-                await self._wake.wait()
-            self._is_busy = True
-            try:
-                await self._next_job()
-            except Exception:  # of ours: the others' writes go on
-                self._log.exception("ebus: a job of the broker failed; please report this")
-            self._is_busy = False
-            if self._dirty:
-                self._flush()
-            if self._jobs and self._turn.is_over():
-                await asyncio.shield(self._turn.next())
-
-    async def _next_job(self) -> None:
-        if not self._jobs:
-            return
-        if isinstance(self._jobs[0], Append):
-            await self._append(self._appends())
-            return
-        match self._jobs.popleft():
-            case Load(address, spec, epoch):
-                kept, error = None, None
-                try:
-                    kept = await self._backend(str(address), address).open(str(address), spec, epoch)
-                except Exception as failed:
-                    error = self._explained(f"{address} could not be read", failed)
-                self._perform(self.state.loaded(address, kept, error, self._clock()))
-            case Forget(address) as job:
-                error = None
-                try:
-                    await self._backend(str(address), address).delete(str(address))
-                except Exception as failed:
-                    error = self._explained(f"{address} could not be deleted", failed)
-                self._perform(self.state.forgotten(job, error))
-            case Catalogue(conn, req):
-                try:
-                    self._spawn(self._list(conn, req, await self._durable.buses()))
-                except Exception as failed:
-                    error = self._explained("the buses that are kept could not be listed", failed)
-                    self._perform([Send(conn, frames.encode(frames.refusal(error, req=req)))])
-
-    def _appends(self) -> list[Entry]:
-        """What waits to be appended, up to the first job of another kind."""
-        batch: list[Entry] = []
-        while self._jobs and isinstance(self._jobs[0], Append):
-            batch.append(self._jobs.popleft().entry)  # type: ignore[union-attr]
-        return batch
-
-    def _parted(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
-        parts: dict[Backend, list[Entry]] = {}
-        for uri, entries in by_bus(batch).items():
-            parts.setdefault(self._backend(uri), []).extend(entries)
-        return list(parts.items())
-
-    async def _append(self, batch: list[Entry]) -> None:
-        for backend, entries in self._parted(batch):
-            try:
-                offsets = await backend.append(entries)
-            except Exception as error:
-                self._failed(entries, error)
-            else:
-                self._perform(self.state.appended(entries, offsets))
-
-    def _append_now(self) -> None:
-        """Append what waits in this very round of the loop. (Where many come together, they are one batch, in the next.)"""
-        if self._is_busy:
-            return
-        for backend, entries in self._parted(self._appends()):
-            try:
-                offsets = backend.append_now(entries)
-            except Exception as error:
-                self._failed(entries, error)
-            else:
-                if offsets is None:
-                    self._jobs.extendleft(Append(entry) for entry in reversed(entries))
-                else:
-                    self._perform(self.state.appended(entries, offsets))
-        if self._dirty:
-            self._flush()
-
-    def _failed(self, entries: list[Entry], failed: Exception) -> None:
-        what = f"{len(entries)} writes were refused, as the log failed"
-        self._perform(self.state.failed(entries, self._explained(what, failed)))
-
-    def _explained(self, what: str, failed: Exception) -> EbusError:
-        """A backend failed: what those who wait for it are told."""
-        if isinstance(failed, EbusError):
-            if not isinstance(failed, Rejected):  # who asks for too much is told; the log is not for them to fill
-                self._log.error("ebus: %s: %s", what, failed)
-            return failed
-        self._log.error("ebus: %s; please report this", what, exc_info=failed)
-        return BackendError(f"{what}: {failed}. See the server's log.")
-
     # --- other people's code ----------------------------------------------------------------------------------------
 
     async def _authorize(self, effect: Authorize) -> None:
-        conn = self._conns.get(effect.conn)
+        conn = self._fanout.conns.get(effect.conn)
         if conn is None or conn.authorize is None:
             return
         read = write = False
@@ -512,10 +252,13 @@ class Broker:
             self._log.exception("ebus: the authorizer failed; %s stays closed", effect.address)
         self._perform(self.state.authorized(effect.conn, effect.question, effect.address, read, write, self._clock()))
 
-    async def _list(self, conn_id: int, req: int, kept: dict[str, BusSpec]) -> None:
-        conn = self._conns.get(conn_id)
+    def _found(self, asked: Catalogue, kept: dict[str, BusSpec]) -> None:
+        self._spawn(self._list(asked, kept))
+
+    async def _list(self, asked: Catalogue, kept: dict[str, BusSpec]) -> None:
+        conn = self._fanout.conns.get(asked.conn)
         if conn is not None and conn.authorize is not None:  # what it may not open, it may not know of
-            within_reach = {uri: kept[uri] for uri in self.state.within_reach(conn_id, kept)}
+            within_reach = {uri: kept[uri] for uri in self.state.within_reach(asked.conn, kept)}
             kept = {}
             for uri, spec in within_reach.items():
                 address = Address.parse(uri)
@@ -524,33 +267,9 @@ class Broker:
                         kept[uri] = spec
                 except Exception:
                     self._log.exception("ebus: the authorizer failed; %s stays closed", address)
-        self._perform(self.state.listed(conn_id, req, kept))
+        self._perform(self.state.listed(asked.conn, asked.req, kept))
 
     async def _filter(self, effect: Filter) -> None:
-        value, verdict = b"", None  # type: tuple[bytes, EbusError | str | None]
-        codec: Codec[Any] = Codec()
-        try:
-            conn = self._conns.get(self.state.connection_of(effect.sender))
-            who = effect.sender
-            context = Context(
-                bus=str(effect.address), user=who.user, ip=conn.ip if conn is not None else "", kernel=who.kernel_id
-            )
-            filter_ = self._filters.get(effect.name)
-            if filter_ is None:
-                raise FilterUnavailable(
-                    f"the filter {effect.name!r} is no longer installed in this server; nothing is accepted unfiltered."
-                )
-            result = filter_(codec.decode(effect.value), who, context)
-            if inspect.isawaitable(result):
-                result = await asyncio.wait_for(result, self.limits.filter_seconds)
-            value = codec.encode(result)
-        except Reject as rejected:
-            verdict = str(rejected)
-        except FilterUnavailable as unavailable:
-            verdict = unavailable
-        except Exception as error:
-            self._log.exception("ebus: filter %r failed", effect.name)
-            verdict = FilterUnavailable(
-                f"the filter {effect.name!r} failed ({type(error).__name__}); the write was not accepted."
-            )
+        conn = self._fanout.conns.get(self.state.connection_of(effect.sender))
+        value, verdict = await self._filters.judge(effect, conn.ip if conn is not None else "")
         self._perform(self.state.filtered(effect.address, effect.ask, value, verdict))

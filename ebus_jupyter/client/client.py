@@ -21,19 +21,19 @@ from typing import Any
 
 from ebus_jupyter.core import frames
 from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.link import (
+from ebus_jupyter.core.events import (
     Acked,
     Answered,
     Arrived,
     Ended,
     Event,
     FilterAsked,
-    LinkState,
     Live,
     Opened,
     PresenceChanged,
     Refused,
 )
+from ebus_jupyter.core.link import LinkState
 from ebus_jupyter.core.message import Participant
 from ebus_jupyter.core.reader import Reader
 from ebus_jupyter.errors import (

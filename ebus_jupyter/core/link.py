@@ -8,14 +8,14 @@ Reconnecting
     and every write without an answer is sent again, in order, with its first id: the broker answers with its first
     offset if it had accepted it. So an unknown outcome always becomes a known one.
 
-What a client knows of one bus is in `core.buslink`.
+What a client knows of one bus is in `core.buslink`, what its program is told in `core.events`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -24,76 +24,11 @@ from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
 from . import frames
 from .address import Address, may_enter, resolve
 from .buslink import BusLink
+from .events import Acked, Answered, Arrived, Ended, Event, FilterAsked, Live, Opened, PresenceChanged, Refused
 from .message import Participant
 
 REOPEN_SECONDS = 1.0
 """When a bus that was open, and can't be opened again just now, is asked for once more."""
-
-
-class Opened(NamedTuple):
-    """The bus is open (again)."""
-
-    bus: BusLink
-
-
-class Refused(NamedTuple):
-    """The bus can't be opened, or is gone: ``error`` says why. It stays so."""
-
-    bus: BusLink
-    error: EbusError
-
-
-class Arrived(NamedTuple):
-    """The bus's log has grown."""
-
-    bus: BusLink
-
-
-class Acked(NamedTuple):
-    """A write was accepted at ``offset``, or refused with ``error``."""
-
-    id: int
-    offset: int
-    error: EbusError | None = None
-
-
-class Answered(NamedTuple):
-    """The answer to a question: a frame, or an error."""
-
-    req: int
-    frame: frames.BrokerFrame | None
-    error: EbusError | None = None
-
-
-class PresenceChanged(NamedTuple):
-    """Someone came, went, or said something of itself."""
-
-    bus: BusLink
-
-
-class FilterAsked(NamedTuple):
-    """This client is to filter a write."""
-
-    bus: BusLink
-    ask: int
-    value: msgspec.Raw
-    sender: Participant
-
-
-class Live(NamedTuple):
-    """The broker has welcomed this client."""
-
-    you: Participant
-
-
-class Ended(NamedTuple):
-    """The broker closes the connection; ``again``: whether to come back."""
-
-    error: EbusError
-    again: bool
-
-
-Event = Opened | Refused | Arrived | Acked | Answered | PresenceChanged | FilterAsked | Live | Ended
 
 
 class LinkState:

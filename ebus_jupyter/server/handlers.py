@@ -47,7 +47,7 @@ from ebus_jupyter.errors import BackendError, EbusError, Forbidden, ProtocolErro
 from .kernels import Grant, participant
 
 if TYPE_CHECKING:
-    from ebus_jupyter.broker.host import Connection
+    from ebus_jupyter.broker.connection import Connection
 
     from .extension import EBus
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ebus_jupyter.broker.host import Authorizer, Broker
+from ebus_jupyter.broker.connection import Authorizer
+from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core import frames
 from ebus_jupyter.core.message import Kind, Participant
 from ebus_jupyter.errors import EbusError

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.broker.host import Authorizer, Broker
+from ebus_jupyter.broker.connection import Authorizer
+from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.client import Client, background_loop
 from ebus_jupyter.core.limits import Limits
 from ebus_jupyter.core.message import Kind, Participant

@@ -22,7 +22,7 @@ import msgspec
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.backends.sqlite import SqliteBackend
-from ebus_jupyter.core import frames, link
+from ebus_jupyter.core import events, frames
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.broker import BrokerState
 from ebus_jupyter.core.buslink import BusLink
@@ -303,8 +303,8 @@ class Player:
         self.answers: dict[int, int | EbusError] = {}  # to writes: the offset, or why not
         self.replies: dict[int, Any] = {}  # to questions
         self.refused: dict[BusLink, EbusError] = {}
-        self.ended: link.Ended | None = None
-        self.asked: list[link.FilterAsked] = []  # what this player is to filter
+        self.ended: events.Ended | None = None
+        self.asked: list[events.FilterAsked] = []  # what this player is to filter
         self.filter: Callable[[Any, Participant], Any] | None = None
         self._readers: dict[int, Reader] = {}
 
@@ -371,23 +371,23 @@ class Player:
             self.is_blocked = False
             self.play.do(self.play.broker.drained(self.conn))
 
-    def _happened(self, events: list[link.Event]) -> None:
-        for event in events:
+    def _happened(self, happened: list[events.Event]) -> None:
+        for event in happened:
             match event:
-                case link.Acked(id_, offset, error):
+                case events.Acked(id_, offset, error):
                     assert id_ not in self.answers, f"write {id_} was answered twice"
                     self.answers[id_] = offset if error is None else error
-                case link.Answered(req, frame, error):
+                case events.Answered(req, frame, error):
                     reader = self._readers.pop(req, None)
                     if reader is not None:
                         reader.answered(frame, error)  # type: ignore[arg-type]
                     else:
                         self.replies[req] = frame if error is None else error
-                case link.Refused(bus, error):
+                case events.Refused(bus, error):
                     self.refused[bus] = error
-                case link.Ended():
+                case events.Ended():
                     self.ended = event
-                case link.FilterAsked():
+                case events.FilterAsked():
                     self.asked.append(event)
                     if self.filter is not None:
                         self.judge()

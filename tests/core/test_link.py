@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ebus_jupyter.core import frames
-from ebus_jupyter.core.link import Acked, Answered, LinkState, Refused
+from ebus_jupyter.core.events import Acked, Answered, Refused
+from ebus_jupyter.core.link import LinkState
 from ebus_jupyter.errors import Closed, ConnectionLost, NoSuchBus, ProtocolError, RateLimited, SpecConflict
 
 from .play import Play, Raw, pack, unpack

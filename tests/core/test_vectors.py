@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 from ebus_jupyter import errors
-from ebus_jupyter.core import frames, link
+from ebus_jupyter.core import events, frames
 from ebus_jupyter.core.address import Address
 from ebus_jupyter.core.buslink import BusLink
 from ebus_jupyter.core.link import LinkState
@@ -365,21 +365,21 @@ class Scripted:
             given["messages"] = [{"bus": given["bus"], **each} for each in messages]
         return {name: given}
 
-    def happened(self, events: list[link.Event]) -> None:
-        for event in events:
+    def happened(self, happened: list[events.Event]) -> None:
+        for event in happened:
             match event:
-                case link.Acked(id_, offset, error):
+                case events.Acked(id_, offset, error):
                     self.answers[self.writes[id_]] = offset if error is None else error.code
-                case link.Answered(req, frame, error):
+                case events.Answered(req, frame, error):
                     asker = self.asked.pop(req)
                     if isinstance(asker, Reader):
                         assert frame is None or isinstance(frame, frames.Page)
                         asker.answered(frame, error)
                     else:
                         self.answers[asker] = "done" if error is None else error.code
-                case link.Refused(bus, error):
+                case events.Refused(bus, error):
                     self.ended[next(name for name, each in self.buses.items() if each is bus)] = error.code
-                case link.Ended(error, again):
+                case events.Ended(error, again):
                     self.goodbye = {"code": error.code, "again": again}
 
     # --- what has come of it ----------------------------------------------------------------------------------------
