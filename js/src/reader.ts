@@ -67,6 +67,12 @@ export class Reader {
     return twin;
   }
 
+  /** Whether it may miss what others write now: it has not begun, and nothing keeps it from beginning. */
+  get pending(): boolean {
+    const channel = this.#begin();
+    return !this.#began && !this.#port.error && !channel?.unreadable;
+  }
+
   /** Whether it has read everything there was when the connection was made, and what came since. */
   get caughtUp(): boolean {
     const channel = this.#port.channel;

@@ -33,6 +33,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   readonly #subscribe: Subscribe;
   #forget: () => void = () => undefined;
   #waiters: Waiter<T>[] = [];
+  #beginning: (() => void)[] = [];
   #ended = false;
 
   /** @internal */
@@ -45,6 +46,14 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
       twin,
     );
     this.#forget = onAbort(signal, () => this.close());
+  }
+
+  /** This stream, once it hears whatever is written from now on; or never will, and its next read says why. */
+  begun(): Promise<this> {
+    return new Promise((resolve) => {
+      this.#beginning.push(() => resolve(this));
+      this.#wake();
+    });
   }
 
   /** The next value if it is there already. Throws as `next` rejects. */
@@ -106,7 +115,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
     this.#ended = true;
     this.#forget();
     this.#release();
-    for (const { resolve } of this.#waiters.splice(0)) resolve({ done: true, value: undefined });
+    this.#wake();
   }
 
   return(): Promise<IteratorResult<T, undefined>> {
@@ -119,6 +128,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   }
 
   #wake(): void {
+    if (this.#ended || !this.#reader.pending) for (const tell of this.#beginning.splice(0)) tell();
     while (this.#waiters.length > 0) {
       // The waiter is taken before the read: an error that ends the stream belongs to it.
       const waiter = this.#waiters.shift();

@@ -183,6 +183,34 @@ describe("a stream", () => {
     expect(await take(stream, 4)).toEqual(["a", "b", "c", "d"]);
   });
 
+  it("says from when on it hears everything", async () => {
+    broker.deaf.add(3); // the bus is open, the subscription is under way
+    const bus = client.bus("letters");
+    const told: string[] = [];
+    const stream = bus.stream();
+    void stream.begun().then((it) => told.push(it === stream ? "begun" : "another"));
+    await bus.ready;
+    await quiet();
+    expect(told).toEqual([]);
+    broker.deaf.clear();
+    broker.cut();
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(told).toEqual(["begun"]);
+    await bobWrites("letters", "a");
+    expect(await (await stream.begun()).get()).toBe("a");
+  });
+
+  it("has nothing to wait for where it will never hear", async () => {
+    broker.reachable = false;
+    const bus = client.bus("letters");
+    const [closed, lost] = [bus.stream(), bus.stream()];
+    const waiting = [closed.begun(), lost.begun()];
+    closed.close();
+    bus.close();
+    expect(await Promise.all(waiting)).toEqual([closed, lost]);
+    expect(await lost.next()).toMatchObject({ done: true });
+  });
+
   it("is told what it missed while it was away, and goes on", async () => {
     const stream = client.bus("letters", { size: 2 }).stream();
     await quiet();

@@ -180,6 +180,7 @@ class Person:
 
     def reload(self) -> None:
         """Save, reload the page, and wait until the notebook is back."""
+        self._process = 0  # JupyterLab opens the address's notebook once more, whenever it comes to that
         self.command("docmanager:save")
         self.page.reload()
         self.wait_ready()

@@ -15,11 +15,12 @@ class Poll(anywidget.AnyWidget):
     export default {
       async render({ model, el, host, signal }) {
         const { exports: bus } = await host.getWidget(model.get("bus"));
+        const votes = await bus.stream({ signal }).begun();  // who sees the button hears every vote
         const button = Object.assign(document.createElement("button"), { className: "vote", textContent: "tea" });
         const heard = Object.assign(document.createElement("p"), { className: "heard" });
         el.append(button, heard);
         button.onclick = async () => { button.title = `offset ${await bus.write({ choice: "tea" })}`; };
-        bus.on((vote) => { heard.textContent += `${vote.choice} `; }, { signal });
+        (async () => { for await (const vote of votes) heard.textContent += `${vote.choice} `; })();
       }
     }"""
     bus = anywidget.WidgetTrait().tag(sync=True)

@@ -56,13 +56,15 @@ class Board(anywidget.AnyWidget):
     export default { async render({ model, el, host, signal }) {
       const { exports: me } = await host.getWidget(model.get("me"));
       const { exports: sticks } = await host.getWidget(model.get("sticks"));
+      const truth = await sticks.stream({ signal }).begun();
       const take = Object.assign(document.createElement("button"), { className: "take", textContent: "take two" });
       const said = Object.assign(document.createElement("p"), { className: "said" });
       el.append(take, said);
       take.onclick = () => me.write(2);
-      sticks.on(({ by, took, legal, left }) => {
-        if (by) said.textContent = `${by} took ${took}: ${legal ? left + " left" : "illegal"}`;
-      }, { signal });
+      (async () => {
+        for await (const { by, took, legal, left } of truth)
+          if (by) said.textContent = `${by} took ${took}: ${legal ? left + " left" : "illegal"}`;
+      })();
     } }'''
     me = anywidget.WidgetTrait().tag(sync=True)
     sticks = anywidget.WidgetTrait().tag(sync=True)

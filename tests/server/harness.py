@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
@@ -168,6 +169,13 @@ class Server:
     def restart(self) -> Server:
         """Stop and start on the same port."""
         self.stop()
+        return self.start()
+
+    def begin_anew(self) -> Server:
+        """Stop, forget all notebooks and buses, and start on the same port."""
+        self.stop(timeout=2)
+        for name in ("data", "notebooks", "workspaces"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         return self.start()
 
     def __enter__(self) -> Server:
