@@ -19,6 +19,7 @@ import traitlets
 import ebus_jupyter as ebus
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.widgets.sharing import share as sharing
+from ebus_jupyter.widgets.sharing.bound_trait import bound_traits
 from ebus_jupyter.widgets.sharing.share import Share
 from tests.client.conftest import Line, line, make_line  # noqa: F401
 
@@ -71,8 +72,8 @@ class Page:
         self.told: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
         widget.comm.send = self._hears  # type: ignore[method-assign]
-        assert self.share._handle is not None
-        self.share._handle.comm.send = self._hears_of_handle
+        assert self.share.pages._handle is not None
+        self.share.pages._handle.comm.send = self._hears_of_handle
 
     def _hears(self, data: Any = None, **_: Any) -> None:
         if data and data.get("method") == "update":
@@ -83,12 +84,12 @@ class Page:
             self.fits.append(data["content"])
 
     def goes_live(self) -> None:
-        assert self.share._handle is not None
-        self.share._handle._handle_custom_msg({"ebus": "live", "targets": [self.widget.model_id]}, [])
+        assert self.share.pages._handle is not None
+        self.share.pages._handle._handle_custom_msg({"ebus": "live", "targets": [self.widget.model_id]}, [])
 
     def loses_the_bus(self) -> None:
-        assert self.share._handle is not None
-        self.share._handle._handle_custom_msg({"ebus": "status", "status": "closed"}, [])
+        assert self.share.pages._handle is not None
+        self.share.pages._handle._handle_custom_msg({"ebus": "status", "status": "closed"}, [])
 
     def sends(self, **state: Any) -> None:
         """By comm."""
@@ -230,7 +231,7 @@ async def test_traits_names_just_what_is_shared_and_exclude_what_is_not() -> Non
 def test_what_there_is_not_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"Dropdown has no trait 'value' to share.*index"):
         ebus.share(widgets.Dropdown(options=["a"]), "it", traits=["value"])
-    with pytest.raises(ValueError, match=r"Button has nothing that is shared by itself.*description"):
+    with pytest.raises(ValueError, match=r"Button has nothing that is shared by default.*description"):
         ebus.share(widgets.Button(), "it")
     with pytest.raises(ValueError, match="IntSlider has no trait 'layout' to share"):
         ebus.share(widgets.IntSlider(), "it", traits=["layout"])
@@ -412,7 +413,7 @@ async def test_unshare_gives_the_widget_back() -> None:
     one.selected_index = 1
     await rest(other)
     assert other.selected_index == 0
-    assert not {"set_state", "send_state"} & set(vars(one)) and not sharing.slots_of(one)
+    assert not {"set_state", "send_state"} & set(vars(one)) and not bound_traits(one)
 
 
 @pytest.mark.asyncio
