@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import ssl
 import subprocess
@@ -171,13 +170,6 @@ class Server:
         self.stop()
         return self.start()
 
-    def begin_anew(self) -> Server:
-        """Stop, forget all notebooks and buses, and start on the same port."""
-        self.stop(timeout=2)
-        for name in ("data", "notebooks", "workspaces"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        return self.start()
-
     def __enter__(self) -> Server:
         return self.start()
 
@@ -206,6 +198,11 @@ class Server:
     def pid(self) -> int:
         assert self._process is not None, "the server is down"
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped or killed since."""
+        return self._process is not None
 
     def runs(self, pid: int) -> bool:
         """Whether the process that runs now is ``pid``."""

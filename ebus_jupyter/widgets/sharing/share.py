@@ -66,6 +66,11 @@ class Share:
         """The keys of the bound traits."""
         return list(self._bound)
 
+    @property
+    def live(self) -> bool:
+        """Whether a page takes the values of all bound traits that it has from the bus."""
+        return all(self.pages.is_live(bound) for bound in self._bound.values() if bound.is_synced and bound.widget)
+
     def close(self) -> None:
         """Unbind all traits and close the state."""
         if self._closed:
@@ -195,13 +200,18 @@ def share(
     return widget
 
 
+def shares_of(widget: ipywidgets.Widget) -> list[Share]:
+    """The open shares of ``widget`` itself: at most one by `share`, and one for each `link`."""
+    return list(_shares.get(widget._model_id, ()))
+
+
 def unshare(widget: W) -> W:
     """Stop sharing ``widget``, also one inside a shared container. Without effect on a widget that is not shared.
 
     Returns:
         The widget itself.
     """
-    for shared in list(_shares.get(widget._model_id, ())):
+    for shared in shares_of(widget):
         shared.close()
     for bound in bound_traits(widget):
         bound.owner.exclude(widget)

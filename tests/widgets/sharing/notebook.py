@@ -9,8 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 import ebus_jupyter as ebus
-from ebus_jupyter.widgets.sharing import share as sharing
-from ebus_jupyter.widgets.sharing.share import Share
+from ebus_jupyter.widgets.sharing.share import Share, shares_of
 
 
 def share_twice(make: Callable[[], Any], name: str = "it", **options: Any) -> tuple[Any, Any]:
@@ -20,7 +19,7 @@ def share_twice(make: Callable[[], Any], name: str = "it", **options: Any) -> tu
 
 def share_of(widget: widgets.Widget) -> Share:
     """The share that ``widget`` is the root of."""
-    return sharing._shares[widget.model_id][0]
+    return shares_of(widget)[0]
 
 
 async def until(check: Callable[[], Any]) -> None:
