@@ -7,7 +7,9 @@ stumble over. One JupyterLab serves all tests of a worker; the names of buses an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,6 +20,11 @@ from tests.server.harness import Server
 
 from .chromium import FLAGS, find
 from .lab import WAIT_SECONDS, Lab, artifact
+
+CONFIG = """
+# By TCP, the server chooses a kernel's ports before the kernel binds them, and another process may take one in between.
+c.KernelManager.transport = "ipc"
+"""
 
 LAB_ARGS = ("--LabApp.expose_app_in_browser=True", "--ServerApp.log_level=WARN")
 
@@ -33,29 +40,38 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@contextlib.contextmanager
+def servers() -> Iterator[Callable[..., Server]]:
+    """A function that starts JupyterLab for the users it is given; further arguments are those of `Server`."""
+    with contextlib.ExitStack() as running:
+
+        def make(
+            *users: str, app: str = "jupyterlab", config: str = "", args: Iterable[str] = (), **more: Any
+        ) -> Server:
+            # The folder's path is short, because that of a Unix socket must be: at most 104 bytes on macOS.
+            folder = running.enter_context(TemporaryDirectory(prefix="ebus-", dir="/tmp", ignore_cleanup_errors=True))
+            options = {"app": app, "config": CONFIG + config, "args": (*LAB_ARGS, *args), **more}
+            server = Server(Path(folder), users=users, **options).start()
+            running.callback(server.stop, timeout=2)  # jupyter_server may ignore SIGTERM once a page has been open
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_server() -> Iterator[Callable[..., Server]]:
+    """Starts servers for one file of tests; see `servers`."""
+    with servers() as make:
+        yield make
+
+
 @pytest.fixture(scope="session")
-def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts JupyterLab for these users; further arguments are those of `Server`."""
-    running: list[Server] = []
-
-    def make(*users: str, **more: Any) -> Server:
-        args = (*LAB_ARGS, *more.pop("args", ()))
-        running.append(
-            Server(tmp_path_factory.mktemp("lab"), users=users, app=more.pop("app", "jupyterlab"), args=args, **more)
-        )
-        return running[-1].start()
-
-    yield make
-    for server in running:
-        server.stop(timeout=2)  # jupyter_server may ignore SIGTERM once a page has been open
-
-
-@pytest.fixture(scope="session")
-def shared_lab(make_server: Callable[..., Server], browser: Browser) -> Iterator[Lab]:
+def shared_lab(browser: Browser) -> Iterator[Lab]:
     """One JupyterLab for all tests of a worker."""
-    lab = Lab(make_server("alice", "bob", "carol", "dave", "eve"), browser)
-    yield lab
-    lab.close()
+    with servers() as make:
+        lab = Lab(make("alice", "bob", "carol", "dave", "eve"), browser)
+        yield lab
+        lab.close()
 
 
 @pytest.fixture

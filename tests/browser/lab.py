@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
@@ -108,7 +107,7 @@ def artifact(name: str, ending: str) -> Path:
 class Lab:
     """The people on one JupyterLab server.
 
-    Pages are kept from test to test, without a notebook: JupyterLab takes seconds to load.
+    Pages are kept from test to test: JupyterLab takes seconds to load, and less in a browser context that has loaded it before.
     """
 
     def __init__(self, server: Server, browser: Browser) -> None:
@@ -129,11 +128,12 @@ class Lab:
         return person
 
     def reset(self) -> None:
-        """Shut down all notebooks. Pages that a test has disturbed are closed, the others are kept for the next test."""
+        """Shut down all notebooks and kernels, and keep the pages for the next test."""
         for person in self.people:
-            if person.close_notebooks():
+            try:
+                person.leave()
                 self._idle.append(person)
-            else:
+            except PlaywrightError:  # the page has crashed, or the test has closed it
                 person.close()
         self.people.clear()
         for session in self.server.request("GET", "api/sessions", self.server.users[0]).good().json():
@@ -165,7 +165,7 @@ class Person:
         self.bus_sockets = 0
         self._notebook = ""
         self._reusable_with = 0
-        """The process id of the server that the page may be kept for; 0: close it after this test."""
+        """The process id of the server whose JupyterLab the page shows; 0: the page has to be loaded again."""
         self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
         self.page.on("websocket", self._count_socket)
@@ -184,15 +184,13 @@ class Person:
         """Close the page."""
         self.context.close()
 
-    def close_notebooks(self) -> bool:
-        """Shut down and close all notebooks. Returns whether the page can be used for another test."""
-        if not self.server.runs(self._reusable_with) or self.page.is_closed():
-            return False
-        with contextlib.suppress(PlaywrightError):
+    def leave(self) -> None:
+        """Shut down and close all notebooks; a page that the test has disturbed is emptied instead."""
+        if self.server.runs(self._reusable_with):
             self._within(f"({CLOSE_NOTEBOOKS})()")
-            self.console.clear()
-            return True
-        return False
+        else:
+            self.page.goto("about:blank")
+        self.console.clear()
 
     # --- JupyterLab -------------------------------------------------------------------------------------------------
 
@@ -201,13 +199,14 @@ class Person:
         if self.server.runs(self._reusable_with):
             self.command("docmanager:open", path=notebook)
         else:
-            self._reusable_with = self.server.pid
             self.goto(f"lab/workspaces/{self.user}-{uuid.uuid4().hex[:8]}/tree/{notebook}")
+            self._reusable_with = self.server.pid
         self.wait_ready(notebook)
         return self
 
     def goto(self, path: str) -> Person:
         """Load a page of the server, logged in."""
+        self._reusable_with = 0
         self.page.goto(f"{self.server.url}{path}?token={self.server.token(self.user)}")
         return self
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.server.harness import Server
 
-from .conftest import LAB_ARGS
 from .lab import Lab, write_notebook
 
 REFEREE = '''
@@ -74,15 +74,12 @@ Board(me=me, sticks=ebus.bus("sticks"))
 
 
 @pytest.fixture
-def game(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("game")
-    (folder / "sticks_referee.py").write_text(REFEREE)
+def game(tmp_path: Path, make_server: Callable[..., Server], browser: Browser) -> Iterator[Lab]:
+    (tmp_path / "sticks_referee.py").write_text(REFEREE)
     config = "c.EBus.participants = {'referee': 'sticks_referee:referee'}\n"
-    server = Server(folder, app="jupyterlab", args=LAB_ARGS, config=config, env={"PYTHONPATH": str(folder)})
-    with server:
-        lab = Lab(server, browser)
-        yield lab
-        lab.close()
+    lab = Lab(make_server("alice", "bob", config=config, env={"PYTHONPATH": str(tmp_path)}), browser)
+    yield lab
+    lab.close()
 
 
 def test_referee_judges_moves_and_publishes_the_state(game: Lab) -> None:

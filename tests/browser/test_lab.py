@@ -33,6 +33,5 @@ def test_reload_keeps_the_notebook_kernel_and_theme(lab: Lab) -> None:
 
 def test_two_people_are_two_users(lab: Lab) -> None:
     for name in ("alice", "bob"):
-        person = lab.person(name)
-        person.page.goto(f"{lab.server.url}api/me?token={lab.server.token(name)}")
+        person = lab.person(name).goto("api/me")
         assert f'"username": "{name}"' in person.page.inner_text("body")
