@@ -103,6 +103,19 @@ class Channel:
         """When the batch is to be sent, though it is not full. Meaningless while it is empty."""
         return self.batch_since + self.flush_interval
 
+    def to_repeat(self) -> list[frames.SetPresence | frames.Publish]:
+        """What to send of the bus on a new connection, besides its subscription: presence, and writes without an answer."""
+        repeated: list[frames.SetPresence | frames.Publish] = []
+        if self.wants_presence:
+            repeated.append(frames.SetPresence(self.number, watch=True))
+        if self.state is not None:
+            repeated.append(frames.SetPresence(self.number, self.state))
+        self.batch.clear()
+        for write in self.unacked.values():
+            write.bus = self.number
+            repeated.append(write)
+        return repeated
+
     def resume_position(self) -> Position:
         """Where live messages are to begin; an empty position means from now on."""
         if self.log_epoch:

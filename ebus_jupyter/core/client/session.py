@@ -26,11 +26,11 @@ from typing import Any
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.address import Address, may_enter, resolve
 from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
 
 from .channel import Channel
+from .directory import Directory
 from .events import (
     BusClosed,
     BusOpened,
@@ -43,7 +43,8 @@ from .events import (
     Welcomed,
     WriteSettled,
 )
-from .requests import Request, Requests
+from .outbox import Outbox
+from .pending import Kind, PendingRequests, PendingWrites, Request, RequestFrame
 
 REOPEN_SECONDS = 1.0
 """How long a bus that was open, and can't be opened again just now, waits for the next attempt."""
@@ -73,33 +74,30 @@ class Session:
         self.live = False
         self.closed: EbusError | None = None
         self._greeted = False  # hello was sent: the broker reads what follows, welcomed or not yet
-        self._channels: list[Channel] = []
-        self._by_number: dict[int, Channel] = {}
-        self._by_uri: dict[str, Channel] = {}
+        self._channels = Directory()
         self._reopen_at: dict[Channel, float] = {}
-        self._unacked: dict[int, Channel] = {}
-        self._requests = Requests()
-        self._write_ids: Iterator[int] = count(1)
+        self._writes = PendingWrites(max_pending)
+        self._requests = PendingRequests()
         self._filter_ids: Iterator[int] = count(1)
-        self._out: list[bytes] = []
+        self._outbox = Outbox()
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connection_made(self) -> None:
         """There is a new connection: greet the broker, and ask for everything again."""
-        self._out.clear()
-        self._send(frames.Hello(frames.VERSION, self.instance, self.client))
+        self._outbox.clear()
+        self._outbox.send(frames.Hello(frames.VERSION, self.instance, self.client))
         self._greeted = True
         for channel in self._channels:
             self._open(channel)
         for frame in self._requests.to_repeat():
-            self._send(frame)
+            self._outbox.send(frame)
 
     def connection_lost(self) -> list[Event]:
         """The connection has ended. The next one repeats what has no answer, except deletions: they fail here."""
         self.live = self._greeted = False
-        self._by_number.clear()
-        self._out.clear()
+        self._channels.by_number.clear()
+        self._outbox.clear()
         self._reopen_at.clear()
         for channel in self._channels:
             channel.connection_lost()
@@ -110,15 +108,12 @@ class Session:
         """End this client: every write, request and bus is settled with ``error``."""
         self.closed = error
         events = self.connection_lost()
-        events += [WriteSettled(id_, 0, error) for id_ in self._unacked]
+        events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop_all()]
         events += [RequestSettled(req, None, error) for req in self._requests.pop_all()]
         for channel in self._channels:
             channel.error = channel.error or error
-            channel.unacked.clear()
             events.append(BusClosed(channel, channel.error))
-        self._unacked.clear()
         self._channels.clear()
-        self._by_uri.clear()
         return events
 
     def tick(self, now: float) -> None:
@@ -127,9 +122,7 @@ class Session:
         Args:
             now: Seconds, of the clock that `publish` and `receive_data` are given.
         """
-        for channel in self._channels:
-            if channel.batch and (len(channel.batch) >= channel.flush_size or now >= channel.batch_deadline):
-                self.flush(channel)
+        self._outbox.flush_due(self._channels, now)
         for channel in [channel for channel, at in self._reopen_at.items() if now >= at]:
             del self._reopen_at[channel]
             self._open(channel)
@@ -143,7 +136,7 @@ class Session:
     @property
     def needs_sender(self) -> bool:
         """Whether there may be data to send, or a new deadline."""
-        return bool(self._out or self._reopen_at)
+        return bool(self._outbox or self._reopen_at)
 
     def data_to_send(self, max_bytes: int = 1 << 20) -> bytes | None:
         """Take the next WebSocket message to send; None where there is nothing to send.
@@ -151,19 +144,7 @@ class Session:
         Args:
             max_bytes: The size above which no further frame is added. One frame may be larger.
         """
-        if not self._out:
-            return None
-        size = 0
-        for n, frame in enumerate(self._out):
-            size += len(frame)
-            if n and size > max_bytes:
-                batch, self._out = self._out[:n], self._out[n:]
-                return frames.join(batch)
-        batch, self._out = self._out, []
-        return frames.join(batch)
-
-    def _send(self, frame: frames.Frame) -> None:
-        self._out.append(frames.encode(frame))
+        return self._outbox.take(max_bytes)
 
     # --- opening and leaving ----------------------------------------------------------------------------------------
 
@@ -187,72 +168,49 @@ class Session:
         if self.closed is not None:
             raise self.closed
         channel = Channel(scope, name, given, owner, cap, create)
-        self._channels.append(channel)
-        channel.uri = self._uri(scope, name, owner)
-        if channel.uri:  # `find` has it from now on: two channels of one bus would take each other's messages
-            self._by_uri.setdefault(channel.uri, channel)
+        self._channels.add(channel, self.you)
         if self._greeted:
             self._open(channel)
         return channel
 
     def _open(self, channel: Channel) -> None:
-        request = frames.Open(0, channel.scope, channel.name, channel.given, channel.owner, channel.cap, channel.create)
-        self._requests.add("open", request, channel)
-        self._send(request)
+        frame = frames.Open(0, channel.scope, channel.name, channel.given, channel.owner, channel.cap, channel.create)
+        self._request("open", frame, channel, send=True)
 
     def find(self, scope: str, name: str, owner: str = "", cap: str = "") -> Channel | None:
         """The bus that is open here already, or being opened, whichever arguments it was opened with.
 
         None, too, where entering takes a capability and ``cap`` is not the right one: then the broker is to refuse it.
         """
-        uri = self._uri(scope, name, owner)
-        channel = self._by_uri.get(uri)
-        if channel is None or self.you is None:
-            return None
-        return channel if cap == channel.cap or may_enter(Address.parse(uri), self.you, "", b"") else None
-
-    def _uri(self, scope: str, name: str | None, owner: str) -> str:
-        """What the broker will call the bus; "" where only the broker knows.
-
-        That is before the first welcome, for an unnamed bus, and where the broker will refuse.
-        """
-        if self.you is None or name is None:
-            return ""
-        try:
-            return str(resolve(scope, name, self.you, owner=owner, shared_engine=True))
-        except EbusError:
-            return ""
+        return None if self.you is None else self._channels.find(scope, name, owner, cap, self.you)
 
     def reopen(self, channel: Channel, given: dict[str, Any]) -> int:
         """Open a bus that is open here once more, with spec fields of its own; answered by `frames.Opened`."""
         channel.given = {**channel.given, **given}
-        request = frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap)
-        req = self._requests.add("reopen", request, channel)
-        if self._greeted:
-            self._send(request)
+        frame = frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap)
+        return self._request("reopen", frame, channel, send=self._greeted)
+
+    def _request(self, kind: Kind, frame: RequestFrame, channel: Channel | None, *, send: bool) -> int:
+        """Number a request and send it now, or when the connection (or the bus) can take it; returns the number."""
+        req = self._requests.add(kind, frame, channel)
+        if send:
+            self._outbox.send(frame)
         return req
 
     def leave(self, channel: Channel) -> list[Event]:
         """Close a bus on this client. What waits in its batch is still sent; its writes and requests are settled."""
         if channel.number:
             self.flush(channel)
-            self._send(frames.Leave(channel.number))
+            self._outbox.send(frames.Leave(channel.number))
         return self._end(channel, Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed"))
 
     def _end(self, channel: Channel, error: EbusError) -> list[Event]:
         """The bus is closed for this client, with everything that waits for it."""
-        self._by_number.pop(channel.number, None)
-        if self._by_uri.get(channel.uri) is channel:
-            del self._by_uri[channel.uri]
+        self._channels.discard(channel)
         self._reopen_at.pop(channel, None)
-        if channel in self._channels:
-            self._channels.remove(channel)
         channel.number, channel.error = 0, error
-        events: list[Event] = [WriteSettled(id_, 0, error) for id_ in channel.unacked]
-        for id_ in channel.unacked:
-            self._unacked.pop(id_, None)
-        channel.unacked.clear()
         channel.batch.clear()
+        events: list[Event] = [WriteSettled(id_, 0, error) for id_ in self._writes.pop_channel(channel)]
         events += [RequestSettled(req, None, error) for req in self._requests.pop_channel(channel)]
         return [*events, BusClosed(channel, error)]
 
@@ -284,31 +242,15 @@ class Session:
         """
         if channel.error is not None:
             raise channel.error
-        if len(self._unacked) >= self.max_pending:
-            raise RateLimited(
-                f"{self.max_pending} writes wait for an answer. Await acks as you write.",
-                limit="max_pending",
-                retry_after=0.1,
-            )
-        id_ = next(self._write_ids)
-        frame = frames.Publish(channel.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect)
-        channel.unacked[id_] = frame
-        self._unacked[id_] = channel
+        frame = frames.Publish(channel.number, 0, msgspec.Raw(value), key, deleted, echo, to, expect)
+        id_ = self._writes.add(frame, channel)
         if channel.number:
-            if channel.flush_size == 1 and not channel.batch:
-                self._out.append(frames.encode(frame))
-            else:
-                if not channel.batch:
-                    channel.batch_since = now
-                channel.batch.append(id_)
+            self._outbox.publish(frame, channel, now)
         return id_
 
     def flush(self, channel: Channel) -> None:
         """Send the writes that wait in the bus's batch."""
-        while channel.batch:
-            frame = channel.unacked.get(channel.batch.popleft())
-            if frame is not None:
-                self._send(frame)
+        self._outbox.flush(channel)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -320,9 +262,8 @@ class Session:
                 self._subscribe(channel)
 
     def _subscribe(self, channel: Channel) -> None:
-        request = frames.Subscribe(0, channel.number, *channel.resume_position())
-        self._requests.add("subscribe", request, channel)
-        self._send(request)
+        frame = frames.Subscribe(0, channel.number, *channel.resume_position())
+        self._request("subscribe", frame, channel, send=True)
 
     def fetch(self, channel: Channel, after: int, until: int = 0) -> int:
         """Ask for history, as `frames.Fetch` does; answered by `frames.Page`.
@@ -332,27 +273,15 @@ class Session:
         """
         if channel.error is not None:
             raise channel.error
-        request = frames.Fetch(0, channel.number, after, until)
-        req = self._requests.add("fetch", request, channel)
-        if channel.number:
-            self._send(request)
-        return req
+        return self._request("fetch", frames.Fetch(0, channel.number, after, until), channel, send=channel.is_open)
 
     def delete(self, channel: Channel) -> int:
         """Delete the bus for everyone; answered by `frames.Done`."""
-        request = frames.Delete(0, channel.number)
-        req = self._requests.add("delete", request, channel)
-        if channel.number:
-            self._send(request)
-        return req
+        return self._request("delete", frames.Delete(0, channel.number), channel, send=channel.is_open)
 
     def list_buses(self) -> int:
         """Ask which buses are within reach; answered by `frames.Listed`."""
-        request = frames.List(0)
-        req = self._requests.add("list", request)
-        if self._greeted:
-            self._send(request)
-        return req
+        return self._request("list", frames.List(0), None, send=self._greeted)
 
     # --- presence and filters ---------------------------------------------------------------------------------------
 
@@ -360,14 +289,14 @@ class Session:
         """Set this participant's own state (an encoded value), now and after every reconnect."""
         channel.state = msgspec.Raw(state)
         if channel.number:
-            self._send(frames.SetPresence(channel.number, channel.state))
+            self._outbox.send(frames.SetPresence(channel.number, channel.state))
 
     def watch_presence(self, channel: Channel) -> None:
         """Ask for the participants of the bus and every change of them, now and after every reconnect."""
         if not channel.wants_presence:
             channel.wants_presence = True
             if channel.number:
-                self._send(frames.SetPresence(channel.number, watch=True))
+                self._outbox.send(frames.SetPresence(channel.number, watch=True))
 
     def answer_filter(
         self, channel: Channel, id_: int, value: bytes, reject: str | None = None, *, failed: bool = False
@@ -380,7 +309,7 @@ class Session:
         """
         ask = channel.filter_requests.pop(id_, None)
         if ask is not None and channel.number:
-            self._send(frames.FilterAnswer(channel.number, ask, msgspec.Raw(value), reject, failed))
+            self._outbox.send(frames.FilterAnswer(channel.number, ask, msgspec.Raw(value), reject, failed))
 
     # --- the broker's frames ----------------------------------------------------------------------------------------
 
@@ -393,7 +322,7 @@ class Session:
         events: list[Event] = []
         for frame in frames.from_broker(data):
             if isinstance(frame, frames.Delivery):
-                channel = self._by_number.get(frame.bus)
+                channel = self._channels.by_number.get(frame.bus)
                 if channel is not None and channel.delivered(frame):
                     _arrived(channel, events)
             else:
@@ -403,8 +332,8 @@ class Session:
     def _receive(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
         match frame:
             case frames.Ok():
-                for n in range(frame.count):
-                    self._settle_write(frame.id + n, frame.offset + n, None, events)
+                settled = (n for n in range(frame.count) if self._writes.pop(frame.id + n))
+                events += [WriteSettled(frame.id + n, frame.offset + n) for n in settled]
             case frames.Error():
                 self._failed(frame, events, now)
             case frames.Welcome():
@@ -417,15 +346,10 @@ class Session:
                     events.append(RequestSettled(frame.req, frame))
             case frames.Bye():
                 events.append(ConnectionEnded(frames.Error(frame.code, frame.text).exception(), frame.reconnect))
-            case (
-                frames.Subscribed()
-                | frames.Advance()
-                | frames.Lag()
-                | frames.Presence()
-                | frames.FilterAsk()
-                | frames.Gone()
-            ):
-                channel = self._by_number.get(frame.bus)
+            case frames.Pong():
+                pass
+            case _:  # all others are about one bus
+                channel = self._channels.by_number.get(frame.bus)
                 if channel is not None:
                     self._receive_on(channel, frame, events)
 
@@ -462,25 +386,18 @@ class Session:
             events.append(RequestSettled(frame.req, frame))
             return
         channel.opened(frame)
-        self._by_number[channel.number] = self._by_uri[channel.uri] = channel
+        self._channels.opened(channel)
         if channel.wants_messages:
             self._subscribe(channel)
-        if channel.wants_presence:
-            self._send(frames.SetPresence(channel.number, watch=True))
-        if channel.state is not None:
-            self._send(frames.SetPresence(channel.number, channel.state))
-        channel.batch.clear()
-        for publish in channel.unacked.values():
-            publish.bus = channel.number
-            self._send(publish)
-        for repeated in self._requests.to_repeat_for(channel):
-            self._send(repeated)
+        for repeated in (*channel.to_repeat(), *self._requests.to_repeat_for(channel)):
+            self._outbox.send(repeated)
         events.append(BusOpened(channel))
 
     def _failed(self, frame: frames.Error, events: list[Event], now: float) -> None:
         error = frame.exception()
         if frame.id:
-            self._settle_write(frame.id, 0, error, events)
+            if self._writes.pop(frame.id):
+                events.append(WriteSettled(frame.id, 0, error))
             return
         request = self._requests.pop(frame.req)
         if request is None:
@@ -496,12 +413,6 @@ class Session:
                 _arrived(channel, events)
             case _:
                 events.append(RequestSettled(frame.req, None, error))
-
-    def _settle_write(self, id_: int, offset: int, error: EbusError | None, events: list[Event]) -> None:
-        channel = self._unacked.pop(id_, None)
-        if channel is not None:
-            channel.unacked.pop(id_, None)
-            events.append(WriteSettled(id_, offset, error))
 
 
 def _arrived(channel: Channel, events: list[Event]) -> None:
