@@ -314,7 +314,7 @@ class Client:
                     events = self.session.receive_data(data, time.monotonic())
                 welcomed = welcomed or any(isinstance(event, Welcomed) for event in events)
                 await self._all_happened(events)
-                if self.session.has_outgoing:
+                if self.session.needs_sender:
                     self._wake.set()
         except ProtocolError as error:
             logger.error("%s", error)
@@ -336,7 +336,8 @@ class Client:
                 self._wake.clear()
                 while True:
                     with self.lock:
-                        data = self.session.data_to_send(time.monotonic())
+                        self.session.tick(time.monotonic())
+                        data = self.session.data_to_send()
                         due = self.session.next_deadline()
                     if data is None:
                         break
@@ -351,7 +352,8 @@ class Client:
         self.why = error
         if self._transport is not None and self.status == "live":
             with self.lock:
-                data = self.session.data_to_send(float("inf"))
+                self.session.tick(float("inf"))
+                data = self.session.data_to_send()
             with contextlib.suppress(EbusError, OSError):
                 if data is not None:
                     await self._transport.send(data)
@@ -420,19 +422,19 @@ class Client:
                     topic.notify()
             case FilterRequested():
                 self._spawn(self._filter(event))
-            case ConnectionEnded(error, again):
+            case ConnectionEnded(error, reconnect):
                 self.why = error
-                if not again:
+                if not reconnect:
                     await self._close(error)
 
     async def _filter(self, asked: FilterRequested) -> None:
         """Filter a write for the broker: an async filter on the client's loop, a plain one on one thread of its own."""
-        topic = self._topics.get(asked.bus)
+        topic = self._topics.get(asked.channel)
         if topic is None or topic.filter is None:
             return
         if self._filter_thread is None:
             self._filter_thread = ThreadPoolExecutor(1, thread_name_prefix="ebus-filter")
         value, reject, failed = await topic.filter(asked.value, asked.sender, self._filter_thread)
         with self.lock:
-            self.session.answer_filter(asked.bus, asked.ask, value, reject, failed=failed)
+            self.session.answer_filter(asked.channel, asked.id, value, reject, failed=failed)
         self.wake_sender()

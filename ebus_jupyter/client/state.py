@@ -156,7 +156,8 @@ class State(MutableMapping[str, Any]):
     def _send(self, key: str, value: Any) -> None:
         def settled(offset: int, error: EbusError | None) -> None:
             with self._client.lock:
-                changes, again = self._replica.acked(key, offset, accepted=error is None)
+                answered = self._replica.accepted(key, offset) if error is None else self._replica.refused(key)
+                changes, again = answered
                 latest = self._replica.shown(key)
             if error is not None:
                 logger.warning("%s[%r] was not accepted: %s", self.bus.name, key, error)

@@ -34,7 +34,7 @@ class Stream(Generic[T]):
     @property
     def status(self) -> str:
         """ "live", "reconnecting" or "closed"."""
-        if self._closed or self._reader.bus.read_error is not None:
+        if self._closed or self._reader.channel.read_error is not None:
             return "closed"
         return "live" if self._bus.client.status == "live" else "reconnecting"
 

@@ -16,9 +16,10 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from ebus_jupyter.core.protocol import frames, json_value
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, Lagged
 
-from .request_client import Missed, Position, Since
+from .request_client import Missed, Since
 from .rest_handler import RestHandler, encode_json
 
 

@@ -17,36 +17,13 @@ import msgspec
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import message_id
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, ProtocolError
 from ebus_jupyter.transports.local import Attached, LocalTransport
 
 F = TypeVar("F", bound=frames.Frame)
 
-_POSITION = re.compile(r"([0-9a-f]{1,64}):(\d{1,15}):([0-9a-f]{1,64}-\d{1,16})?")
 _OFFSET = re.compile(r"-?\d{1,15}")
-
-
-class Position(NamedTuple):
-    """A place in one history of a bus: its epoch, an offset, and the id of the message there ("" where it is not known).
-
-    >>> Position.parse("a1:17:b2-5")
-    Position(epoch='a1', offset=17, id='b2-5')
-    >>> str(Position("a1", 17))
-    'a1:17:'
-    """
-
-    epoch: str
-    offset: int
-    id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.epoch}:{self.offset}:{self.id}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position | None:
-        """Read what `str` printed; None where ``text`` is something else."""
-        found = _POSITION.fullmatch(text)
-        return None if found is None else cls(found[1], int(found[2]), found[3] or "")
 
 
 Since = Position | int | Literal["start"] | None

@@ -33,11 +33,12 @@ from tornado import web
 import ebus_jupyter
 from ebus_jupyter.core.protocol import json_value
 from ebus_jupyter.core.protocol.message import BusSpec
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import ProtocolError, TooLarge
 
 from .events import EventsHandler
 from .openapi import LIMIT, LIMIT_DEFAULT, document
-from .request_client import Missed, Position
+from .request_client import Missed
 from .rest_handler import RestHandler
 from .services import Services
 

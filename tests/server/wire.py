@@ -11,8 +11,8 @@ import msgspec
 import websocket
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.frames import read_seat
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.core.protocol.seat import decode_seat
 
 from .harness import Site
 
@@ -96,7 +96,7 @@ class Wire:
         """Return the next change of presence: who, "here" or "away", and the kernel's activity."""
         while not self._changes:
             self._changes += self.expect(frames.Presence).here
-        who, status, _, _, activity = read_seat(self._changes.pop(0))
+        who, status, _, _, activity = decode_seat(self._changes.pop(0))
         return who, status, activity
 
     def close(self) -> None:
