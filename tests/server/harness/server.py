@@ -19,6 +19,16 @@ from .site import Site
 
 START_SECONDS = 60.0
 
+EXTENSIONS = (
+    "jupyter_lsp",
+    "jupyter_server_terminals",
+    "jupyterlab",
+    "notebook",
+    "notebook_shim",
+    "voila.server_extension",
+)
+"""Server extensions of other packages in the tests' environment. Importing them takes as long as the rest of a start."""
+
 IDENTITY = """
 from jupyter_server.auth.identity import IdentityProvider, User
 
@@ -50,6 +60,7 @@ class Server(Site):
         env: More environment variables; None removes one.
         args: More command-line arguments.
         tls: A certificate file and a key file.
+        extensions: Those of `EXTENSIONS` that app "jupyter_server" loads. Other apps load all that are installed.
         python: The interpreter to run. Default: that of the tests.
     """
 
@@ -64,6 +75,7 @@ class Server(Site):
         env: Mapping[str, str | None] | None = None,
         args: Iterable[str] = (),
         tls: tuple[Path, Path] | None = None,
+        extensions: Iterable[str] = (),
         python: Path | str = sys.executable,
     ) -> None:
         super().__init__(base_url, tls)
@@ -71,6 +83,7 @@ class Server(Site):
         self.users = tuple(users)
         self.app = app
         self.python = python
+        self._disabled = set(EXTENSIONS) - set(extensions) if app == "jupyter_server" else set()
         self.log = self.folder / "server.log"
         self._config = config
         self._args = tuple(args)
@@ -179,6 +192,7 @@ class Server(Site):
         text += f"c.ServerApp.ip, c.ServerApp.port, c.ServerApp.port_retries = '127.0.0.1', {self.port}, 0\n"
         text += f"c.ServerApp.base_url = {self.base_url!r}\n"
         text += "c.ServerApp.open_browser = False\nc.ServerApp.allow_root = True\n"
+        text += f"c.ServerApp.jpserver_extensions.update({dict.fromkeys(sorted(self._disabled), False)!r})\n"
         if self.tls:
             text += f"c.ServerApp.certfile = {str(self.tls[0])!r}\nc.ServerApp.keyfile = {str(self.tls[1])!r}\n"
         (self.folder / "config" / "jupyter_server_config.py").write_text(text + self._config)
