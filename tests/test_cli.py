@@ -160,7 +160,7 @@ def test_where_nobody_answers_it_says_so(run: Callable[..., list[str]], monkeypa
 def test_it_never_picks_a_server_by_itself(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EBUS_URL")
     [line] = run("ls", code=2)
-    assert "say which server" in line
+    assert "name a server" in line
 
 
 def test_a_refused_write_is_an_error(run: Callable[..., list[str]], name: str, client: Client) -> None:

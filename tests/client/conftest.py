@@ -12,7 +12,8 @@ import pytest
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.broker.outlet import Authorizer
-from ebus_jupyter.client.client import Client, background_loop
+from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.loop_thread import loop_thread
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import Kind, Participant
 from ebus_jupyter.errors import ConnectionLost
@@ -29,7 +30,7 @@ class Line:
         self._durable = durable
         self._open: list[LocalTransport] = []
         self._clients: list[Client] = []
-        self.loop = background_loop()
+        self.loop = loop_thread().loop
         self.start()
 
     def start(self) -> None:
