@@ -13,7 +13,7 @@ from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.reader import Since
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.codec import Codec
-from ebus_jupyter.core.protocol.message import BusSpec, Message, Participant, message_id
+from ebus_jupyter.core.protocol.message import BusSpec, Message, Participant
 from ebus_jupyter.core.protocol.typescript import typescript
 from ebus_jupyter.errors import Closed, Lagged, TooLarge
 
@@ -314,7 +314,7 @@ class Bus(Generic[In, Out]):
     def _message(self, delivery: frames.Delivery) -> Message[Any]:
         return Message(
             offset=delivery.offset,
-            id=message_id((delivery.sender.id, delivery.id)),
+            id=delivery.message_id,
             time=delivery.time,
             value=None if delivery.deleted else self.emits_codec.decode(delivery.value),
             sender=delivery.sender,

@@ -313,7 +313,7 @@ class Connection:
                     events = self.session.receive_data(data, time.monotonic())
                 welcomed = welcomed or any(isinstance(event, Welcomed) for event in events)
                 await self._perform(events)
-                if self.session.has_outgoing:
+                if self.session.needs_sender:
                     self._wake.set()
         except ProtocolError as error:
             logger.error("%s", error)
@@ -335,7 +335,8 @@ class Connection:
                 self._wake.clear()
                 while True:
                     with self.lock:
-                        data = self.session.data_to_send(time.monotonic())
+                        self.session.tick(time.monotonic())
+                        data = self.session.data_to_send()
                         deadline = self.session.next_deadline()
                     if data is None:
                         break
@@ -350,7 +351,8 @@ class Connection:
         self.error = error
         if self._transport is not None and self.status == "live":
             with self.lock:
-                data = self.session.data_to_send(float("inf"))
+                self.session.tick(float("inf"))
+                data = self.session.data_to_send()
             with contextlib.suppress(EbusError, OSError):
                 if data is not None:
                     await self._transport.send(data)
@@ -408,12 +410,12 @@ class Connection:
                     await self._close(error)
 
     async def _filter(self, request: FilterRequested) -> None:
-        topic = self.topics.of(request.bus)
+        topic = self.topics.of(request.channel)
         if topic is None or topic.filter is None:
             return
         value, reject, failed = await self._filters.run(topic.filter, request.value, request.sender)
         with self.lock:
-            self.session.answer_filter(request.bus, request.ask, value, reject, failed=failed)
+            self.session.answer_filter(request.channel, request.id, value, reject, failed=failed)
         self.wake_sender()
 
     def _set_status(self, status: Status) -> None:

@@ -188,7 +188,10 @@ class State(MutableMapping[str, T]):
     def _send(self, key: str, value: Any) -> None:
         def settled(offset: int, error: EbusError | None) -> None:
             with self._connection.lock:
-                changes, send_again = self._replica.acked(key, offset, accepted=error is None)
+                if error is None:
+                    changes, send_again = self._replica.accepted(key, offset)
+                else:
+                    changes, send_again = self._replica.refused(key)
                 latest = self._replica.shown(key)
             if error is not None:
                 logger.warning("%s[%r] was not accepted: %s", self.bus.name, key, error)

@@ -208,7 +208,7 @@ def replica_step(replica: Replica, step: dict[str, Any]) -> None:
             assert sends is more.take("sends", True)
         case "accepted" | "refused":
             key, offset = what if verb == "accepted" else (what, 0)
-            changes, sends = replica.acked(key, offset, accepted=verb == "accepted")
+            changes, sends = replica.accepted(key, offset) if verb == "accepted" else replica.refused(key)
             assert sends is more.take("sends", False)
         case "arrives":
             changes = replica.apply(what[0], what[1], missing(what[2]))
@@ -277,7 +277,8 @@ class Scripted:
 
     def said(self) -> list[Any]:
         found: list[Any] = []
-        while (data := self.session.data_to_send(self.now)) is not None:
+        self.session.tick(self.now)
+        while (data := self.session.data_to_send()) is not None:
             found += frames.from_client(data)
         return found
 
@@ -380,8 +381,8 @@ class Scripted:
                         self.answers[asker] = "done" if error is None else error.code
                 case events.BusClosed(bus, error):
                     self.ended[next(name for name, each in self.buses.items() if each is bus)] = error.code
-                case events.ConnectionEnded(error, again):
-                    self.goodbye = {"code": error.code, "again": again}
+                case events.ConnectionEnded(error, reconnect):
+                    self.goodbye = {"code": error.code, "again": reconnect}
 
     # --- what has come of it ----------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import msgspec
 import websocket
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.frames import read_seat
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.core.protocol.seat import decode_seat
 
 from .harness import Server
 
@@ -105,7 +105,7 @@ class Wire:
         """The next change of presence: who, "here" or "away", and what that kernel is doing."""
         while not self._seats:
             self._seats += self.expect(frames.Presence).here
-        who, status, _, _, activity = read_seat(self._seats.pop(0))
+        who, status, _, _, activity = decode_seat(self._seats.pop(0))
         return who, status, activity
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class Change(NamedTuple):
     local: bool
 
 
-class _Mine:
+class _Own:
     __slots__ = ("next", "sent")
 
     def __init__(self, sent: Any) -> None:
@@ -42,14 +42,14 @@ class Replica:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, Any]] = {}
-        self._mine: dict[str, _Mine] = {}
+        self._own: dict[str, _Own] = {}
         self._stale: set[str] = set()
 
     def shown(self, key: str) -> Any:
         """What this participant sees; `MISSING` where there is nothing."""
-        mine = self._mine.get(key)
-        if mine is not None:
-            return mine.sent if mine.next is _NOTHING else mine.next
+        own = self._own.get(key)
+        if own is not None:
+            return own.sent if own.next is _NOTHING else own.next
         return self._known.get(key, (0, MISSING))[1]
 
     def offset(self, key: str) -> int:
@@ -60,34 +60,45 @@ class Replica:
     @property
     def busy(self) -> bool:
         """Whether a write of this participant has no answer yet."""
-        return bool(self._mine)
+        return bool(self._own)
 
     def keys(self) -> Iterator[str]:
-        return (key for key in dict.fromkeys([*self._known, *self._mine]) if self.shown(key) is not MISSING)
+        return (key for key in dict.fromkeys([*self._known, *self._own]) if self.shown(key) is not MISSING)
 
     def write(self, key: str, value: Any) -> tuple[Change, bool]:
         """Write here; the second item says whether to send it now (else `acked` will say so)."""
         old = self.shown(key)
-        mine = self._mine.get(key)
-        if mine is None:
-            self._mine[key] = _Mine(value)
+        own = self._own.get(key)
+        if own is None:
+            self._own[key] = _Own(value)
         else:
-            mine.next = value
-        return Change(key, old, value, local=True), mine is None
+            own.next = value
+        return Change(key, old, value, local=True), own is None
 
-    def acked(self, key: str, offset: int, *, accepted: bool) -> tuple[list[Change], bool]:
-        """The write on its way has its place (``offset``), or was refused; the second item: send `shown` of the key now."""
-        mine = self._mine.pop(key, None)
-        if mine is None:
-            return [], False
-        old = mine.sent if mine.next is _NOTHING else mine.next
-        if accepted and offset > self._known.get(key, (0, None))[0]:
-            self._known[key] = (offset, mine.sent)
+    def accepted(self, key: str, offset: int) -> tuple[list[Change], bool]:
+        """The write of ``key`` that is on its way was accepted at ``offset``.
+
+        Returns:
+            What has changed, and whether to send what is shown of the key now.
+        """
+        own = self._own.get(key)
+        if own is not None and offset > self._known.get(key, (0, None))[0]:
+            self._known[key] = (offset, own.sent)
             self._stale.discard(key)
-        if mine.next is not _NOTHING:
-            self._mine[key] = _Mine(mine.next)
+        return self._answered(key)
+
+    def refused(self, key: str) -> tuple[list[Change], bool]:
+        """The write of ``key`` that is on its way was refused. Returns what `accepted` does."""
+        return self._answered(key)
+
+    def _answered(self, key: str) -> tuple[list[Change], bool]:
+        own = self._own.pop(key, None)
+        if own is None:
+            return [], False
+        if own.next is not _NOTHING:
+            self._own[key] = _Own(own.next)
             return [], True
-        return self._settled(key, old), False
+        return self._settled(key, own.sent), False
 
     def apply(self, key: str, offset: int, value: Any) -> list[Change]:
         """A write, anyone's, has arrived."""
@@ -116,7 +127,7 @@ class Replica:
 
     def _settled(self, key: str, old: Any) -> list[Change]:
         # A removal need be remembered only while an ack may still bring an older write: else removed keys would pile up.
-        if key not in self._mine and self._known.get(key, (0, None))[1] is MISSING:
+        if key not in self._own and self._known.get(key, (0, None))[1] is MISSING:
             del self._known[key]
         return self._changed(key, old)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from ebus_jupyter.errors import EbusError, ProtocolError, from_wire
 
-from .message import Participant
+from .message import Participant, message_id
 
 VERSION = 1
 """The protocol's version. A broker refuses a client of another one with a ``bye`` that says who must be updated."""
@@ -193,6 +193,11 @@ class Delivery(Frame, tag=67):
     value: msgspec.Raw
     key: str | None = None
     deleted: bool = False
+
+    @property
+    def message_id(self) -> str:
+        """`Message.id` of this message."""
+        return message_id((self.sender.id, self.id))
 
 
 class Advance(Frame, tag=68):
@@ -391,11 +396,6 @@ def _is_new(frame: msgspec.Raw) -> bool:
 def delivery(data: bytes | msgspec.Raw) -> Delivery:
     """Read one `Delivery`, as it lies in a `Page`."""
     return _delivery.decode(data)
-
-
-def read_seat(raw: msgspec.Raw) -> tuple[Participant, str, float, Any, str]:
-    """What `Seat.encode` wrote, on the client's side: who, "here" or "away", since when, its own words, its activity."""
-    return msgspec.msgpack.decode(raw, type=tuple[Participant, str, float, Any, str])
 
 
 def _read(decoder: Any, data: bytes, who: str) -> Any:

@@ -23,10 +23,10 @@ def test_a_slider_being_dragged_never_jumps_back():
     assert mine.write("x", 2)[1] is False, "one is on its way: this one waits"
     assert mine.write("x", 3)[1] is False, "and this one takes its place"
     assert mine.apply("x", 2, 1) == []
-    assert mine.acked("x", 2, accepted=True) == ([], True)
+    assert mine.accepted("x", 2) == ([], True)
     assert mine.shown("x") == 3
     mine.apply("x", 3, 3)
-    assert mine.acked("x", 3, accepted=True) == ([], False)
+    assert mine.accepted("x", 3) == ([], False)
     assert not mine.busy
 
 
@@ -35,23 +35,23 @@ def test_a_later_write_of_somebody_else_shows_once_ours_has_its_place():
     mine.write("x", "mine")
     mine.apply("x", 1, "mine")
     assert mine.apply("x", 2, "theirs") == []
-    assert mine.acked("x", 1, accepted=True) == ([Change("x", "mine", "theirs", local=False)], False)
+    assert mine.accepted("x", 1) == ([Change("x", "mine", "theirs", local=False)], False)
 
 
 def test_a_refused_write_shows_what_is_there_again():
     mine = Replica()
     mine.apply("x", 1, "theirs")
     mine.write("x", "mine")
-    assert mine.acked("x", 0, accepted=False) == ([Change("x", "mine", "theirs", local=False)], False)
+    assert mine.refused("x") == ([Change("x", "mine", "theirs", local=False)], False)
 
 
 def test_an_ack_may_come_before_its_message_and_after_a_removal():
     mine = Replica()
     mine.write("x", 1)
     mine.apply("x", 2, MISSING)
-    assert mine.acked("x", 1, accepted=True)[0] == [Change("x", 1, MISSING, local=False)]
+    assert mine.accepted("x", 1)[0] == [Change("x", 1, MISSING, local=False)]
     mine.write("y", 1)
-    mine.acked("y", 5, accepted=True)
+    mine.accepted("y", 5)
     assert mine.apply("y", 5, 1) == []
     assert list(mine.keys()) == ["y"]
 
@@ -71,7 +71,7 @@ def test_what_is_written_while_a_snapshot_comes_is_not_taken_for_gone():
     mine.apply("x", 1, "old")
     mine.begin_snapshot()
     mine.write("x", "new")
-    mine.acked("x", 9, accepted=True)
+    mine.accepted("x", 9)
     assert mine.end_snapshot() == []
     assert (mine.shown("x"), mine.offset("x")) == ("new", 9)
 
@@ -82,7 +82,7 @@ def test_a_write_that_is_refused_while_a_snapshot_comes():
     mine.write("x", MISSING)
     mine.apply("x", 2, MISSING)
     mine.begin_snapshot()
-    mine.acked("x", 0, accepted=False)
+    mine.refused("x")
     assert mine.end_snapshot() == []
     assert list(mine.keys()) == []
 
@@ -122,7 +122,7 @@ class World:
             mine = self.replicas[who]
             if kind == "message":
                 mine.apply(key, offset, value)
-            elif mine.acked(key, offset, accepted=True)[1]:
+            elif mine.accepted(key, offset)[1]:
                 self.up[who].append((key, mine.shown(key)))
 
 

@@ -12,7 +12,8 @@ from tests.core.play import Play, Raw, pack, unpack
 
 
 def said(session: Session, now: float = 0.0) -> list[frames.ClientFrame]:
-    data = session.data_to_send(now)
+    session.tick(now)
+    data = session.data_to_send()
     return [] if data is None else frames.from_client(data)
 
 
@@ -138,7 +139,7 @@ def test_a_verdict_that_comes_too_late_is_not_taken_for_another(play):
     play.restart()
     kernel.connect(), alice.connect()
     play.settle()
-    kernel.session.answer_filter(late.bus, late.ask, pack("a verdict from before"))
+    kernel.session.answer_filter(late.channel, late.id, pack("a verdict from before"))
     play.settle()
     assert first not in alice.answers
     kernel.filter = lambda value, sender: value.upper()
@@ -211,7 +212,7 @@ def test_a_message_is_as_large_as_allowed_and_one_frame_at_least(play):
     for _ in range(3):
         alice.write(bus, "x" * 100)
     parts = []
-    while (data := alice.session.data_to_send(play.now, max_bytes=250)) is not None:
+    while (data := alice.session.data_to_send(max_bytes=250)) is not None:
         parts.append(len(frames.from_client(data)))
     assert parts == [2, 1]
 
@@ -308,5 +309,5 @@ def test_a_goodbye_says_whether_to_come_back(play):
     mallory.player.hear()
     ended = mallory.player.ended
     assert ended is not None
-    assert (ended.again, ended.error.code) == (True, "closed")
+    assert (ended.reconnect, ended.error.code) == (True, "closed")
     assert not isinstance(ended.error, ConnectionLost)
