@@ -26,7 +26,6 @@ import asyncio
 import inspect
 import logging
 import pkgutil
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -69,7 +68,6 @@ class ServerClient(Client):
         name: str = "server",
     ) -> None:
         self.broker = broker
-        self._thread = threading.get_ident()
 
         async def connect() -> LocalTransport:
             try:
@@ -82,28 +80,20 @@ class ServerClient(Client):
 
         super().__init__(connect, where="this server", loop=loop)
 
-    @property
-    def on_own_loop(self) -> bool:
-        # Not the running loop: extensions call before it runs, and waiting for it then would never end.
-        return threading.get_ident() == self._thread
-
-    def bus(self, name: str | None = None, type: Any = Any, **spec: Any) -> Bus[Any, Any]:
-        """Open or create a bus. The arguments are those of `ebus_jupyter.bus`, and ``owner``.
+    def open_bus(self, name: str | None, type: Any = Any, **options: Any) -> Bus[Any, Any]:
+        """Open or create a bus, as `Client.open_bus` does, and as `bus` and `state` do through it.
 
         Raises:
             Forbidden: Scope "user" or "kernel" without ``owner`` (a username or a kernel's id).
         """
-        scope = spec.get("scope", "server")
-        if scope in ("user", "kernel") and not spec.get("owner"):
+        scope = options.get("scope", "server")
+        if scope in ("user", "kernel") and not options.get("owner"):
             raise Forbidden(f"the server has no {scope} of its own: name the {scope} whose bus it is with owner=.")
-        return super().bus(name, type, **spec)
+        return super().open_bus(name, type, **options)
 
     async def aclose(self) -> None:
         """Close the client, and wait until all its tasks have ended."""
-        await self._close(Closed("the server has closed this client.", reason="closed"))
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.connection.aclose(Closed("the server has closed this client.", reason="closed"))
 
 
 class Participants:

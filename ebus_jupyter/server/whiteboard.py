@@ -89,7 +89,7 @@ async def fold(
         except Lagged as lag:
             logger.warning("ebus: strokes of %s are missing in %s: %s", strokes, picture, lag)
             continue
-        png = await asyncio.to_thread(_encode, image.copy(), board.channel.epoch, after)
+        png = await asyncio.to_thread(_encode, image.copy(), board.epoch, after)
         try:
             await pictures.write(png)
         except Rejected as refused:
@@ -130,7 +130,7 @@ async def _load(board: Bus[Any, Any], pictures: Bus[Any, Any], size: tuple[int, 
     if kept:
         epoch, after = position_of(kept[0])
         image = _decode(kept[0])
-        if epoch == board.channel.epoch and image.size == size:
+        if epoch == board.epoch and image.size == size:
             return image.convert("RGB"), after
     return Image.new("RGB", size, BACKGROUND), 0
 

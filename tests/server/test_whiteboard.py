@@ -43,7 +43,7 @@ async def test_late_joiner_gets_the_image_and_the_strokes_after_it(room: Room) -
     offset = await board.write(red)
     png = await next_of(pictures)
     assert {RED, WHITE} <= colors(png)
-    assert position_of(png) == (board.channel.epoch, offset)
+    assert position_of(png) == (board.epoch, offset)
 
     late = room.client("bob")
     kept = await next_of(late.bus("whiteboard.png").stream(since="start"))

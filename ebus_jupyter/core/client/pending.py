@@ -38,8 +38,8 @@ class PendingWrites:
         self._channels: dict[int, Channel] = {}
         self._ids: Iterator[int] = count(1)
 
-    def add(self, frame: frames.Publish, channel: Channel) -> int:
-        """Give ``frame`` the next id and keep it until it is settled. Returns the id.
+    def new_id(self, channel: Channel) -> int:
+        """The id of the next write. The caller puts its frame into `Channel.unacked`.
 
         Raises:
             RateLimited: ``limit`` writes are here already.
@@ -50,15 +50,19 @@ class PendingWrites:
                 limit="max_pending",
                 retry_after=0.1,
             )
-        frame.id = id_ = next(self._ids)
+        id_ = next(self._ids)
         self._channels[id_] = channel
-        channel.unacked[id_] = frame
         return id_
 
-    def pop(self, id_: int) -> bool:
-        """Take out a write that has its answer. Returns whether it was here."""
-        channel = self._channels.pop(id_, None)
-        return channel is not None and channel.unacked.pop(id_, None) is not None
+    def pop(self, first: int, number: int = 1) -> list[int]:
+        """Take out the writes ``first`` … ``first + number - 1``, which have their answer; returns those that were here."""
+        found = []
+        for id_ in range(first, first + number):
+            channel = self._channels.pop(id_, None)
+            if channel is not None:
+                del channel.unacked[id_]
+                found.append(id_)
+        return found
 
     def pop_channel(self, channel: Channel) -> list[int]:
         """Take out the writes of a bus that has ended; returns their ids."""

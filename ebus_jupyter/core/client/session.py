@@ -242,8 +242,10 @@ class Session:
         """
         if channel.error is not None:
             raise channel.error
-        frame = frames.Publish(channel.number, 0, msgspec.Raw(value), key, deleted, echo, to, expect)
-        id_ = self._writes.add(frame, channel)
+        id_ = self._writes.new_id(channel)
+        channel.unacked[id_] = frame = frames.Publish(
+            channel.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect
+        )
         if channel.number:
             self._outbox.publish(frame, channel, now)
         return id_
@@ -332,8 +334,8 @@ class Session:
     def _receive(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
         match frame:
             case frames.Ok():
-                settled = (n for n in range(frame.count) if self._writes.pop(frame.id + n))
-                events += [WriteSettled(frame.id + n, frame.offset + n) for n in settled]
+                shift = frame.offset - frame.id
+                events += [WriteSettled(id_, id_ + shift) for id_ in self._writes.pop(frame.id, frame.count)]
             case frames.Error():
                 self._failed(frame, events, now)
             case frames.Welcome():
@@ -396,8 +398,7 @@ class Session:
     def _failed(self, frame: frames.Error, events: list[Event], now: float) -> None:
         error = frame.exception()
         if frame.id:
-            if self._writes.pop(frame.id):
-                events.append(WriteSettled(frame.id, 0, error))
+            events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop(frame.id)]
             return
         request = self._requests.pop(frame.req)
         if request is None:

@@ -73,7 +73,9 @@ class Share:
         read_only: Follow, and write nothing.
     """
 
-    def __init__(self, widget: ipywidgets.Widget, state: State, planner: Planner, *, read_only: bool = False) -> None:
+    def __init__(
+        self, widget: ipywidgets.Widget, state: State[Any], planner: Planner, *, read_only: bool = False
+    ) -> None:
         self.state = state
         self.read_only = read_only
         self._root = ref(widget)
@@ -424,7 +426,7 @@ def unshare(widget: W) -> W:
     return widget
 
 
-def link(source: tuple[W, str], state: State, key: str) -> W:
+def link(source: tuple[W, str], state: State[Any], key: str) -> W:
     """Tie one trait of a widget to one entry of a shared state: ``ebus.link((slider, "value"), dash, "speed")``.
 
     Args:
@@ -452,7 +454,7 @@ def link(source: tuple[W, str], state: State, key: str) -> W:
     return widget
 
 
-def _add(widget: ipywidgets.Widget, state: State, planner: Planner, read_only: bool) -> None:
+def _add(widget: ipywidgets.Widget, state: State[Any], planner: Planner, read_only: bool) -> None:
     try:
         shared = Share(widget, state, planner, read_only=read_only)
     except BaseException:
