@@ -25,7 +25,7 @@ async def test_blocking_calls_raise_on_the_servers_loop(room: Room) -> None:
         votes.delete,
         server.buses,
     ):
-        with pytest.raises(RuntimeError, match="would block the loop"):
+        with pytest.raises(RuntimeError, match="would block the event loop"):
             blocks()
     assert await asyncio.to_thread(votes.history) == ["tea", "x"]
 
