@@ -3,7 +3,7 @@
 | module | |
 | --- | --- |
 | `extension` | configuration, start and stop |
-| `services` | what request handlers may use of the extension |
+| `services` | the parts of the extension that request handlers may use |
 | `handlers`, `outlet` | the WebSocket, and how frames are written to it; the pages' client code |
 | `rest`, `events`, `rest_handler`, `openapi` | the HTTP API, on a `request_client` |
 | `access`, `tokens` | who connects and what they may do; the kernels' tokens |

@@ -22,7 +22,7 @@ from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.message import Kind, Participant
 
 RESOURCE = "ebus"
-"""What Jupyter's Authorizer is asked about."""
+"""The resource that Jupyter's Authorizer is asked about."""
 
 
 def participant(kind: Kind, user: User | None, kernel_id: str = "") -> Participant:
@@ -52,7 +52,7 @@ def is_origin_allowed(headers: HTTPHeaders, allowed: set[str], pattern: str | No
 
 
 class BusRequestHandler(Protocol):
-    """What `BusAuthorizer` needs of a handler."""
+    """The part of a handler that `BusAuthorizer` uses."""
 
     bus: Address | None
     current_user: Any

@@ -90,8 +90,8 @@ class EBus(ExtensionApp):
     synchronous = Enum(
         ["NORMAL", "FULL"],
         "NORMAL",
-        help="""What an acknowledged write survives: the death of the server process ("NORMAL"), or also a loss of power
-        ("FULL", slower).""",
+        help="""Durability of an acknowledged write: it survives the death of the server process ("NORMAL"), or also a loss
+        of power ("FULL", slower).""",
     ).tag(config=True)
 
     ping_interval = Float(

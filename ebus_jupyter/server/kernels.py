@@ -42,7 +42,7 @@ _ACTIVITY = {
 
 
 class KernelListener(Protocol):
-    """What a `KernelWatcher` reports to: the broker."""
+    """Receives the reports of a `KernelWatcher`; the broker does."""
 
     def kernel_activity(self, kernel_id: str, activity: str) -> None: ...
     def kernel_stopped(self, kernel_id: str) -> None: ...

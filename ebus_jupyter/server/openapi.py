@@ -218,7 +218,7 @@ _SCHEMAS: Json = {
         {
             "messages": {"type": "array", "items": _ref("Message"), "maxItems": LIMIT},
             "next": {"type": "string", "pattern": _POSITION, "description": "The `since` of the next request."},
-            "more": {"type": "boolean", "description": "Whether more messages are available."},
+            "more": {"type": "boolean", "description": "True if more messages are available."},
             "missed": {
                 "type": ["integer", "null"],
                 "description": "How many messages after `since` are no longer in the log; null if unknown.",

@@ -61,7 +61,7 @@ class BusReading:
 
     Attributes:
         position: The last position read.
-        more: Whether more messages follow the last batch.
+        more: True if more messages follow the last batch.
     """
 
     def __init__(self, client: RequestClient, bus: frames.Opened, live: bool) -> None:

@@ -1,4 +1,4 @@
-"""What all handlers of the HTTP API share: a client on the broker for each request, and errors as JSON.
+"""The base of the HTTP API's handlers: a client on the broker for each request, and errors as JSON.
 
 An error is answered with ``{"code", "text", "details"}``, where the code is one of `ebus_jupyter.errors`.
 """
@@ -74,7 +74,7 @@ class RestHandler(APIHandler):
         """Participate as the authenticated user, until the block or the HTTP connection ends.
 
         Args:
-            may_write: Whether this request is authorized to write.
+            may_write: True if this request may write.
             instance: Identifies the client to the broker; a write that is repeated under the same one is written once.
         """
         who = participant("client", self.current_user)

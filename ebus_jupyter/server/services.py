@@ -1,4 +1,4 @@
-"""What request handlers may use of the extension."""
+"""The parts of the extension that request handlers may use."""
 
 from __future__ import annotations
 

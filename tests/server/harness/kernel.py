@@ -137,7 +137,7 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        """Whether the cell has ended, as far as messages were processed (see `Kernel.pump`)."""
+        """True if the cell has ended, as far as messages were processed (see `Kernel.pump`)."""
         return self._replied and self._idle
 
     @property

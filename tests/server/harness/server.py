@@ -168,7 +168,7 @@ class Server(Site):
         return self._process.pid
 
     def runs(self, pid: int) -> bool:
-        """Whether the server is running as process ``pid``."""
+        """Return True if the server is running as process ``pid``."""
         return self._process is not None and self._process.pid == pid
 
     def output(self) -> str:
