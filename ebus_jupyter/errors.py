@@ -41,7 +41,7 @@ class EbusError(Exception):
 
     Attributes:
         code: The stable name of the error (class attribute).
-        temporary: Whether trying again, unchanged, may succeed (class attribute).
+        temporary: True if the same call may succeed later without a change (class attribute).
     """
 
     code: ClassVar[str] = "error"

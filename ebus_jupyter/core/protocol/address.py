@@ -62,12 +62,12 @@ class Address(NamedTuple):
 
     @property
     def unnamed(self) -> bool:
-        """Whether the broker made the name."""
+        """True if the broker made the name."""
         return self.name.startswith(UNNAMED)
 
     @property
     def guarded(self) -> bool:
-        """Whether a page needs a capability to enter."""
+        """True if a page needs a capability to enter."""
         return self.scope == "kernel" or self.unnamed
 
     def capability(self, secret: bytes) -> str:
@@ -116,7 +116,7 @@ def resolve(scope: str, name: str, who: Participant, *, owner: str = "", shared_
         who: The participant.
         owner: The owner of the scope where that is not ``who`` itself, as for a page that enters a kernel's bus. Such an
             address opens only with its capability, so naming another's gains nothing.
-        shared_engine: Whether this broker shares its buses with the hub's other servers.
+        shared_engine: True if this broker shares its buses with the hub's other servers.
 
     Raises:
         UnknownScope: The scope does not exist, or not on this broker.
@@ -149,7 +149,7 @@ def resolve(scope: str, name: str, who: Participant, *, owner: str = "", shared_
 
 
 def may_enter(address: Address, who: Participant, capability: str, secret: bytes) -> bool:
-    """Whether ``who`` may open ``address``: by being in its scope, or by holding its capability."""
+    """True if ``who`` may open ``address``, by being in its scope or by holding its capability."""
     if capability and hmac.compare_digest(capability.encode(), address.capability(secret).encode()):
         return True
     if who.kind == "server":

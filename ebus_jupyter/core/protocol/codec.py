@@ -108,7 +108,7 @@ class Codec(Generic[T]):
 
 
 def _encode_hook(value: Any) -> Any:
-    """What msgspec is to encode instead of a ``value`` that it does not know."""
+    """A substitute that msgspec can encode, for a ``value`` that it does not know."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
