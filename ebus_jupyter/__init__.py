@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .client.state import State
     from .client.stream import Stream
     from .core.protocol.message import Message, Participant, Retain
+    from .widgets.sharing.share import link, share, unshare
 
 T = TypeVar("T")
 U = TypeVar("U")

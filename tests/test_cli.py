@@ -116,9 +116,7 @@ def test_types_prints_typescript(run: Callable[..., list[str]], name: str, clien
     assert line.endswith(" = Record<string, number>;")
 
 
-def test_record_and_replay_a_bus(
-    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path
-) -> None:
+def test_record_and_replay_a_bus(run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path) -> None:
     file = str(tmp_path / "session.jsonl")
     bus = client.bus(name, int)
     recorder = threading.Thread(target=cli.main, args=(["record", name, file, "-n", "2", "--since", "start"],))

@@ -37,7 +37,9 @@ def test_load_ext_puts_ebus_into_the_namespace(shell: InteractiveShell) -> None:
     assert shell.user_ns["ebus"] is ebus
 
 
-def test_status_without_a_server_says_nothing_leaves(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_without_a_server_says_nothing_leaves(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
     shell.run_line_magic("ebus", "")
     assert "nothing leaves it" in said(capsys)
 
@@ -54,7 +56,9 @@ def test_write_and_tail_show_json_messages(
     assert [line.partition(": ")[2] for line in said(capsys).splitlines()] == ["{'n': 1}", "[1, 2]"]
 
 
-def test_ls_lists_the_buses_within_reach(shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_lists_the_buses_within_reach(
+    shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     ebus.bus(name, int, size=7)
     shell.run_line_magic("ebus", "ls")
     [row] = [line.split() for line in said(capsys).splitlines() if name in line]

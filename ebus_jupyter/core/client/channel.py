@@ -21,7 +21,7 @@ from ebus_jupyter.core.protocol.seat import WireSeat, decode_seat
 from ebus_jupyter.errors import EbusError
 
 LOG_BYTES = Limits().log_bytes
-"""How many bytes of one bus are kept here for the program's own slow readers; over it the oldest messages go."""
+"""The bytes of one bus that are kept for the program's own slow readers. Over it the oldest messages go."""
 
 
 class Gap(NamedTuple):
@@ -38,17 +38,17 @@ class Channel:
         scope, name, given, owner, cap, create: How to open it; see `frames.Open`, where ``given`` is ``spec``.
 
     Attributes:
-        number: What the broker calls the bus on this connection; 0 while it is not open there.
-        error: Why the bus has ended, once it has.
-        unreadable: Why the bus can't be read on this connection, where it may be written.
+        number: The broker's number of the bus on this connection; 0 while it is not open there.
+        error: The error that ended the bus, once it has ended.
+        unreadable: The error that forbids reading on this connection, where the bus may be written.
         last: The offset of the last message seen.
         target: The broker's last offset when it began to send.
         log_epoch: The epoch of `log`; "" before the first reply to a subscription.
         log_start: The offset after which `log` began.
-        subscribe_position: Where the first subscription was to begin.
+        subscribe_position: The position at which the first subscription was to begin.
         resets: Counts how often `log` was replaced by another history or by a snapshot.
         reset_skipped: How many messages the last reset lost; None where nobody can know.
-        state: What this client has set about itself, encoded; None where it has set nothing.
+        state: The presence state that this client has set, encoded; None where it has set none.
         unacked: Writes without an answer, by id.
         filter_requests: The broker's numbers of the writes that this client is to filter, by its own numbers.
         batch: Ids of the writes that wait to be sent together, since ``batch_since``.
@@ -90,21 +90,21 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether the bus is open on this connection."""
+        """True while the bus is open on this connection."""
         return self.number != 0 and self.error is None
 
     @property
     def read_error(self) -> EbusError | None:
-        """Why nothing more can be read now; None where reading goes on."""
+        """The error that ends reading now; None where reading goes on."""
         return self.error or self.unreadable
 
     @property
     def batch_deadline(self) -> float:
-        """When the batch is to be sent, though it is not full. Meaningless while it is empty."""
+        """The time at which the batch is to be sent, full or not. Meaningless while it is empty."""
         return self.batch_since + self.flush_interval
 
     def to_repeat(self) -> list[frames.SetPresence | frames.Publish]:
-        """What to send of the bus on a new connection, besides its subscription: presence, and writes without an answer."""
+        """The frames of the bus for a new connection, besides its subscription: presence, and writes without an answer."""
         repeated: list[frames.SetPresence | frames.Publish] = []
         if self.wants_presence:
             repeated.append(frames.SetPresence(self.number, watch=True))
@@ -117,7 +117,7 @@ class Channel:
         return repeated
 
     def resume_position(self) -> Position:
-        """Where live messages are to begin; an empty position means from now on."""
+        """The position at which live messages are to begin; an empty one means from now on."""
         if self.log_epoch:
             return Position(self.log_epoch, self.last, self._last_delivery.message_id if self._last_delivery else "")
         if (
@@ -130,7 +130,7 @@ class Channel:
     # --- the connection and the broker's frames -----------------------------------------------------------------------
 
     def connection_lost(self) -> None:
-        """The connection has ended. What is known of the bus stays."""
+        """The connection has ended. The channel keeps what it knows of the bus."""
         self.number, self.unreadable = 0, None
         self.batch.clear()
         self.filter_requests.clear()  # the next broker counts anew: a late answer would be taken for another write's
@@ -188,9 +188,9 @@ class Channel:
         """Messages up to ``offset`` are lost to this client.
 
         Args:
-            offset: What follows begins after it.
+            offset: The last lost offset; messages after it follow.
             skipped: How many messages are lost; -1 where nobody can know.
-            fresh: What follows is everything that the broker keeps; the log begins anew.
+            fresh: Everything that the broker keeps follows; the log begins anew.
         """
         lost = None if skipped < 0 else skipped
         if fresh or offset <= self.last:

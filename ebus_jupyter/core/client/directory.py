@@ -1,4 +1,4 @@
-"""The buses that one client has open, found by what the broker calls them: a number on this connection, a URI always."""
+"""The channels of one client, found by the bus's number on this connection, or by its URI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Directory:
     """The channels of one client, in the order in which they were opened.
 
     Attributes:
-        by_number: Those that are open on this connection.
+        by_number: The channels that are open on this connection, by the broker's numbers.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,8 @@ class Directory:
         return iter(self._channels)
 
     def add(self, channel: Channel, you: Participant | None) -> None:
-        """A channel is to be opened. It is found from now on: two of one bus would take each other's messages."""
+        """Add a channel before it is open. `find` returns it from now on: two channels of one bus would take each other's
+        messages."""
         self._channels[channel] = None
         channel.uri = _uri(channel.scope, channel.name, channel.owner, you)
         if channel.uri:
@@ -60,9 +61,9 @@ class Directory:
 
 
 def _uri(scope: str, name: str | None, owner: str, you: Participant | None) -> str:
-    """What the broker will call the bus; "" where only the broker knows.
+    """The URI that the broker will give the bus.
 
-    That is before the first welcome, for an unnamed bus, and where the broker will refuse to open it.
+    "" where only the broker knows it: before the first welcome, for an unnamed bus, and for a bus that it will refuse.
     """
     if you is None or name is None:
         return ""

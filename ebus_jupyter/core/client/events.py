@@ -1,4 +1,4 @@
-"""What a session reports to its shell (`ebus_jupyter.client`): the counterpart of `core.broker.effects`."""
+"""The events that a session reports to its shell (`ebus_jupyter.client`): the counterpart of `core.broker.effects`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client has to send: frames that are ready, and writes that wait in their bus's batch to travel together."""
+"""Outgoing frames: those that are ready, and writes that wait in their bus's batch to be sent together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Outbox:
         self._ready: list[bytes] = []
 
     def __bool__(self) -> bool:
-        """Whether a frame is ready."""
+        """True while a frame is ready."""
         return bool(self._ready)
 
     def send(self, frame: frames.Frame) -> None:
@@ -24,7 +24,7 @@ class Outbox:
         self._ready.append(frames.encode(frame))
 
     def publish(self, frame: frames.Publish, channel: Channel, now: float) -> None:
-        """Add a write, or put it into its bus's batch: nothing overtakes what waits there."""
+        """Add a write, or put it into its bus's batch. A write never overtakes an earlier one that waits there."""
         if channel.flush_size == 1 and not channel.batch:
             self._ready.append(frames.encode(frame))
             return
@@ -59,5 +59,5 @@ class Outbox:
         return frames.join(taken)
 
     def clear(self) -> None:
-        """Drop what is ready: its connection is gone."""
+        """Drop the frames that are ready: their connection is gone."""
         self._ready.clear()

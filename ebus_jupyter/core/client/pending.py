@@ -1,14 +1,14 @@
-"""What a client has sent and has no answer to, and what becomes of it when the connection is lost.
+"""Writes and requests without an answer, and their fate when the connection is lost.
 
-| sent | when the connection is lost |
+| pending | when the connection is lost |
 | --- | --- |
-| a write | is sent again once its bus is open again, with the id that it had, so that it is accepted once |
-| open, subscribe | is forgotten: on the next connection the session makes new ones for all of its channels |
-| reopen, list | is sent again right after ``hello`` |
+| write | is sent again once its bus is open again, with its first id, so that it is accepted once |
+| open, subscribe | are dropped: on the next connection the session makes new ones for all of its channels |
+| reopen, list | are sent again right after ``Hello`` |
 | fetch | is sent again once its bus is open again |
-| delete | fails, for the outcome is unknown, and by then another bus may have the name |
+| delete | fails: its outcome is unknown, and by then another bus may have the name |
 
-Writes and requests that are made while there is no connection wait here, too.
+Writes and requests that are made without a connection are pending, too.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ RequestFrame = frames.Open | frames.Subscribe | frames.Fetch | frames.Delete | f
 
 
 class PendingWrites:
-    """The writes of one client without an answer, by id. Each lies in `Channel.unacked`, too.
+    """The writes of one client without an answer, by id. Their frames are in `Channel.unacked`.
 
     Args:
-        limit: How many there may be.
+        limit: The most writes that may be pending.
     """
 
     def __init__(self, limit: int) -> None:
@@ -42,7 +42,7 @@ class PendingWrites:
         """The id of the next write. The caller puts its frame into `Channel.unacked`.
 
         Raises:
-            RateLimited: ``limit`` writes are here already.
+            RateLimited: ``limit`` writes are pending.
         """
         if len(self._channels) >= self.limit:
             raise RateLimited(
@@ -113,12 +113,12 @@ class PendingRequests:
         return self._pop(lambda request: True)
 
     def connection_lost(self) -> list[int]:
-        """Forget what belonged to the connection. Returns the numbers of the deletions, whose outcome is unknown."""
+        """Drop the requests that belonged to the connection. Returns the numbers of the deletions: they have failed."""
         self._pop(lambda request: request.kind in ("open", "subscribe"))
         return self._pop(lambda request: request.kind == "delete")
 
     def to_repeat(self) -> list[RequestFrame]:
-        """The frames to send right after ``hello``."""
+        """The frames to send right after ``Hello``."""
         return [request.frame for request in self._requests.values() if request.kind in ("reopen", "list")]
 
     def to_repeat_for(self, channel: Channel) -> list[RequestFrame]:

@@ -1,4 +1,4 @@
-"""The client's state machine: what a participant wants of its broker, kept through every reconnect.
+"""The client's state machine: it keeps a participant's buses, subscriptions and writes through every reconnect.
 
 `Session` turns the program's calls (open, publish, subscribe) into frames, and the broker's frames into events. It holds
 no socket and no clock; its shell (`ebus_jupyter.client`) carries the bytes:
@@ -13,8 +13,8 @@ Reconnecting
     and every write without an answer is sent again, in order, with its first id: a broker that had accepted it answers
     with its first offset. So an unknown outcome always becomes a known one.
 
-Everything that changes a session's state is in this module and the two records that it keeps: `core.client.channel` (one
-bus) and `core.client.requests` (what has no reply yet). `core.client.events` lists what it reports.
+Every decision is in this module. It keeps its records in `channel` (one bus), `directory` (all of them), `pending` (writes
+and requests without an answer) and `outbox` (frames to send), and reports `events`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .outbox import Outbox
 from .pending import Kind, PendingRequests, PendingWrites, Request, RequestFrame
 
 REOPEN_SECONDS = 1.0
-"""How long a bus that was open, and can't be opened again just now, waits for the next attempt."""
+"""The pause before a bus that was open, and can't be opened again just now, is tried again."""
 
 
 class Session:
@@ -55,14 +55,14 @@ class Session:
 
     Args:
         instance: 32 hexadecimal digits that nobody can guess; kept for the client's life.
-        client: What the client is, for the broker's log.
-        max_pending: Writes without an answer; `publish` refuses one more. A bus has to remember as many (`Limits.dedupe`).
+        client: The kind of client, for the broker's log.
+        max_pending: The most writes without an answer. A bus must remember as many (`Limits.dedupe`). Default: 10,000.
 
     Attributes:
         you: This participant, as the broker stamps it on messages; None before the first welcome.
         limits: The broker's bounds, from its last welcome.
-        live: Whether the broker has welcomed this client on the present connection.
-        closed: Why this client has ended, once it has.
+        live: True once the broker has welcomed this client on the present connection.
+        closed: The error that ended this client, once it has ended.
     """
 
     def __init__(self, instance: str, *, client: str = "", max_pending: int = 10_000) -> None:
@@ -128,14 +128,14 @@ class Session:
             self._open(channel)
 
     def next_deadline(self) -> float | None:
-        """When `tick` is to be called next, though nothing else happens until then; None where nothing is waiting."""
+        """The time of the next `tick` that is needed if nothing else happens; None where nothing is waiting."""
         times = [channel.batch_deadline for channel in self._channels if channel.batch]
         times += self._reopen_at.values()
         return min(times, default=None)
 
     @property
     def needs_sender(self) -> bool:
-        """Whether there may be data to send, or a new deadline."""
+        """True if there may be data to send, or a new deadline."""
         return bool(self._outbox or self._reopen_at)
 
     def data_to_send(self, max_bytes: int = 1 << 20) -> bytes | None:
@@ -163,7 +163,7 @@ class Session:
         The arguments are the fields of `frames.Open`, where ``given`` is ``spec``.
 
         Raises:
-            EbusError: What this client was closed with.
+            EbusError: The error that this client was closed with.
         """
         if self.closed is not None:
             raise self.closed
@@ -191,21 +191,21 @@ class Session:
         return self._request("reopen", frame, channel, send=self._greeted)
 
     def _request(self, kind: Kind, frame: RequestFrame, channel: Channel | None, *, send: bool) -> int:
-        """Number a request and send it now, or when the connection (or the bus) can take it; returns the number."""
+        """Register a request, and send it now or (``send`` False) once its connection or bus is open. Returns its number."""
         req = self._requests.add(kind, frame, channel)
         if send:
             self._outbox.send(frame)
         return req
 
     def leave(self, channel: Channel) -> list[Event]:
-        """Close a bus on this client. What waits in its batch is still sent; its writes and requests are settled."""
+        """Close a bus on this client. Its batch is still sent; its writes and requests are settled with `Closed`."""
         if channel.number:
             self.flush(channel)
             self._outbox.send(frames.Leave(channel.number))
         return self._end(channel, Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed"))
 
     def _end(self, channel: Channel, error: EbusError) -> list[Event]:
-        """The bus is closed for this client, with everything that waits for it."""
+        """The bus is closed for this client, and everything that waits for it is settled."""
         self._channels.discard(channel)
         self._reopen_at.pop(channel, None)
         channel.number, channel.error = 0, error
@@ -238,7 +238,7 @@ class Session:
 
         Raises:
             RateLimited: ``max_pending`` writes have no answer yet.
-            EbusError: What the bus was closed with.
+            EbusError: The error that the bus was closed with.
         """
         if channel.error is not None:
             raise channel.error
@@ -271,7 +271,7 @@ class Session:
         """Ask for history, as `frames.Fetch` does; answered by `frames.Page`.
 
         Raises:
-            EbusError: What the bus was closed with.
+            EbusError: The error that the bus was closed with.
         """
         if channel.error is not None:
             raise channel.error
@@ -356,7 +356,7 @@ class Session:
                     self._receive_on(channel, frame, events)
 
     def _receive_on(self, channel: Channel, frame: frames.BrokerFrame, events: list[Event]) -> None:
-        """Take in what the broker says of one bus."""
+        """Take in a frame about one bus."""
         match frame:
             case frames.Subscribed():
                 # One that answers no request (0) begins a snapshot: the reader was too far behind for anything else.

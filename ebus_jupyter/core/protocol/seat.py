@@ -24,8 +24,8 @@ class WireSeat(NamedTuple):
         who: The participant.
         status: `HERE` or `AWAY`.
         since: When it joined, in seconds of the broker's clock.
-        state: What it has set with `presence.set`; None where it has set nothing.
-        activity: What the server knows of a kernel: "idle", "busy", "restarting" or "dead"; else "".
+        state: The state that it has set with `presence.set`; None where it has set none.
+        activity: For a kernel "idle", "busy", "restarting" or "dead", as the server knows it; else "".
     """
 
     who: Participant
