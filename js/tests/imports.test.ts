@@ -26,14 +26,15 @@ const roomOf = (file: string): string => file.split("/")[0]!;
 const violations = (forbidden: (from: string, to: string) => boolean): string[] =>
   [...imports].flatMap(([from, all]) => all.filter((to) => forbidden(from, to)).map((to) => `${from} → ${to}`));
 
-/** Returns the first circle of imports that `file` is part of. */
-function circle(file: string, path: readonly string[] = []): readonly string[] | undefined {
-  if (path[0] === file) return [...path, file];
-  if (path.includes(file)) return undefined;
+/** Returns a circle of imports that can be reached from `file`. `done` collects the files that lead to none. */
+function circle(file: string, path: readonly string[], done: Set<string>): readonly string[] | undefined {
+  if (path.includes(file)) return [...path.slice(path.indexOf(file)), file];
+  if (done.has(file)) return undefined;
   for (const next of imports.get(file) ?? []) {
-    const found = circle(next, [...path, file]);
+    const found = circle(next, [...path, file], done);
     if (found) return found;
   }
+  done.add(file);
   return undefined;
 }
 
@@ -52,5 +53,6 @@ it("widgets import the public names of the client", () => {
 });
 
 it("no files import each other in a circle", () => {
-  expect([...files.keys()].map((file) => circle(file)).filter((found) => found !== undefined)).toEqual([]);
+  const done = new Set<string>();
+  for (const file of files.keys()) expect(circle(file, [], done)).toBeUndefined();
 });
