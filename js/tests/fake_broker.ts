@@ -33,7 +33,7 @@ export class FakeBroker {
   readonly frames: Fields[] = [];
   /** The number of connection attempts. */
   dials = 0;
-  /** Whether connections are accepted. */
+  /** False: connections are refused. */
   reachable = true;
   /** Frames of these types are received, but not answered. */
   readonly unanswered = new Set<number>();

@@ -91,7 +91,7 @@ export class Connection implements SessionRunner {
       retained = false;
       this.#users -= 1;
       if (this.#users > 0 || this.error) return;
-      this.#linger = setTimeout(() => this.close(new Closed("nobody on this page uses the connection.", { reason: "unused" })), LINGER);
+      this.#linger = setTimeout(() => this.close(new Closed("no client on this page uses the connection.", { reason: "unused" })), LINGER);
     };
   }
 

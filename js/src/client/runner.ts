@@ -1,4 +1,4 @@
-/** What buses and presence need of the connection that runs their session. */
+/** The part of a connection that its buses use. */
 import type { SessionEvent } from "../core/events.js";
 import type { Session } from "../core/session.js";
 

@@ -4,8 +4,8 @@
  * It uses a bus that retains by key; `core/replica` defines the rules (ordered by the server, the last writer of a key wins,
  * no flicker, at most one write of a key under way).
  *
- * `ready` resolves when the snapshot has arrived. After a reconnect that lost messages another snapshot follows. What is shown
- * stays until the snapshot replaces it; keys that are not in the snapshot are removed when it is complete.
+ * `ready` resolves when the snapshot has arrived. After a reconnect that lost messages another snapshot follows. The
+ * values that are shown stay until the snapshot replaces them; keys that are not in it are removed when it is complete.
  */
 import { equal } from "../core/equal.js";
 import { Closed, Conflict, Lagged, type EbusError } from "../core/errors.js";

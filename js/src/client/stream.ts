@@ -113,7 +113,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
     return clone;
   }
 
-  /** Ends the stream, for all who wait for a value too. */
+  /** Ends the stream, including pending calls of `next`. */
   close(): void {
     if (this.#ended) return;
     this.#ended = true;

@@ -85,7 +85,7 @@ export class Channel {
   subscribeRequest = 0;
   /** The reason why this client may not read the bus on this connection; it may still write. */
   unreadable: EbusError | null = null;
-  /** Whether `log` is a history that a subscription can resume. */
+  /** True if `log` is a history that a subscription can resume. */
   resumable = false;
   /** The position of the bus when messages were first requested; null if they were not, or no longer are. */
   subscribePosition: Position | null = null;

@@ -39,7 +39,7 @@ export interface Message<T = unknown> {
   readonly sender: Participant;
   /** The key that the message sets, on a bus that retains by key; else null. */
   readonly key: string | null;
-  /** Whether the message removes that key. */
+  /** True if the message removes that key. */
   readonly deleted: boolean;
 }
 

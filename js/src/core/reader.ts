@@ -70,13 +70,13 @@ export class Reader {
     return clone;
   }
 
-  /** Whether the reader receives all messages written from now on. */
+  /** True if the reader receives all messages written from now on. */
   get hasBegun(): boolean {
     this.#begin();
     return this.#begun;
   }
 
-  /** Whether the reader has read all messages that existed when the connection was made, and those since. */
+  /** True if the reader has read all messages that existed when the connection was made, and those since. */
   get caughtUp(): boolean {
     const channel = this.#handle.channel;
     return (

@@ -18,7 +18,7 @@ export interface Change<V = unknown> {
   readonly value: V | undefined;
   /** The previous value; undefined if the key was missing. */
   readonly old: V | undefined;
-  /** Whether this client made the change. */
+  /** True if this client made the change. */
   readonly local: boolean;
 }
 
@@ -39,7 +39,7 @@ interface Local<V> {
 }
 
 export class Replica<V = unknown> {
-  /** What the server is known to have. */
+  /** The values that the server is known to have. */
   readonly #confirmed = new Map<string, Confirmed<V>>();
   /** The writes of this client that are under way or wait. */
   readonly #local = new Map<string, Local<V>>();
@@ -97,7 +97,7 @@ export class Replica<V = unknown> {
     return this.#changed(key, old);
   }
 
-  /** The server's whole state follows, until `endSnapshot`. What is shown stays until then, so that nothing flickers. */
+  /** The server's whole state follows, until `endSnapshot`. Until then all keys stay, so that nothing flickers. */
   beginSnapshot(): void {
     for (const [key, { value }] of this.#confirmed) {
       this.#stale.add(key);

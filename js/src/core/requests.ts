@@ -12,7 +12,7 @@ import { deleteBus, fetchPage, listBuses, type WriteOptions } from "./frames.js"
 export const MAX_PENDING = 10_000;
 export const MAX_PENDING_BYTES = 64 << 20;
 
-/** What a numbered frame asked for on the present connection. */
+/** The meaning of a numbered frame on the present connection. */
 export type Sent =
   { kind: "open"; handle: ChannelHandle } | { kind: "reopen"; channel: Channel } | { kind: "subscribe"; channel: Channel } | Request;
 
@@ -68,14 +68,14 @@ export class PendingRequests {
     return this.#lastRequest;
   }
 
-  /** Returns what the frame with number `req` asked for, once. */
+  /** Returns the meaning of the frame with number `req`, once. */
   answered(req: number): Sent | undefined {
     const sent = this.#sent.get(req);
     this.#sent.delete(req);
     return sent;
   }
 
-  /** Whether an `open` frame of a new handle has no answer yet. */
+  /** True if an `open` frame of a new handle has no answer yet. */
   get opening(): boolean {
     return [...this.#sent.values()].some(({ kind }) => kind === "open");
   }

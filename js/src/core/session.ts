@@ -37,7 +37,7 @@ const MESSAGE_BYTES = 1 << 20;
 export class Session {
   /** This client, as the broker knows it; null until the first welcome. */
   you: Participant | null = null;
-  /** Whether the broker has accepted this client on the present connection. */
+  /** True if the broker has accepted this client on the present connection. */
   live = false;
   /** The reason why the session is closed; null while it is not. */
   error: EbusError | null = null;

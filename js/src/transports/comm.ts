@@ -1,9 +1,9 @@
 /**
  * The comm transport: frames travel through the kernel, for pages that cannot reach the broker themselves.
  *
- * Frames are the buffers of a widget's custom messages, in a tunnel whose id the page generates (the Python side is
- * `ebus_jupyter/transports/comm.py`). Any widget of the kernel can carry the tunnel. When that widget is closed, the
- * connection opens another tunnel over another widget.
+ * Frames are the buffers of a widget's custom messages, in a tunnel whose id the page generates (`CommTunnel` is its Python
+ * side). Any widget of the kernel can carry the tunnel. When that widget is closed, the connection opens another tunnel over
+ * another widget.
  *
  * A kernel handles comm messages between cells only, so frames from the page wait while a cell runs. A WebSocket is
  * preferred wherever there is one.

@@ -38,7 +38,7 @@ interface BusRef {
   readonly cap?: string;
   /** The client in the kernel that created the widget. */
   readonly kernel?: string;
-  /** Whether the broker is in that kernel too, where pages cannot reach it. */
+  /** True if the broker is in that kernel too, where pages cannot reach it. */
   readonly embedded?: boolean;
 }
 

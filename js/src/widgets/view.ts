@@ -7,7 +7,7 @@
 import { State, type Bus, type Client } from "../client/index.js";
 import { busOf, clientOf, type HostModel, type Props } from "./model.js";
 
-/** What a view module is given. Everything ends with `signal`. */
+/** The arguments of a view module. Everything ends with `signal`. */
 export interface BusView<T = unknown> {
   readonly client: Client;
   /** The widget's bus, open on the page's connection. */

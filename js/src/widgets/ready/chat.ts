@@ -75,8 +75,8 @@ export function render(view: BusView<Line>): void {
       },
     },
   );
-  const nobody = () => (empty.textContent = "Nobody has said anything yet.");
-  bus.history(1).then(nobody, (error: unknown) => (empty.textContent = errorText(error)));
+  const showEmpty = () => (empty.textContent = "No messages yet.");
+  bus.history(1).then(showEmpty, (error: unknown) => (empty.textContent = errorText(error)));
   let ended = true;
   lines.addEventListener("scroll", () => (ended = atEnd()) && toEnd());
   const resized = new ResizeObserver(() => ended && toEnd());

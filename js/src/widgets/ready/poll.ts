@@ -102,7 +102,7 @@ export function render(view: BusView<Entry>): void {
       button.setAttribute("aria-pressed", String(mine() === choice));
       button.setAttribute("aria-label", `${choice}: ${names.length} of ${all.size} votes`);
     }
-    question.textContent = tally.question || "Nothing has been asked yet.";
+    question.textContent = tally.question || "No question has been asked yet.";
     summary.textContent =
       tally.owner === null
         ? ""
@@ -114,7 +114,7 @@ export function render(view: BusView<Entry>): void {
   const later = () => (drawing ||= requestAnimationFrame(() => ((drawing = 0), draw())));
   let drawing = 0;
   // After missed messages, or with another history, the count begins anew.
-  const follow = () => {
+  const restart = () => {
     tally = fresh();
     const onMessage = (message: Message<Entry>) => {
       count(tally, message);
@@ -126,11 +126,11 @@ export function render(view: BusView<Entry>): void {
       onError: (error) => {
         if (error.code !== "lagged") return (problem.textContent = error.message);
         stop();
-        follow();
+        restart();
       },
     });
   };
-  follow();
+  restart();
   bus.history(1).then(later, (error: unknown) => (question.textContent = errorText(error)));
   client.onStatus(later, { signal });
 }

@@ -25,7 +25,7 @@ export function render(view: BusView): void {
   const state = h("div", { class: "ebus-state", role: "status" }, h("span", { class: "ebus-dot" }), h("div", {}, word, means));
   const [who, where, name, kernel] = [h("dd"), h("dd"), h("dd"), h("dd")];
   const facts = h("dl", {}, h("dt", {}, "You"), who, h("dt", {}, "Server"), where, h("dt", {}, "Bus"), name, h("dt", {}, "Kernel"), kernel);
-  const record = h("ol", { class: "ebus-record", "aria-label": "What has happened", tabIndex: 0 });
+  const record = h("ol", { class: "ebus-record", "aria-label": "Changes of the status", tabIndex: 0 });
   frame(view, "status", String(model.get("title")), css).append(state, facts, record);
 
   let now = { status: "connecting", means: "" };
@@ -64,7 +64,7 @@ export function render(view: BusView): void {
     onError: (error) => {
       note(error.message);
       if (error.code !== "lagged") return;
-      lagged = `You were away for too long: ${error.message} What comes now is whole again.`;
+      lagged = `The connection was lost for too long: ${error.message} Messages from now on are complete.`;
       clearTimeout(lag);
       lag = setTimeout(() => ((lagged = ""), show()), LAG_SHOWN);
       show();

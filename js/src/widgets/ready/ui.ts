@@ -49,9 +49,9 @@ export function statusOf({ client, bus }: AnyView): { status: ViewStatus; means:
   const error = bus.error ?? client.error;
   const status = error ? "closed" : client.status;
   const means = {
-    connecting: "Connecting. What you do now is sent as soon as the connection stands.",
-    live: "Connected. Everyone sees what you see.",
-    reconnecting: "The server is out of reach. What you see may be old; what you do is kept, and sent when it is back.",
+    connecting: "Connecting. Your changes are sent as soon as the page is connected.",
+    live: "Connected. All participants see the same.",
+    reconnecting: "The server cannot be reached. The content may be outdated; your changes are kept, and sent after the reconnect.",
     closed: error ? `Closed: ${error.message}` : "Closed on this page.",
   };
   return { status, means: means[status] };
