@@ -108,7 +108,9 @@ def _typescript_names(text: str) -> Iterator[str]:
     """By their place in the line, which the formatter holds."""
     within = ""
     for line in text.splitlines():
-        top = re.match(r"(?:export )?(?:default )?(?:abstract |async )*(class|interface|type|const|function)\*? (\w+)", line)
+        top = re.match(
+            r"(?:export )?(?:default )?(?:abstract |async )*(class|interface|type|const|function)\*? (\w+)", line
+        )
         if top:
             within = f"{top[2]}." if top[1] in ("class", "interface") else ""
             yield top[2]
@@ -134,5 +136,5 @@ def defined_elsewhere(name: str) -> str:
 def test_names_are_found_in_both_languages() -> None:
     assert defines("ebus_jupyter/core/protocol/log.py", "Log.append")
     assert not defines("ebus_jupyter/core/protocol/log.py", "Log.publish")
-    page = "export class Log {\n  readonly size: number;\n  #items = [];\n  async read(after: number): void {\n  get last() {\n}"
+    page = "export class Log {\n  readonly size: number;\n  #items = [];\n  async read(after: number): void {\n  get last() {"
     assert set(_typescript_names(page)) == {"Log", "Log.size", "Log.#items", "Log.read", "Log.last"}
