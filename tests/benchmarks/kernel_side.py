@@ -1,4 +1,4 @@
-"""What runs inside a real kernel, to measure the client where it lives. Each function returns numbers that JSON takes."""
+"""Code that runs inside a real kernel, to measure the client there. Each function returns JSON-serialisable numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _open(size: int) -> ebus.Bus[Note, Note]:
 
 
 def write(text: str, writes: int, in_flight: int, size: int) -> dict[str, float]:
-    """Write with so many acks outstanding; the bus keeps ``size`` messages."""
+    """Write with at most ``in_flight`` acks outstanding; the bus keeps ``size`` messages."""
     bus = _open(size)
     bus.write(Note(text, 0)).result(PATIENCE_SECONDS)
     acks: deque[ebus.Ack] = deque()
@@ -38,7 +38,7 @@ def write(text: str, writes: int, in_flight: int, size: int) -> dict[str, float]
 
 
 def write_one_by_one(text: str, lone: int, size: int) -> list[float]:
-    """How long each of so many writes waits for its ack."""
+    """Seconds that each of ``lone`` writes waits for its ack."""
     bus = _open(size)
     waits = []
     for n in range(lone):
@@ -49,8 +49,8 @@ def write_one_by_one(text: str, lone: int, size: int) -> list[float]:
 
 
 def join(messages: int) -> dict[str, float]:
-    """Come late, and read everything that is kept."""
-    ebus.bus("hello").write(None).result(PATIENCE_SECONDS)  # connected, as a kernel is that has another bus open
+    """Join late, and replay the log."""
+    ebus.bus("hello").write(None).result(PATIENCE_SECONDS)  # connect first, like a kernel that has another bus open
     began = time.perf_counter()
     found = ebus.bus(BUS, Note).stream(since="start").take(messages, timeout=PATIENCE_SECONDS)
     spent = time.perf_counter() - began
@@ -58,25 +58,25 @@ def join(messages: int) -> dict[str, float]:
     return {"seconds": spent}
 
 
-def hold(keys: int) -> None:
-    """A state with so many keys."""
-    held = ebus.state("held", size=keys)
-    acks = [held.bus.write({"n": n, "text": "x" * 50}, key=f"key-{n}") for n in range(keys)]
+def fill_state(keys: int) -> None:
+    """Fill a state with ``keys`` keys."""
+    state = ebus.state("late", size=keys)
+    acks = [state.bus.write({"n": n, "text": "x" * 50}, key=f"key-{n}") for n in range(keys)]
     acks[-1].result(PATIENCE_SECONDS)
 
 
 def join_state(keys: int) -> dict[str, float]:
-    """Come late to a state."""
+    """Join a state late."""
     ebus.bus("hello").write(None).result(PATIENCE_SECONDS)
     began = time.perf_counter()
-    found = len(ebus.state("held"))
+    found = len(ebus.state("late"))
     spent = time.perf_counter() - began
     assert found == keys
     return {"seconds": spent}
 
 
-def listen(messages: int) -> list[float]:
-    """When each of so many lone messages arrived, by the clock that all processes of this machine share."""
+def receive_lone(messages: int) -> list[float]:
+    """Seconds from writing to receiving each message, by the clock that all processes of this machine share."""
     stream = ebus.bus("lone", float).stream()
     waits = []
     for _ in range(messages):
@@ -85,8 +85,8 @@ def listen(messages: int) -> list[float]:
     return waits
 
 
-def speak(messages: int) -> None:
-    """Write when it was, so many times."""
+def send_lone(messages: int) -> None:
+    """Write the current time ``messages`` times, with pauses."""
     bus = ebus.bus("lone", float)
     time.sleep(1.0)
     for _ in range(messages):
