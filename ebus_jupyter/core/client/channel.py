@@ -1,4 +1,4 @@
-"""One bus, as a client knows it: how to open it again, what has arrived, where to resume, and who is there.
+"""One bus, as a client knows it: how to open it again, its messages, its participants, and the position to resume from.
 
 Arrived messages lie in one log of the bus's own size. A hole that the broker reports lies there as a `Gap`, which each
 reader (`core.client.reader`) meets when it gets there.
@@ -25,7 +25,7 @@ LOG_BYTES = Limits().log_bytes
 
 
 class Gap(NamedTuple):
-    """Messages are missing up to ``offset``; ``skipped`` of them, None where nobody can know."""
+    """Messages are missing up to ``offset``; ``skipped`` of them, None where that can't be known."""
 
     offset: int
     skipped: int | None
@@ -47,7 +47,7 @@ class Channel:
         log_start: The offset after which `log` began.
         subscribe_position: The position at which the first subscription was to begin.
         resets: Counts how often `log` was replaced by another history or by a snapshot.
-        reset_skipped: How many messages the last reset lost; None where nobody can know.
+        reset_skipped: How many messages the last reset lost; None where that can't be known.
         state: The presence state that this client has set, encoded; None where it has set none.
         unacked: Writes without an answer, by id.
         filter_requests: The broker's numbers of the writes that this client is to filter, by its own numbers.
@@ -189,7 +189,7 @@ class Channel:
 
         Args:
             offset: The last lost offset; messages after it follow.
-            skipped: How many messages are lost; -1 where nobody can know.
+            skipped: How many messages are lost; -1 where that can't be known.
             fresh: Everything that the broker keeps follows; the log begins anew.
         """
         lost = None if skipped < 0 else skipped

@@ -101,7 +101,9 @@ class Session:
         self._reopen_at.clear()
         for channel in self._channels:
             channel.connection_lost()
-        unknown = ConnectionLost("the connection was lost before the answer; nobody knows whether the bus was deleted.")
+        unknown = ConnectionLost(
+            "the connection was lost before the answer: the bus may be deleted or not. List the buses."
+        )
         return [RequestSettled(req, None, unknown) for req in self._requests.connection_lost()]
 
     def close(self, error: EbusError) -> list[Event]:

@@ -183,7 +183,7 @@ class Subscribed(Frame, tag=66):
     """Reply to `Subscribe`: the messages after offset ``after`` follow; ``last`` is the broker's last offset now.
 
     ``recovered`` False: the position could not be resumed (another history, or too far behind). The messages that are still
-    kept follow, and ``skipped`` are lost to this reader (-1: nobody can know). ``fresh``: what follows is all that is kept,
+    kept follow, and ``skipped`` are lost to this reader (-1: that can't be known). ``fresh``: what follows is all that is kept,
     and the reader forgets what it had. With ``req`` 0 the broker itself begins such a snapshot.
     """
 

@@ -1,4 +1,4 @@
-"""One copy of a shared state, and many that end the same."""
+"""Replicas: one copy of a shared state, and many that end equal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from ebus_jupyter.core.client.replica import MISSING, Change, Replica
 
 
-def test_what_is_written_here_shows_at_once():
+def test_own_write_is_shown_at_once():
     mine = Replica()
     assert mine.write("x", 1) == (Change("x", MISSING, 1, local=True), True)
     assert (mine.shown("x"), list(mine.keys()), mine.busy) == (1, ["x"], True)
 
 
-def test_a_slider_being_dragged_never_jumps_back():
+def test_dragged_slider_never_jumps_back():
     mine = Replica()
     mine.write("x", 1)
     assert mine.apply("x", 1, "somebody's") == []
-    assert mine.write("x", 2)[1] is False, "one is on its way: this one waits"
-    assert mine.write("x", 3)[1] is False, "and this one takes its place"
+    assert mine.write("x", 2)[1] is False, "a write has no answer: this one waits"
+    assert mine.write("x", 3)[1] is False, "and this one replaces it"
     assert mine.apply("x", 2, 1) == []
     assert mine.accepted("x", 2) == ([], True)
     assert mine.shown("x") == 3
@@ -30,7 +30,7 @@ def test_a_slider_being_dragged_never_jumps_back():
     assert not mine.busy
 
 
-def test_a_later_write_of_somebody_else_shows_once_ours_has_its_place():
+def test_later_write_of_another_is_shown_after_our_ack():
     mine = Replica()
     mine.write("x", "mine")
     mine.apply("x", 1, "mine")
@@ -38,14 +38,14 @@ def test_a_later_write_of_somebody_else_shows_once_ours_has_its_place():
     assert mine.accepted("x", 1) == ([Change("x", "mine", "theirs", local=False)], False)
 
 
-def test_a_refused_write_shows_what_is_there_again():
+def test_refused_write_restores_the_brokers_value():
     mine = Replica()
     mine.apply("x", 1, "theirs")
     mine.write("x", "mine")
     assert mine.refused("x") == ([Change("x", "mine", "theirs", local=False)], False)
 
 
-def test_an_ack_may_come_before_its_message_and_after_a_removal():
+def test_ack_may_precede_its_message_or_follow_a_removal():
     mine = Replica()
     mine.write("x", 1)
     mine.apply("x", 2, MISSING)
@@ -56,7 +56,7 @@ def test_an_ack_may_come_before_its_message_and_after_a_removal():
     assert list(mine.keys()) == ["y"]
 
 
-def test_a_snapshot_takes_the_place_of_everything_without_a_flicker():
+def test_snapshot_replaces_the_state_without_flicker():
     mine = Replica()
     mine.apply("stays", 1, "a")
     mine.apply("goes", 2, "b")
@@ -66,7 +66,7 @@ def test_a_snapshot_takes_the_place_of_everything_without_a_flicker():
     assert mine.end_snapshot() == [Change("goes", "b", MISSING, local=False)]
 
 
-def test_what_is_written_while_a_snapshot_comes_is_not_taken_for_gone():
+def test_write_during_a_snapshot_is_kept():
     mine = Replica()
     mine.apply("x", 1, "old")
     mine.begin_snapshot()
@@ -76,7 +76,7 @@ def test_what_is_written_while_a_snapshot_comes_is_not_taken_for_gone():
     assert (mine.shown("x"), mine.offset("x")) == ("new", 9)
 
 
-def test_a_write_that_is_refused_while_a_snapshot_comes():
+def test_write_refused_during_a_snapshot():
     mine = Replica()
     mine.apply("x", 1, "old")
     mine.write("x", MISSING)
@@ -87,7 +87,7 @@ def test_a_write_that_is_refused_while_a_snapshot_comes():
     assert list(mine.keys()) == []
 
 
-def test_law_8_removed_keys_do_not_pile_up():
+def test_law_8_removed_keys_do_not_accumulate():
     mine = Replica()
     for n in range(1000):
         mine.apply(f"stroke{n}", 2 * n + 1, n)
@@ -96,12 +96,12 @@ def test_law_8_removed_keys_do_not_pile_up():
 
 
 class World:
-    """A server with one order, and replicas with lines of any slowness to it."""
+    """A broker with one order, and replicas on lines of any latency."""
 
-    def __init__(self, people: int) -> None:
-        self.replicas = [Replica() for _ in range(people)]
-        self.up = [deque() for _ in range(people)]
-        self.down = [deque() for _ in range(people)]
+    def __init__(self, number: int) -> None:
+        self.replicas = [Replica() for _ in range(number)]
+        self.up = [deque() for _ in range(number)]
+        self.down = [deque() for _ in range(number)]
         self.order = 0
 
     def write(self, who: int, key: str, value: object) -> None:
@@ -116,7 +116,7 @@ class World:
                 line.append(("message", key, self.order, value))
             self.down[who].append(("ack", key, self.order, value))
 
-    def hear(self, who: int) -> None:
+    def receive(self, who: int) -> None:
         if self.down[who]:
             kind, key, offset, value = self.down[who].popleft()
             mine = self.replicas[who]
@@ -127,12 +127,12 @@ class World:
 
 
 MOVES = st.tuples(
-    st.integers(0, 2), st.sampled_from(["write", "serve", "hear"]), st.sampled_from("xy"), st.integers(0, 3)
+    st.integers(0, 2), st.sampled_from(["write", "serve", "receive"]), st.sampled_from("xy"), st.integers(0, 3)
 )
 
 
 @given(st.lists(MOVES, max_size=60))
-def test_law_2_whatever_comes_when_everyone_ends_with_the_same_state(moves):
+def test_law_2_all_copies_end_equal_in_any_interleaving(moves):
     world = World(3)
     for n, (who, move, key, kind) in enumerate(moves):
         if move == "write":
@@ -144,7 +144,7 @@ def test_law_2_whatever_comes_when_everyone_ends_with_the_same_state(moves):
     while any(world.up) or any(world.down):
         for who in range(3):
             world.serve(who)
-            world.hear(who)
+            world.receive(who)
     states = [{key: mine.shown(key) for key in list(mine.keys())} for mine in world.replicas]
     assert states[0] == states[1] == states[2]
     assert not any(mine.busy for mine in world.replicas)
