@@ -1,9 +1,9 @@
-"""What programs hold: a client of one broker, its buses, and what they are made of.
+"""Clients: the objects that programs hold, and the connection behind them.
 
-::
+Each module imports only those to its right::
 
-    client → open → bus → callback, presence → stream → connection → topic → waiting
-             state → bus                ack
+    discover → client → open, state → bus → ack, callback, presence → stream → connection
+    connection → topic → kernel_filter, loop_thread, waiting
 
 `connection` carries bytes on an event loop of its own thread, so that a busy cell delays nothing, and performs what
 `core.client.session` decides. `client`, `bus`, `stream`, `state` and `ack` are what a program holds. `discover` finds the

@@ -30,7 +30,7 @@ class Ack:
 
     @property
     def done(self) -> bool:
-        """Whether the broker has answered."""
+        """True once the broker has answered."""
         return self._offset > 0 or self._error is not None
 
     @property

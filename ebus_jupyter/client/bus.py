@@ -112,7 +112,7 @@ class Bus(Generic[In, Out]):
 
     @property
     def spec(self) -> BusSpec:
-        """What the bus is, as everyone who opened it agreed."""
+        """The bus's specification, to which every opener has agreed."""
         return self.channel.spec
 
     @property
@@ -124,7 +124,7 @@ class Bus(Generic[In, Out]):
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a stream or callback here has begun: it receives everything that is written from now on."""
+        """True once a stream or callback here receives everything that is written."""
         return bool(self.channel.log_epoch)
 
     @property
@@ -187,7 +187,7 @@ class Bus(Generic[In, Out]):
             expect: Compare and set: accept the write only if this is the last offset (of ``key``, if given; 0: there is none).
 
         Returns:
-            The ack: await it, or call its ``result()``, for the offset. What it can raise is listed there.
+            The ack: await it, or call its ``result()``, for the offset. Its errors are listed there.
 
         Raises:
             TypeMismatch: The value is not of the bus's type.

@@ -15,6 +15,7 @@ from .bus import Bus
 from .connection import REQUEST_SECONDS, Connection, Status
 from .open import ClientBusOptions, ClientStateOptions, open_bus
 from .state import State
+from .waiting import NOT_YET
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -54,7 +55,7 @@ class Client:
 
     @property
     def where(self) -> str:
-        """Where the connection leads, in words."""
+        """The place that the connection leads to, in words."""
         return self.connection.where
 
     @property
@@ -74,7 +75,7 @@ class Client:
 
     @property
     def embedded(self) -> bool:
-        """Whether the broker is in this process."""
+        """True if the broker is in this process."""
         return self.connection.embedded
 
     @property
@@ -102,7 +103,15 @@ class Client:
             Unauthenticated, Forbidden, Closed: The client has ended.
             RuntimeError: The call would block the client's own event loop.
         """
-        self.connection.wait_live(timeout)
+        connection = self.connection
+
+        def check() -> Any:
+            if connection.session.closed is not None:
+                raise connection.session.closed
+            return None if connection.session.live else NOT_YET
+
+        connection.ensure_may_block("wait_live()")
+        connection.status_changed.wait(check, timeout, f"{self.where} has not answered")
 
     def close(self) -> None:
         """End this client, in the background. Writes without an answer fail with `Closed`."""

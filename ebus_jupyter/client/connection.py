@@ -20,19 +20,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
+from ebus_jupyter.core.client import events
 from ebus_jupyter.core.client.channel import Channel
-from ebus_jupyter.core.client.events import (
-    BusClosed,
-    BusOpened,
-    ConnectionEnded,
-    Event,
-    FilterRequested,
-    MessagesArrived,
-    PresenceChanged,
-    RequestSettled,
-    Welcomed,
-    WriteSettled,
-)
 from ebus_jupyter.core.client.reader import Reader
 from ebus_jupyter.core.client.session import Session
 from ebus_jupyter.errors import (
@@ -72,18 +61,14 @@ Settle = Callable[[int, EbusError | None], None]
 class Connection:
     """One client's connection to its broker; opened at once, and again whenever it is lost.
 
-    Args:
-        connect: Opens a transport to the broker.
-        where: Where the connection leads, for `ebus_jupyter.status` and errors: "the Jupyter server at http://…".
-        loop: The event loop to run on; make the connection on that loop's thread. Default: the process's ebus thread.
-        relay: Opens a transport for a page that can only go through this process. Default: ``connect``.
-        embedded: Whether the broker is in this process, so that pages can't reach it by themselves.
+    The arguments are those of `Client`.
 
     Attributes:
-        client: The `Client` in front of this connection. (Loosely typed: clients are made of connections.)
+        client: The `Client` that owns this connection. Its type is Any, because clients are made of connections.
         session: The protocol's state. Use it only while holding ``lock``.
         topics: The buses that are open here.
         status: "connecting", "live", "reconnecting" or "closed".
+        status_changed: Notified when ``status`` changes.
         error: Why the connection is not live; None while it is.
     """
 
@@ -104,6 +89,7 @@ class Connection:
         self.session = Session(secrets.token_hex(16), client="python")
         self.topics = TopicTable()
         self.status: Status = "connecting"
+        self.status_changed = Condition()
         self.error: EbusError | None = None
         if loop is None:
             _, self.loop, self._thread = loop_thread()
@@ -115,7 +101,6 @@ class Connection:
         self._wake_pending = False
         self._settles: dict[int, Settle] = {}
         self._answers: dict[int, Callable[[Any, EbusError | None], None]] = {}
-        self._status_changed = Condition()
         self._write_settled = Condition()
         self._status_listeners: list[Callable[[str], None]] = []
         self._filters = FilterRunner()
@@ -126,9 +111,9 @@ class Connection:
 
     @property
     def on_own_loop(self) -> bool:
-        """Whether the caller is on the thread of this connection's loop, which must not be blocked.
+        """True if the caller is on the thread of this connection's loop, which must not be blocked.
 
-        It is the thread that counts, not a running loop: to wait on it before its loop runs would be to wait for ever.
+        The thread counts, not a running loop: a wait on that thread before its loop runs would never end.
         """
         return threading.get_ident() == self._thread
 
@@ -143,17 +128,6 @@ class Connection:
                 f"{what} would block the event loop that it waits for. "
                 "Use `await` or `async for` here, or call it by asyncio.to_thread."
             )
-
-    def wait_live(self, timeout: float | None) -> None:
-        """Wait until the broker has welcomed this client."""
-
-        def check() -> Any:
-            if self.session.closed is not None:
-                raise self.session.closed
-            return None if self.session.live else NOT_YET
-
-        self.ensure_may_block("wait_live()")
-        self._status_changed.wait(check, timeout, f"{self.where} has not answered")
 
     # --- calls from any thread --------------------------------------------------------------------------------------
 
@@ -173,10 +147,10 @@ class Connection:
             last = topic.holders == 0
             if last:
                 self.topics.forget_names(topic)
-                events = self.session.leave(topic.channel)
+                happened = self.session.leave(topic.channel)
         if last:
             self.wake_sender()
-            self._call_on_loop(lambda: self._spawn(self._perform(events)))
+            self._call_on_loop(lambda: self._spawn(self._perform(happened)))
         topic.arrivals.notify()
 
     def publish(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
@@ -276,9 +250,7 @@ class Connection:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error(
-                "the connection to %s failed: this is a bug in ebus_jupyter", self.where, exc_info=task.exception()
-            )
+            logger.error("an internal task of the client failed, by a bug in ebus_jupyter", exc_info=task.exception())
 
     async def _run(self) -> None:
         """Connect, serve, reconnect: until the client is closed."""
@@ -310,9 +282,9 @@ class Connection:
         try:
             async for data in transport:
                 with self.lock:
-                    events = self.session.receive_data(data, time.monotonic())
-                welcomed = welcomed or any(isinstance(event, Welcomed) for event in events)
-                await self._perform(events)
+                    happened = self.session.receive_data(data, time.monotonic())
+                welcomed = welcomed or any(isinstance(event, events.Welcomed) for event in happened)
+                await self._perform(happened)
                 if self.session.needs_sender:
                     self._wake.set()
         except ProtocolError as error:
@@ -357,8 +329,8 @@ class Connection:
                 if data is not None:
                     await self._transport.send(data)
         with self.lock:
-            events = self.session.close(error)
-        await self._perform(events)
+            happened = self.session.close(error)
+        await self._perform(happened)
         if self._transport is not None:
             with contextlib.suppress(EbusError, OSError):
                 await self._transport.aclose()
@@ -367,10 +339,10 @@ class Connection:
 
     # --- what events cause ------------------------------------------------------------------------------------------
 
-    async def _perform(self, events: list[Event]) -> None:
+    async def _perform(self, happened: list[events.Event]) -> None:
         settled = False
-        for event in events:
-            if isinstance(event, WriteSettled):  # first: a busy writer has thousands of these
+        for event in happened:
+            if isinstance(event, events.WriteSettled):  # first: a busy writer has thousands of these
                 settle = self._settles.pop(event.id, None)
                 if settle is not None:
                     settle(event.offset, event.error)
@@ -380,36 +352,36 @@ class Connection:
         if settled:
             self._write_settled.notify()
 
-    async def _perform_one(self, event: Event) -> None:
+    async def _perform_one(self, event: events.Event) -> None:
         match event:
-            case MessagesArrived(channel) | PresenceChanged(channel) | BusOpened(channel):
+            case events.MessagesArrived(channel) | events.PresenceChanged(channel) | events.BusOpened(channel):
                 topic = self.topics.of(channel)
                 if topic is not None:
-                    if isinstance(event, PresenceChanged):
+                    if isinstance(event, events.PresenceChanged):
                         topic.presence_changed.notify()
                     topic.arrivals.notify()
-            case RequestSettled(request, frame, error):
+            case events.RequestSettled(request, frame, error):
                 answered = self._answers.pop(request, None)
                 if answered is not None:
                     with self.lock:
                         answered(frame, error)
                 self._notify_topics()
-            case Welcomed():
+            case events.Welcomed():
                 self.error = None
                 self._set_status("live")
-                self._status_changed.notify()
-            case BusClosed(channel, _):
+                self.status_changed.notify()
+            case events.BusClosed(channel, _):
                 topic = self.topics.remove(channel)
                 if topic is not None:
                     topic.arrivals.notify()
-            case FilterRequested():
+            case events.FilterRequested():
                 self._spawn(self._filter(event))
-            case ConnectionEnded(error, reconnect):
+            case events.ConnectionEnded(error, reconnect):
                 self.error = error
                 if not reconnect:
                     await self._close(error)
 
-    async def _filter(self, request: FilterRequested) -> None:
+    async def _filter(self, request: events.FilterRequested) -> None:
         topic = self.topics.of(request.channel)
         if topic is None or topic.filter is None:
             return
@@ -421,7 +393,7 @@ class Connection:
     def _set_status(self, status: Status) -> None:
         if status != self.status:
             self.status = status
-            self._status_changed.notify()
+            self.status_changed.notify()
             for listener in [*self._status_listeners]:
                 try:
                     listener(status)

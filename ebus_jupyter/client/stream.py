@@ -71,7 +71,7 @@ class Stream(Generic[T]):
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that has arrived was read."""
+        """True if everything that has arrived was read."""
         with self._connection.lock:
             return self._reader.caught_up
 

@@ -1,4 +1,4 @@
-"""One bus within one client: what all `Bus` objects of that bus share."""
+"""One bus within one client: the part that all its `Bus` objects share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TopicKey(NamedTuple):
 
 
 class Topic:
-    """What all `Bus` objects of one bus share in one client.
+    """The part that all `Bus` objects of one bus share in one client.
 
     Attributes:
         channel: The protocol's side of the bus.

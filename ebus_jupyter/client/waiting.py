@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 NOT_YET: Final[Any] = object()
-"""What a check returns while there is nothing to return."""
+"""The result of a check that has nothing to return yet."""
 
 
 class Condition:

@@ -101,3 +101,26 @@ def test_closed_bus_can_be_reopened_at_once(line: Line) -> None:
         bus = client.bus("door")
         assert bus.write(n).result(5) == n + 1
         bus.close()
+
+
+def test_address_names_a_guarded_bus_without_its_capability(line: Line) -> None:
+    bus = line.client().bus("mine", int, scope="kernel")
+    assert (bus.scope, bus.owner, bus.address) == ("kernel", "k1", "ebus:kernel/k1/mine")
+    assert bus.capability and bus.uri == f"{bus.address}#{bus.capability}"
+    assert bus.epoch
+    assert not bus.is_receiving
+    bus.stream()
+    assert bus.is_receiving
+
+
+def test_pickled_bus_keeps_the_type_that_its_filter_emits(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by(text: str, sender: ebus.Participant) -> Vote:
+        return Vote(f"{text} for {sender.user}")
+
+    client = line.client("alice")
+    monkeypatch.setattr(discover, "default_client", lambda: client)
+    bus = client.bus("drinks", str, emits=Vote, filter=by)
+    again = pickle.loads(pickle.dumps(bus))
+    stream = again.stream()
+    again.write("tea").result(5)
+    assert stream.get(5) == Vote("tea for alice")
