@@ -26,6 +26,7 @@ import asyncio
 import inspect
 import logging
 import pkgutil
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -103,6 +104,7 @@ class Participants:
         functions: The async functions, by the participant's name.
         make_client: Returns a new client of that name.
         log: Receives the failures.
+        clock: Seconds, for the length of a run. A run longer than the longest pause resets the pause.
     """
 
     def __init__(
@@ -110,10 +112,12 @@ class Participants:
         functions: Mapping[str, Callable[..., Any]],
         make_client: Callable[[str], ServerClient],
         log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._functions = functions
         self._make_client = make_client
         self._log = log
+        self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -129,9 +133,8 @@ class Participants:
 
     async def _run(self, name: str, function: Callable[..., Any]) -> None:
         pause, longest = RESTART_SECONDS
-        clock = asyncio.get_running_loop().time
         while True:
-            started = clock()
+            started = self._clock()
             client = self._make_client(name)  # a new one: callbacks of a failed run end with its client
             try:
                 running = function(client)
@@ -141,7 +144,7 @@ class Participants:
                 await running
                 await asyncio.Event().wait()  # its callbacks stay active until the server stops
             except Exception:
-                if clock() - started > longest:
+                if self._clock() - started > longest:
                     pause = RESTART_SECONDS[0]
                 self._log.exception("ebus: participant %r failed; it is restarted in %g s", name, pause)
             finally:

@@ -196,7 +196,8 @@ async def test_pause_grows_while_a_participant_keeps_failing(
             enough.set()
         raise OSError("no disk")
 
-    runner = Participants({"hopeless": hopeless}, room.server, logging.getLogger("hopeless"))
+    log = logging.getLogger("hopeless")
+    runner = Participants({"hopeless": hopeless}, room.server, log, clock=lambda: 0.0)  # no run is long
     runner.start()
     await asyncio.wait_for(enough.wait(), 10)
     await runner.stop()
