@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 
 import traitlets
 
-from ebus_jupyter.client.bus import Bus, Topic
+from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.client.topic import Topic
 
 from .page import PageWidget, coordinates
 

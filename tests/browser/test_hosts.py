@@ -57,7 +57,7 @@ def test_notebook_7(people: Callable[..., tuple[Person, Person]]) -> None:
 
 
 def test_voila_in_a_jupyter_server(people: Callable[..., tuple[Person, Person]]) -> None:
-    alice, bob = people(app="jupyter_server")
+    alice, bob = people(app="jupyter_server", extensions=["voila.server_extension"])
     name = write_notebook(alice.server, "dashboard.ipynb", SHARED.format(name="dashboard"))
     for person in (alice, bob):
         person.goto(f"voila/render/{name}")

@@ -339,10 +339,14 @@ class Player:
     def say(self) -> bool:
         """Carry what this player has to say to the broker; what the broker answers lies in the inbox."""
         said = False
-        while self.conn and not self.hung_up and (data := self.session.data_to_send(self.play.now)) is not None:
+        while self.conn and not self.hung_up and (data := self.next_data()) is not None:
             self.send(data)
             said = True
         return said
+
+    def next_data(self) -> bytes | None:
+        self.session.tick(self.play.now)
+        return self.session.data_to_send()
 
     def send(self, data: bytes) -> None:
         broker, conn = self.play.broker, self.conn
@@ -457,10 +461,10 @@ class Player:
         req = reader.request_page()
         if req:
             self._readers[req] = reader
-        before = reader._next_page, len(reader._past), reader._asked
+        before = reader._next_page, len(reader._past), reader._page_request
         self.say()
         self.hear()
-        return (reader._next_page, len(reader._past), reader._asked) != before
+        return (reader._next_page, len(reader._past), reader._page_request) != before
 
     def values(self, reader: Reader) -> list[Any]:
         """What `read` finds, decoded; `Lagged` as ("lagged", skipped)."""
@@ -474,9 +478,9 @@ class Player:
         asked = self.asked.pop(which)
         assert self.filter is not None
         try:
-            self.session.answer_filter(asked.bus, asked.ask, pack(self.filter(unpack(asked.value), asked.sender)))
+            self.session.answer_filter(asked.channel, asked.id, pack(self.filter(unpack(asked.value), asked.sender)))
         except Reject as no:
-            self.session.answer_filter(asked.bus, asked.ask, b"\xc0", str(no))
+            self.session.answer_filter(asked.channel, asked.id, b"\xc0", str(no))
 
 
 class Raw:
@@ -485,7 +489,7 @@ class Raw:
     def __init__(self, play: Play, user: str = "mallory", kind: Any = "client", kernel: str = "", **more: Any) -> None:
         self.player = play.player(user, kind, kernel, **more)
         self.play = play
-        self.player.session.data_to_send(play.now)  # its own words are never said
+        self.player.session.data_to_send()  # its own words are never said
 
     def hello(self) -> Raw:
         self.say(frames.Hello(frames.VERSION, self.player.session.instance))

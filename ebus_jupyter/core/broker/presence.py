@@ -14,8 +14,7 @@ import msgspec
 
 from ebus_jupyter.core.protocol.frames import NIL
 from ebus_jupyter.core.protocol.message import Participant
-
-HERE, AWAY = "here", "away"
+from ebus_jupyter.core.protocol.seat import AWAY, HERE, encode_seat
 
 
 class Seat(msgspec.Struct):
@@ -30,7 +29,7 @@ class Seat(msgspec.Struct):
 
     def encode(self) -> msgspec.Raw:
         status = HERE if self.away_since is None else AWAY
-        return msgspec.Raw(msgspec.msgpack.encode([self.who, status, self.since, self.state, self.activity]))
+        return encode_seat(self.who, status, self.since, self.state, self.activity)
 
 
 class Diff(msgspec.Struct):

@@ -12,7 +12,8 @@ from typing import Any
 import traitlets
 
 import ebus_jupyter as ebus
-from ebus_jupyter.client.bus import Bus, Seat
+from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.client.presence import Seat
 
 from .view import BusView
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import finalize, ref
 
 import ipywidgets
@@ -42,7 +42,9 @@ class Share:
         read_only: Write nothing.
     """
 
-    def __init__(self, widget: ipywidgets.Widget, state: State, planner: Planner, *, read_only: bool = False) -> None:
+    def __init__(
+        self, widget: ipywidgets.Widget, state: State[Any], planner: Planner, *, read_only: bool = False
+    ) -> None:
         self.state = state
         self.pages = SharePages()
         self.model_id: str = widget.model_id
@@ -218,7 +220,7 @@ def unshare(widget: W) -> W:
     return widget
 
 
-def link(source: tuple[W, str], state: State, key: str) -> W:
+def link(source: tuple[W, str], state: State[Any], key: str) -> W:
     """Link one trait of a widget to one entry of a shared state: ``ebus.link((slider, "value"), dash, "speed")``.
 
     Args:
@@ -247,7 +249,7 @@ def link(source: tuple[W, str], state: State, key: str) -> W:
     return widget
 
 
-def _add(widget: ipywidgets.Widget, state: State, planner: Planner, *, read_only: bool) -> None:
+def _add(widget: ipywidgets.Widget, state: State[Any], planner: Planner, *, read_only: bool) -> None:
     try:
         shared = Share(widget, state, planner, read_only=read_only)
     except BaseException:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from ebus_jupyter.core.broker.presence import Presence
-from ebus_jupyter.core.protocol.frames import read_seat
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.core.protocol.seat import decode_seat
 from tests.core.play import pack
 
 ALICE, BOB = Participant("a", "page", "alice"), Participant("b", "kernel", "bob", kernel_id="k1")
 
 
 def seats(raws):
-    return {seat[0].user: seat[1:] for seat in map(read_seat, raws)}
+    return {seat[0].user: seat[1:] for seat in map(decode_seat, raws)}
 
 
 def told(presence):
