@@ -151,7 +151,6 @@ class Person:
 
     Attributes:
         console: The console messages and uncaught errors of the page.
-        bus_sockets: The number of the page's open WebSockets to the bus.
     """
 
     def __init__(self, server: Server, user: str, context: BrowserContext) -> None:
@@ -161,23 +160,23 @@ class Person:
         context.add_init_script(HIDE_DIALOGS)
         self.page: Page = context.new_page()
         self.console: list[str] = []
-        self.bus_sockets = 0
+        self._bus_sockets: set[Any] = set()
         self._notebook = ""
         self._reusable_with = 0
         """The process id of the server whose JupyterLab the page shows; 0: the page has to be loaded again."""
         self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
-        self.page.on("websocket", self._count_socket)
+        self.page.on("websocket", self._socket_opened)
 
-    def _count_socket(self, socket: Any) -> None:
-        if "/ebus/ws" not in socket.url:
-            return
-        self.bus_sockets += 1
+    @property
+    def bus_sockets(self) -> int:
+        """The number of the page's open WebSockets to the bus."""
+        return len(self._bus_sockets)
 
-        def closed(_: Any) -> None:
-            self.bus_sockets -= 1
-
-        socket.on("close", closed)
+    def _socket_opened(self, socket: Any) -> None:
+        if "/ebus/ws" in socket.url:
+            self._bus_sockets.add(socket)
+            socket.on("close", self._bus_sockets.discard)
 
     def close(self) -> None:
         """Close the page."""
@@ -206,6 +205,7 @@ class Person:
     def goto(self, path: str) -> Person:
         """Load a page of the server, logged in."""
         self._reusable_with = 0
+        self._bus_sockets.clear()  # those of the page before end without an event
         self.page.goto(f"{self.server.url}{path}?token={self.server.token(self.user)}")
         return self
 
@@ -218,6 +218,7 @@ class Person:
         """Save, reload the page, and wait until the notebook is back."""
         self._reusable_with = 0  # JupyterLab may restore the notebook once more, during the next test
         self.command("docmanager:save")
+        self._bus_sockets.clear()
         self.page.reload()
         self.wait_ready()
 

@@ -32,7 +32,7 @@ def test_status_shows_a_killed_server_and_its_return(lab: Lab) -> None:
     lab.server.kill9()
     for person in (alice, bob):
         expect_state(person, "reconnecting")
-        expect(view(person).locator(".ebus-state")).to_contain_text("what you do is kept")
+        expect(view(person).locator(".ebus-state")).to_contain_text("your changes are kept")
     screenshot(alice, "status-reconnecting")
     lab.server.start()
     for person in (alice, bob):
