@@ -1,4 +1,4 @@
-"""Browser tests: a real JupyterLab, a real Chromium, a context for each person.
+"""Browser tests: a real JupyterLab, a real browser, a context for each person.
 
 They run as a pytest call of their own: playwright's synchronous API leaves a loop behind that asyncio tests trip over.
 """
@@ -15,7 +15,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from tests.server.harness import Server
 
-from .chromium import FLAGS, find
+from .browsers import launch
 from .lab import Lab, keep_text
 
 LAB_ARGS = ("--LabApp.expose_app_in_browser=True", "--ServerApp.log_level=WARN")
@@ -23,11 +23,10 @@ LAB_ARGS = ("--LabApp.expose_app_in_browser=True", "--ServerApp.log_level=WARN")
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = find()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+        started = launch(playwright)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module")
