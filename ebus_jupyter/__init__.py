@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .client.client import Client
     from .client.state import State
     from .client.stream import Stream
-    from .core.message import Message, Participant
+    from .core.protocol.message import Message, Participant
 
 __version__ = "0.1.0"
 
@@ -97,11 +97,11 @@ _LAZY = {
     "Client": "client.client",
     "State": "client.state",
     "Stream": "client.stream",
-    "Message": "core.message",
-    "Participant": "core.message",
-    "link": "widgets.share",
-    "share": "widgets.share",
-    "unshare": "widgets.share",
+    "Message": "core.protocol.message",
+    "Participant": "core.protocol.message",
+    "link": "widgets.sharing.share",
+    "share": "widgets.sharing.share",
+    "unshare": "widgets.sharing.share",
 }
 
 
@@ -161,7 +161,7 @@ def bus(
         Forbidden, NoSuchBus: This participant may not enter.
         ConnectionLost: The broker did not answer for 15 s.
     """
-    from .client.opening import open_bus
+    from .client.open import open_bus
 
     return open_bus(
         _client(),

@@ -1,7 +1,8 @@
 """``jupyter ebus``: look at the buses of a Jupyter server, and take part, from a terminal.
 
 It connects to the server that ``--url`` and ``--token`` name, or ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that it
-finds running, which may be another user's. Messages are JSON lines, as in `client.asjson`. What goes wrong is one line on
+finds running, which may be another user's. Messages are JSON lines, as in
+`core.protocol.json_value`. What goes wrong is one line on
 stderr and the exit code 2.
 """
 
@@ -20,15 +21,15 @@ import msgspec
 import ebus_jupyter
 
 from . import recording
-from .client import asjson
 from .client.ack import Ack
 from .client.bus import Bus
+from .client.bus_table import table
 from .client.client import Client
 from .client.discover import remote_client
-from .client.listing import table
-from .client.opening import open_bus
+from .client.open import open_bus
 from .client.stream import Stream
-from .core.reader import Since
+from .core.client.reader import Since
+from .core.protocol import json_value as asjson
 from .errors import Closed, EbusError, Lagged
 
 CONNECT_SECONDS = 5.0

@@ -31,12 +31,12 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 import ebus_jupyter
 
-from .client import asjson
 from .client.bus import Bus
-from .client.listing import table
-from .client.opening import open_bus
+from .client.bus_table import table
+from .client.open import open_bus
 from .client.waiting import NOT_YET
-from .core.message import Message
+from .core.protocol import json_value as asjson
+from .core.protocol.message import Message
 from .errors import EbusError, Lagged
 
 HELP = (
@@ -82,13 +82,13 @@ class EbusMagics(Magics):
             bus = self._bus(name, scope)
         except EbusError as error:
             raise UsageError(f"{type(error).__name__}: {error}") from None
-        if bus.link.uri in self._running:
-            self._end(bus.link.uri)
-        self._running[bus.link.uri] = bus, run
+        if bus.channel.uri in self._running:
+            self._end(bus.channel.uri)
+        self._running[bus.channel.uri] = bus, run
         bus.on_message(run)
         # When this cell is done, the bus is being listened to: what anyone writes from here on is heard.
         bus.arrivals.wait(
-            lambda: NOT_YET if bus.status != "closed" and not bus.link.log_epoch else None, 15.0, bus.name
+            lambda: NOT_YET if bus.status != "closed" and not bus.channel.log_epoch else None, 15.0, bus.name
         )
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class EbusMagics(Magics):
         meant = [
             uri
             for uri, (bus, _) in self._running.items()
-            if (isinstance(held, Bus) and scope is None and uri == held.link.uri)
+            if (isinstance(held, Bus) and scope is None and uri == held.channel.uri)
             or (bus.name, bus.scope) == (name, scope or "server")
         ]
         for uri in meant:

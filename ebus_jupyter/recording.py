@@ -6,7 +6,8 @@
     replay(ebus.bus("votes"), "votes.jsonl")                   # later, in a test: all at once
     replay(ebus.bus("votes"), "votes.jsonl", speed=1)          # or as it happened; speed=2 is twice as fast
 
-The file is JSON Lines. The first line describes the bus; each line after it is a message as in `client.asjson`, with ``at``,
+The file is JSON Lines. The first line describes the bus; each line after it is a message as in
+`core.protocol.json_value`, with ``at``,
 the seconds since the first one, by the broker's clock. The file is whole after each message, so a recording may be cut off
 at any time. Where the recorder itself missed messages, a line ``{"at": …, "lagged": …}`` says so.
 
@@ -24,15 +25,15 @@ from typing import Any
 
 import msgspec
 
-from .client import asjson
 from .client.ack import Ack
 from .client.bus import Bus
 from .client.client import Client
-from .client.opening import open_bus
+from .client.open import open_bus
 from .client.stream import Stream
-from .core import frames
-from .core.message import BusSpec
-from .core.reader import Since
+from .core.client.reader import Since
+from .core.protocol import frames
+from .core.protocol import json_value as asjson
+from .core.protocol.message import BusSpec
 from .errors import Closed, Lagged
 
 FORMAT = 1
@@ -150,10 +151,10 @@ def bus_for(client: Client, path: Path, name: str | None = None, *, scope: str |
 def _header(bus: Bus[Any, Any]) -> dict[str, Any]:
     return {
         "ebus": FORMAT,
-        "bus": bus.link.uri,
+        "bus": bus.channel.uri,
         "scope": bus.scope,
         "name": bus.name,
-        "epoch": bus.link.epoch,
+        "epoch": bus.channel.epoch,
         "recorded": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "spec": msgspec.to_builtins(bus.spec),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.server.extension import EBus
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"

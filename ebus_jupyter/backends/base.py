@@ -8,7 +8,7 @@ passes `tests/contracts/backend.py`; the promises below are that suite's heading
   (as far as the backend says it keeps anything).
 - *Everyone hears.* Each kept entry is reported to the follower once, in the order of offsets, the writer's own too.
 - *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
-- *Bounded.* A bus holds what its spec and `core.log` say, and remembers the ids of its last writes longer than that.
+- *Bounded.* A bus holds what its spec and `core.protocol.log` say, and remembers the ids of its last writes longer than that.
   (Keys are never dropped: that there are not too many of them is the broker's care, before it appends.) There are no more
   buses than it was told to keep.
 """
@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ebus_jupyter.core.entry import Entry, Kept
-from ebus_jupyter.core.message import BusSpec
+from ebus_jupyter.core.broker.entry import Entry, Kept
+from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import TooLarge
 
 Sink = Callable[[Sequence[Entry]], None]
@@ -41,7 +41,7 @@ class Backend(Protocol):
     def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
         """The same without waiting, where that takes microseconds and nothing is in the way; None: it is to be awaited."""
 
-    def follow(self, sink: Sink) -> None:
+    def on_committed(self, sink: Sink) -> None:
         """Report every entry kept from now on to ``sink``, in order. One follower; called before the first `append`."""
 
     async def buses(self) -> dict[str, BusSpec]:

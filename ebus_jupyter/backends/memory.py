@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ebus_jupyter.core.entry import Entry, Kept, Run, by_bus, runs
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.log import Log
-from ebus_jupyter.core.message import BusSpec
+from ebus_jupyter.core.broker.entry import Entry, Kept, Run, by_bus, runs
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.log import Log
+from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError
 
 from .base import Sink, no_room
@@ -88,7 +88,7 @@ class MemoryBackend:
             self._sink(batch)
         return [entry.offset for entry in batch]
 
-    def follow(self, sink: Sink) -> None:
+    def on_committed(self, sink: Sink) -> None:
         self._sink = sink
 
     async def buses(self) -> dict[str, BusSpec]:

@@ -11,7 +11,7 @@ Durability
     given twice, even where every message was dropped.
 
 Room
-    A bus holds what `core.log` says. The file may hold a little more: entries that were written together lie in one
+    A bus holds what `core.protocol.log` says. The file may hold a little more: entries that were written together lie in one
     row, rows are dropped many at a time, and `open` leaves out what is over the bound. Space that was freed is used
     again, not given back.
 
@@ -33,10 +33,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.entry import Entry, Kept, Run, by_bus, runs
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.log import Log
-from ebus_jupyter.core.message import BusSpec, Retain
+from ebus_jupyter.core.broker.entry import Entry, Kept, Run, by_bus, runs
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.log import Log
+from ebus_jupyter.core.protocol.message import BusSpec, Retain
 from ebus_jupyter.errors import BackendError
 
 from .base import Sink, no_room
@@ -190,7 +190,7 @@ class SqliteBackend:
             self._sink(batch)
         return [entry.offset for entry in batch]
 
-    def follow(self, sink: Sink) -> None:
+    def on_committed(self, sink: Sink) -> None:
         self._sink = sink
 
     async def buses(self) -> dict[str, BusSpec]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ebus_jupyter.core.effects import Filter
-from ebus_jupyter.core.message import Participant
-from ebus_jupyter.core.schema import Codec
+from ebus_jupyter.core.broker.effects import Filter
+from ebus_jupyter.core.protocol.codec import Codec
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, FilterUnavailable, Reject
 
 ServerFilter = Callable[..., Any]

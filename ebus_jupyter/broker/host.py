@@ -1,7 +1,7 @@
 """Performs the effects that `core.broker` decides on.
 
 Frames are taken half a millisecond at a time (`turn`), so that notebooks on the same server don't wait for a busy bus.
-What touches a log waits in one queue (`keeper`); what goes out is gathered for each round of the loop (`fanout`).
+What touches a log waits in one queue (`storage_queue`); what goes out is gathered for each round of the loop (`connections`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.broker import BrokerState
-from ebus_jupyter.core.effects import Authorize, Catalogue, Deliver, Effect, Filter, Forget, Hangup, Send
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.message import BusSpec, Participant
+from ebus_jupyter.core.broker.effects import Authorize, DeleteLog, Deliver, Effect, Filter, Hangup, ListBuses, Send
+from ebus_jupyter.core.broker.state import BrokerState
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from ebus_jupyter.errors import ConnectionLost
 
-from .connection import Authorizer, Connection, Outlet
-from .fanout import Fanout
+from .connections import Connections
 from .filters import Filters, ServerFilter
-from .keeper import JOBS, Keeper
-from .turn import TURN_SECONDS, Turn
+from .outlet import Authorizer, Connection, Outlet
+from .storage_queue import JOBS, StorageQueue
+from .time_slice import SLICE_SECONDS, TimeSlice
 
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
@@ -46,7 +46,7 @@ class Broker:
         shared: Whether ``durable`` is shared by all servers of a hub.
         filters: The server's filters, by name.
         log: Where the broker says what went wrong.
-        turn_seconds: How much of each turn of the event loop frames may take, from all connections together.
+        slice_seconds: How much of each turn of the event loop frames may take, from all connections together.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Broker:
         shared: bool = False,
         filters: Mapping[str, ServerFilter] | None = None,
         log: logging.Logger | None = None,
-        turn_seconds: float = TURN_SECONDS,
+        slice_seconds: float = SLICE_SECONDS,
     ) -> None:
         self.limits = limits or Limits()
         self._clock = clock
@@ -73,34 +73,41 @@ class Broker:
             filters=filters or {},
         )
         self._filters = Filters(filters or {}, self.limits.filter_seconds, self._log)
-        self._fanout = Fanout(self.state, self.limits, self._log, self._perform, self.detach)
-        self._keeper = Keeper(
-            self.state, durable, self.limits, self._log, self._clock, self._perform, self._fanout.flush, self._found
+        self._connections = Connections(self.state, self.limits, self._log, self._perform, self.detach)
+        self._storage = StorageQueue(
+            self.state,
+            durable,
+            self.limits,
+            self._log,
+            self._clock,
+            self._perform,
+            self._connections.flush,
+            self._found,
         )
         self._next_id = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence_due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn_seconds = turn_seconds
-        self._turn: Turn | None = None
+        self._turn_seconds = slice_seconds
+        self._turn: TimeSlice | None = None
         self._closing = False
 
     def keep_in(self, durable: Backend) -> None:
         """Keep the named buses there. Before `start`."""
-        self._keeper.durable = durable
+        self._storage.durable = durable
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin. Connections may be attached from here on."""
         self._loop = asyncio.get_running_loop()
-        self._turn = Turn(self._loop, self._turn_seconds)
-        self._fanout.start(self._loop, self._turn)
-        self._keeper.start()
-        for uri in await self._keeper.durable.buses():
+        self._turn = TimeSlice(self._loop, self._turn_seconds)
+        self._connections.start(self._loop, self._turn)
+        self._storage.start()
+        for uri in await self._storage.durable.buses():
             if Address.parse(uri).scope == "kernel":  # its kernel ended with the server before this one
-                await self._keeper.durable.delete(uri)
-        self._spawn(self._keeper.work(self._turn))
+                await self._storage.durable.delete(uri)
+        self._spawn(self._storage.work(self._turn))
         self._spawn(self._tick())
 
     async def aclose(self) -> None:
@@ -109,14 +116,14 @@ class Broker:
             return
         self._closing = True
         bye = frames.encode(frames.Bye("closed", "the server is shutting down; the client comes back when it does."))
-        for conn in list(self._fanout.conns.values()):
+        for conn in list(self._connections.conns.values()):
             self._perform([Send(conn.id, bye), Hangup(conn.id)])
-        await self._keeper.finish()
-        self._fanout.flush()
+        await self._storage.finish()
+        self._connections.flush()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._keeper.aclose()
+        await self._storage.aclose()
 
     def _spawn(self, job: Any) -> asyncio.Task[None]:
         assert self._loop is not None, "start() comes first"
@@ -162,7 +169,7 @@ class Broker:
             raise ConnectionLost("the server is shutting down.")
         self._next_id += 1
         conn = Connection(self, self._next_id, outlet, authorize, ip)
-        self._fanout.conns[conn.id] = conn
+        self._connections.conns[conn.id] = conn
         self._perform(self.state.connect(conn.id, who, self._clock(), may_write=may_write, asks=authorize is not None))
         return conn
 
@@ -176,23 +183,23 @@ class Broker:
         if self.state.has_more(conn):
             return self._spawn(self._go_on(conn, turn))
         if is_quiet and len(data) <= SMALL_BYTES:
-            self._keeper.append_now()
+            self._storage.append_now()
         return turn.next() if turn.is_over() else None
 
-    def _take(self, conn: int, turn: Turn) -> None:
+    def _take(self, conn: int, turn: TimeSlice) -> None:
         while self.state.has_more(conn):
-            self._perform(self.state.go_on(conn, self._clock()))
+            self._perform(self.state.take_slice(conn, self._clock()))
             if turn.is_over():
                 return
 
-    async def _go_on(self, conn: int, turn: Turn) -> None:
+    async def _go_on(self, conn: int, turn: TimeSlice) -> None:
         while self.state.has_more(conn):
             if turn.is_over():
                 await asyncio.shield(turn.next())
             self._take(conn, turn)
 
     def detach(self, conn: int) -> None:
-        if self._fanout.conns.pop(conn, None) is not None:
+        if self._connections.conns.pop(conn, None) is not None:
             self._perform(self.state.disconnect(conn, self._clock()))
 
     def kernel_stopped(self, kernel_id: str) -> None:
@@ -201,10 +208,10 @@ class Broker:
         self._spawn(self._forget_kernel(kernel_id))
 
     async def _forget_kernel(self, kernel_id: str) -> None:
-        for uri in await self._keeper.durable.buses():
+        for uri in await self._storage.durable.buses():
             address = Address.parse(uri)
             if address.scope == "kernel" and address.owner == kernel_id:
-                self._perform([Forget(address)])
+                self._perform([DeleteLog(address)])
 
     def kernel_activity(self, kernel_id: str, activity: str) -> None:
         """A kernel is "idle", "busy", "restarting" or "dead"."""
@@ -213,24 +220,24 @@ class Broker:
     # --- effects ----------------------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[Effect]) -> None:
-        fanout, jobs = self._fanout, self._keeper.jobs
+        connections, jobs = self._connections, self._storage.jobs
         for effect in effects:
             if isinstance(effect, JOBS):  # the most, by far: one for each write
                 jobs.append(effect)
             elif isinstance(effect, Deliver):
-                fanout.deliver(effect)
+                connections.deliver(effect)
             elif isinstance(effect, Send):
-                fanout.send(effect.conn, effect.frame)
+                connections.send(effect.conn, effect.frame)
             elif isinstance(effect, Authorize):
                 self._spawn(self._authorize(effect))
             elif isinstance(effect, Filter):
                 self._spawn(self._filter(effect))
             else:
-                fanout.hangup(effect.conn)
+                connections.hangup(effect.conn)
         if jobs:
-            self._keeper.wake()
-        fanout.schedule()
-        if self.state.is_stirred and self._presence_due is None and self._loop is not None:
+            self._storage.wake()
+        connections.schedule()
+        if self.state.presence_dirty and self._presence_due is None and self._loop is not None:
             self._presence_due = self._loop.call_later(PRESENCE_SECONDS, self._tell_presence)
 
     def _tell_presence(self) -> None:
@@ -240,7 +247,7 @@ class Broker:
     # --- other people's code ----------------------------------------------------------------------------------------
 
     async def _authorize(self, effect: Authorize) -> None:
-        conn = self._fanout.conns.get(effect.conn)
+        conn = self._connections.conns.get(effect.conn)
         if conn is None or conn.authorize is None:
             return
         read = write = False
@@ -252,11 +259,11 @@ class Broker:
             self._log.exception("ebus: the authorizer failed; %s stays closed", effect.address)
         self._perform(self.state.authorized(effect.conn, effect.question, effect.address, read, write, self._clock()))
 
-    def _found(self, asked: Catalogue, kept: dict[str, BusSpec]) -> None:
+    def _found(self, asked: ListBuses, kept: dict[str, BusSpec]) -> None:
         self._spawn(self._list(asked, kept))
 
-    async def _list(self, asked: Catalogue, kept: dict[str, BusSpec]) -> None:
-        conn = self._fanout.conns.get(asked.conn)
+    async def _list(self, asked: ListBuses, kept: dict[str, BusSpec]) -> None:
+        conn = self._connections.conns.get(asked.conn)
         if conn is not None and conn.authorize is not None:  # what it may not open, it may not know of
             within_reach = {uri: kept[uri] for uri in self.state.within_reach(asked.conn, kept)}
             kept = {}
@@ -270,6 +277,6 @@ class Broker:
         self._perform(self.state.listed(asked.conn, asked.req, kept))
 
     async def _filter(self, effect: Filter) -> None:
-        conn = self._fanout.conns.get(self.state.connection_of(effect.sender))
+        conn = self._connections.conns.get(self.state.connection_of(effect.sender))
         value, verdict = await self._filters.judge(effect, conn.ip if conn is not None else "")
         self._perform(self.state.filtered(effect.address, effect.ask, value, verdict))

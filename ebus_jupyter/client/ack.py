@@ -21,9 +21,9 @@ class Ack:
 
     __slots__ = ("_error", "_looked", "_may_block", "_name", "_offset", "_waiting")
 
-    def __init__(self, name: str, may_block: Callable[[str], None]) -> None:
+    def __init__(self, name: str, ensure_may_block: Callable[[str], None]) -> None:
         self._name = name
-        self._may_block = may_block
+        self._may_block = ensure_may_block
         self._offset = 0
         self._error: EbusError | None = None
         self._looked = False

@@ -11,15 +11,16 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.message import BusSpec, Message, Participant
-from ebus_jupyter.core.reader import Reader, Since
-from ebus_jupyter.core.schema import Codec, typescript
+from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.reader import Reader, Since
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.codec import Codec
+from ebus_jupyter.core.protocol.message import BusSpec, Message, Participant
+from ebus_jupyter.core.protocol.typescript import typescript
 from ebus_jupyter.errors import Closed, EbusError, Lagged, TooLarge
 
 from .ack import Ack
-from .filtering import KernelFilter
+from .kernel_filter import KernelFilter
 from .stream import Stream, to_message
 from .waiting import NOT_YET, Waiting
 
@@ -43,8 +44,8 @@ BEGIN_SECONDS = 5.0
 class Topic:
     """What all `Bus` objects of one bus share in this client."""
 
-    def __init__(self, link: BusLink) -> None:
-        self.link = link
+    def __init__(self, link: Channel) -> None:
+        self.channel = link
         self.arrivals = Waiting()
         self.presence_changed = Waiting()
         self.filter: KernelFilter | None = None
@@ -72,8 +73,8 @@ class Bus(Generic[In, Out]):
     # --- what it is -------------------------------------------------------------------------------------------------
 
     @property
-    def link(self) -> BusLink:
-        return self.topic.link
+    def channel(self) -> Channel:
+        return self.topic.channel
 
     @property
     def arrivals(self) -> Waiting:
@@ -82,33 +83,33 @@ class Bus(Generic[In, Out]):
     @property
     def name(self) -> str:
         """The name; an unnamed bus has one that the broker made."""
-        return self.link.name or "(unnamed)"
+        return self.channel.name or "(unnamed)"
 
     @property
     def scope(self) -> str:
-        return self.link.scope
+        return self.channel.scope
 
     @property
     def spec(self) -> BusSpec:
         """What the bus is, as everyone who opened it agreed."""
-        return self.link.spec
+        return self.channel.spec
 
     @property
     def uri(self) -> str:
         """Names the bus to any client in its scope; with the capability behind ``#`` where it takes one to enter."""
-        return self.link.uri + (f"#{self.link.cap}" if self.link.cap else "")
+        return self.channel.uri + (f"#{self.channel.cap}" if self.channel.cap else "")
 
     @property
     def last(self) -> int:
         """The offset of the last message seen here; 0 before the first."""
-        return self.link.last
+        return self.channel.last
 
     @property
     def status(self) -> str:
         """ "live", "reconnecting" or "closed"."""
-        if self._closed or self.link.error is not None:
+        if self._closed or self.channel.error is not None:
             return "closed"
-        return "live" if self.client.status == "live" and self.link.number else "reconnecting"
+        return "live" if self.client.status == "live" and self.channel.number else "reconnecting"
 
     @property
     def typescript(self) -> str:
@@ -131,13 +132,13 @@ class Bus(Generic[In, Out]):
 
         def check() -> Any:
             self._check_open()
-            return self if self.link.epoch else NOT_YET
+            return self if self.channel.epoch else NOT_YET
 
         found: Bus[In, Out] = await self.arrivals.wait_async(check)
         return found
 
     def __repr__(self) -> str:
-        return f"<Bus {self.link.uri or self.name}: {self.status}>"
+        return f"<Bus {self.channel.uri or self.name}: {self.status}>"
 
     def __reduce__(self) -> Any:
         return (_rebuild, (self.uri, self._incoming.type, self._outgoing.type))
@@ -171,7 +172,7 @@ class Bus(Generic[In, Out]):
             Closed: The bus is closed.
         """
         data = self._incoming.encode(value, self.name)
-        limit = self.client.link.limits.get("value_bytes")
+        limit = self.client.session.limits.get("value_bytes")
         if limit is not None and len(data) > limit:
             raise TooLarge(
                 f"{self.name}: the value has {len(data)} bytes, at most {limit} may travel (the server's limit `value_bytes`). "
@@ -187,8 +188,8 @@ class Bus(Generic[In, Out]):
 
     def _publish(self, data: bytes, **how: Any) -> Ack:
         self._check_open()
-        ack = Ack(self.name, self.client.may_block)
-        self.client.publish(self.link, ack.settle, data, **how)
+        ack = Ack(self.name, self.client.ensure_may_block)
+        self.client.publish(self.channel, ack.settle, data, **how)
         return ack
 
     def feed(self, source: AsyncIterable[In]) -> Future[int]:
@@ -213,8 +214,8 @@ class Bus(Generic[In, Out]):
     def flush(self) -> None:
         """Send what ``flush_size`` and ``flush_interval`` hold back."""
         with self.client.lock:
-            self.client.link.flush(self.link)
-        self.client.poke()
+            self.client.session.flush(self.channel)
+        self.client.wake_sender()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class Bus(Generic[In, Out]):
     def history(self, n: int = 10, timeout: float = 15.0) -> list[Out]:
         """The last ``n`` values that are kept."""
         self._check_open()
-        self.client.may_block("history()")
+        self.client.ensure_may_block("history()")
         found: list[Out] = []
         stream = self.stream(since=-n) if n > 0 else None
         while stream is not None:
@@ -253,20 +254,20 @@ class Bus(Generic[In, Out]):
         """A position in this bus, for a stream or a state."""
         self._check_open()
         with self.client.lock:
-            reader = Reader(self.client.link, self.link, since)
-            self.client.turn(reader)
-        self.client.poke()
-        if since is None and not self.client.is_here:
+            reader = Reader(self.client.session, self.channel, since)
+            self.client.request_page(reader)
+        self.client.wake_sender()
+        if since is None and not self.client.on_own_loop:
             with contextlib.suppress(TimeoutError):
                 self.arrivals.wait(
-                    lambda: self.begun(reader) if self.client.link.live else None, BEGIN_SECONDS, "no answer"
+                    lambda: self.begun(reader) if self.client.session.live else None, BEGIN_SECONDS, "no answer"
                 )
         return reader
 
     def begun(self, reader: Reader) -> Any:
         """`NOT_YET` as long as a reader may miss what others write now."""
         with self.client.lock:
-            return None if reader.has_begun or self.link.silenced is not None else NOT_YET
+            return None if reader.has_begun or self.channel.read_error is not None else NOT_YET
 
     def _value(self, delivery: frames.Delivery) -> Any:
         return NOT_YET if delivery.deleted else self._outgoing.decode(delivery.value)
@@ -331,13 +332,13 @@ class Bus(Generic[In, Out]):
             Forbidden: This participant may not write to the bus.
         """
         self._check_open()
-        self.client.ask(lambda: self.client.link.delete(self.link), timeout)
+        self.client.ask(lambda: self.client.session.delete(self.channel), timeout)
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed_here(self.name)
-        if self.link.error is not None:
-            raise self.link.error
+        if self.channel.error is not None:
+            raise self.channel.error
 
 
 class Seat:
@@ -365,19 +366,19 @@ class PresenceView:
         said = fields or state
         client = self._bus.client
         with client.lock:
-            client.link.set_presence(self._bus.link, _any.encode(said, f"{self._bus.name}'s presence"))
-        client.poke()
+            client.session.set_presence(self._bus.channel, _any.encode(said, f"{self._bus.name}'s presence"))
+        client.wake_sender()
 
     def seats(self, timeout: float = 5.0) -> list[Seat]:
         """Everyone, with what they say of themselves."""
-        client, link = self._bus.client, self._bus.link
+        client, link = self._bus.client, self._bus.channel
         with client.lock:
-            client.link.watch(link)
-        client.poke()
-        if not link.seats_known:
-            client.may_block("presence.seats()")
+            client.session.watch_presence(link)
+        client.wake_sender()
+        if not link.presence_known:
+            client.ensure_may_block("presence.seats()")
             self._bus.topic.presence_changed.wait(
-                lambda: True if link.seats_known else NOT_YET, timeout, "nobody has answered"
+                lambda: True if link.presence_known else NOT_YET, timeout, "nobody has answered"
             )
         with client.lock:
             return [Seat(*seat) for seat in link.participants.values()]
@@ -395,8 +396,8 @@ class PresenceView:
 
         topic.presence_changed.once(changed)
         with client.lock:
-            client.link.watch(self._bus.link)
-        client.poke()
+            client.session.watch_presence(self._bus.channel)
+        client.wake_sender()
 
 
 class _Callback:
@@ -475,6 +476,6 @@ def _closed_here(name: str) -> EbusError:
 
 def _rebuild(uri: str, incoming: Any, outgoing: Any) -> Bus[Any, Any]:
     from .discover import default_client
-    from .opening import open_bus
+    from .open import open_bus
 
     return open_bus(default_client(), uri, incoming, emits=None if outgoing is incoming else outgoing)

@@ -1,4 +1,4 @@
-"""A client of one broker: `core.link` on a transport, reconnecting for as long as it lives.
+"""A client of one broker: `core.channel` on a transport, reconnecting for as long as it lives.
 
 The link belongs to one lock. Programs call in from any thread; one task on the client's loop carries bytes and performs
 what comes back. A kernel's client runs on a thread of its own, so that neither a long cell nor a blocked callback keeps
@@ -19,23 +19,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.events import (
-    Acked,
-    Answered,
-    Arrived,
-    Ended,
+from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.events import (
+    BusClosed,
+    BusOpened,
+    ConnectionEnded,
     Event,
-    FilterAsked,
-    Live,
-    Opened,
+    FilterRequested,
+    MessagesArrived,
     PresenceChanged,
-    Refused,
+    RequestSettled,
+    Welcomed,
+    WriteSettled,
 )
-from ebus_jupyter.core.link import LinkState
-from ebus_jupyter.core.message import Participant
-from ebus_jupyter.core.reader import Reader
+from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.client.session import Session
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import (
     Closed,
     ConnectionLost,
@@ -104,7 +104,7 @@ class Client:
         self.relay = relay or connect
         self.embedded = embedded
         self.lock = threading.RLock()
-        self.link = LinkState(secrets.token_hex(16), client="python")
+        self.session = Session(secrets.token_hex(16), client="python")
         self.loop = loop or background_loop()
         self.status = "connecting"
         self.why: EbusError | None = None
@@ -112,10 +112,10 @@ class Client:
         self._connect = connect
         self._transport: Transport | None = None
         self._wake = asyncio.Event()
-        self._poked = False
+        self._wake_pending = False
         self._acks: dict[int, Settle] = {}
         self._answers: dict[int, Callable[[Any, EbusError | None], None]] = {}
-        self._topics: dict[BusLink, Topic] = {}
+        self._topics: dict[Channel, Topic] = {}
         self._named: dict[tuple[str, str, str, str], Topic] = {}
         self._changed = Waiting()
         self._room = Waiting()
@@ -132,11 +132,11 @@ class Client:
     @property
     def you(self) -> Participant | None:
         """Who this client is, as the broker stamps it on messages; None before the first welcome."""
-        return self.link.you
+        return self.session.you
 
     def bus(self, name: str | None = None, type: Any = Any, **spec: Any) -> Bus[Any, Any]:
         """Open a bus or create it; the arguments are those of `ebus_jupyter.bus`."""
-        from .opening import open_bus
+        from .open import open_bus
 
         return open_bus(self, name, type, **spec)
 
@@ -148,7 +148,7 @@ class Client:
 
     def buses(self, timeout: float = OPEN_SECONDS) -> list[dict[str, Any]]:
         """The named buses within reach: address, scope, name, spec, participants, last offset."""
-        found: frames.Listed = self.ask(self.link.catalogue, timeout)
+        found: frames.Listed = self.ask(self.session.list_buses, timeout)
         return found.buses
 
     def on_status(self, listener: Callable[[str], None]) -> None:
@@ -159,9 +159,9 @@ class Client:
         """End this client. Writes that were not answered fail with `Closed`."""
         self._on_loop(lambda: self._spawn(self._close(Closed("this client was closed.", reason="closed"))))
 
-    def may_block(self, what: str) -> None:
+    def ensure_may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait."""
-        if self.is_here:
+        if self.on_own_loop:
             raise RuntimeError(
                 f"{what} would block the loop that it waits for; use `await` or `async for` here, or asyncio.to_thread."
             )
@@ -170,17 +170,17 @@ class Client:
         """Wait until the broker has welcomed this client."""
 
         def check() -> Any:
-            if self.link.closed is not None:
-                raise self.link.closed
-            return None if self.link.live else NOT_YET
+            if self.session.closed is not None:
+                raise self.session.closed
+            return None if self.session.live else NOT_YET
 
-        self.may_block("wait_live()")
+        self.ensure_may_block("wait_live()")
         self._changed.wait(check, timeout, f"{self.where} has not answered")
 
     # --- for the client's own modules -------------------------------------------------------------------------------
 
     @property
-    def is_here(self) -> bool:
+    def on_own_loop(self) -> bool:
         """Whether the caller runs on this client's own loop, which must not be blocked."""
         try:
             return asyncio.get_running_loop() is self.loop
@@ -190,12 +190,12 @@ class Client:
     def topic(self, key: tuple[str, str, str, str]) -> Topic | None:
         """The bus that is open here, or being opened, by this scope, owner, name and capability."""
         scope, owner, name, cap = key
-        link = self.link.find(scope, name, owner, cap)
+        link = self.session.find(scope, name, owner, cap)
         return self._named.get(key) if link is None else self._topics.get(link)
 
     def add(self, topic: Topic, key: tuple[str, str, str, str] | None) -> None:
         """A bus was opened."""
-        self._topics[topic.link] = topic
+        self._topics[topic.channel] = topic
         if key is not None:
             self._named[key] = topic
 
@@ -206,38 +206,38 @@ class Client:
             last = topic.holders == 0
             if last:  # who opens it again from here on opens it anew
                 self._named = {key: other for key, other in self._named.items() if other is not topic}
-                events = self.link.leave(topic.link)
+                events = self.session.leave(topic.channel)
         if last:
-            self.poke()
+            self.wake_sender()
             self._on_loop(lambda: self._spawn(self._all_happened(events)))
         topic.notify()
 
-    def publish(self, bus: BusLink, settle: Settle, value: bytes, **how: Any) -> None:
+    def publish(self, bus: Channel, settle: Settle, value: bytes, **how: Any) -> None:
         """Write; waits for room where too many writes have no answer yet."""
         deadline = time.monotonic() + ROOM_SECONDS
         while True:
             with self.lock:
                 try:
-                    self._acks[self.link.publish(bus, value, time.monotonic(), **how)] = settle
+                    self._acks[self.session.publish(bus, value, time.monotonic(), **how)] = settle
                     break
                 except RateLimited:
                     if time.monotonic() > deadline:
                         raise
-                    self.may_block("a write while too many have no answer")
+                    self.ensure_may_block("a write while too many have no answer")
             with contextlib.suppress(TimeoutError):
-                self._room.wait(lambda: None if len(self._acks) < self.link.max_pending else NOT_YET, 1.0, "room")
-        self.poke()
+                self._room.wait(lambda: None if len(self._acks) < self.session.max_pending else NOT_YET, 1.0, "room")
+        self.wake_sender()
 
-    def turn(self, reader: Reader) -> None:
+    def request_page(self, reader: Reader) -> None:
         """Ask for the reader's next page of history, if it needs one. Called with the lock held."""
-        req = reader.turn()
+        req = reader.request_page()
         if req:
-            self._answers[req] = reader.answered
-            self.poke()
+            self._answers[req] = reader.page_received
+            self.wake_sender()
 
     def ask(self, question: Callable[[], int], timeout: float | None = OPEN_SECONDS) -> Any:
         """Ask the broker something and wait for its answer."""
-        self.may_block("this call")
+        self.ensure_may_block("this call")
         answer: list[Any] = []
         arrived = Waiting()
 
@@ -247,20 +247,20 @@ class Client:
 
         with self.lock:
             self._answers[question()] = answered
-        self.poke()
+        self.wake_sender()
         found = arrived.wait(lambda: answer[0] if answer else NOT_YET, timeout, f"{self.where} has not answered")
         if isinstance(found, EbusError):
             raise found
         return found
 
-    def poke(self) -> None:
+    def wake_sender(self) -> None:
         """There is something to send."""
-        if not self._poked:
-            self._poked = True
-            self._on_loop(self._poke)
+        if not self._wake_pending:
+            self._wake_pending = True
+            self._on_loop(self._wake_now)
 
-    def _poke(self) -> None:
-        self._poked = False
+    def _wake_now(self) -> None:
+        self._wake_pending = False
         self._wake.set()
 
     def _on_loop(self, callback: Callable[[], None]) -> None:
@@ -284,7 +284,7 @@ class Client:
 
     async def _run(self) -> None:
         attempt = 0
-        while self.link.closed is None:
+        while self.session.closed is None:
             try:
                 transport = await self._connect()
             except (Unauthenticated, Forbidden) as refused:
@@ -295,7 +295,7 @@ class Client:
             else:
                 welcomed = await self._serve(transport)
                 attempt = 0 if welcomed else attempt
-            if self.link.closed is None:
+            if self.session.closed is None:
                 self._set_status("reconnecting")
                 first, longest = RETRY_SECONDS
                 await asyncio.sleep(random.uniform(0, min(longest, first * 2**attempt)))
@@ -305,16 +305,16 @@ class Client:
         """Use one connection until it ends; returns whether the broker welcomed us."""
         self._transport = transport
         with self.lock:
-            self.link.connected()
+            self.session.connection_made()
         sender = self.loop.create_task(self._send(transport))
         welcomed = False
         try:
             async for data in transport:
                 with self.lock:
-                    events = self.link.receive(data, time.monotonic())
-                welcomed = welcomed or any(isinstance(event, Live) for event in events)
+                    events = self.session.receive_data(data, time.monotonic())
+                welcomed = welcomed or any(isinstance(event, Welcomed) for event in events)
                 await self._all_happened(events)
-                if self.link.has_outgoing:
+                if self.session.has_outgoing:
                     self._wake.set()
         except ProtocolError as error:
             logger.error("%s", error)
@@ -322,7 +322,7 @@ class Client:
         finally:
             sender.cancel()
             with self.lock:
-                unanswered = self.link.lost()
+                unanswered = self.session.connection_lost()
             await self._all_happened(unanswered)
             with contextlib.suppress(EbusError, OSError):
                 await transport.aclose()
@@ -336,8 +336,8 @@ class Client:
                 self._wake.clear()
                 while True:
                     with self.lock:
-                        data = self.link.outgoing(time.monotonic())
-                        due = self.link.due()
+                        data = self.session.data_to_send(time.monotonic())
+                        due = self.session.next_deadline()
                     if data is None:
                         break
                     await transport.send(data)
@@ -346,17 +346,17 @@ class Client:
                     await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _close(self, error: EbusError) -> None:
-        if self.link.closed is not None:
+        if self.session.closed is not None:
             return
         self.why = error
         if self._transport is not None and self.status == "live":
             with self.lock:
-                data = self.link.outgoing(float("inf"))
+                data = self.session.data_to_send(float("inf"))
             with contextlib.suppress(EbusError, OSError):
                 if data is not None:
                     await self._transport.send(data)
         with self.lock:
-            events = self.link.close(error)
+            events = self.session.close(error)
         await self._all_happened(events)
         if self._transport is not None:
             with contextlib.suppress(EbusError, OSError):
@@ -385,7 +385,7 @@ class Client:
     async def _all_happened(self, events: list[Event]) -> None:
         settled = False
         for event in events:
-            if isinstance(event, Acked):  # a busy writer has thousands of these
+            if isinstance(event, WriteSettled):  # a busy writer has thousands of these
                 settle = self._acks.pop(event.id, None)
                 if settle is not None:
                     settle(event.offset, event.error)
@@ -397,35 +397,35 @@ class Client:
 
     async def _happened(self, event: Event) -> None:
         match event:
-            case Arrived(link) | PresenceChanged(link) | Opened(link):
+            case MessagesArrived(link) | PresenceChanged(link) | BusOpened(link):
                 topic = self._topics.get(link)
                 if topic is not None:
                     if isinstance(event, PresenceChanged):
                         topic.presence_changed.notify()
                     topic.notify()
-            case Answered(req, frame, error):
+            case RequestSettled(req, frame, error):
                 answered = self._answers.pop(req, None)
                 if answered is not None:
                     with self.lock:
                         answered(frame, error)
                 self._notify_all()
-            case Live():
+            case Welcomed():
                 self.why = None
                 self._set_status("live")
                 self._changed.notify()
-            case Refused(link, _):
+            case BusClosed(link, _):
                 topic = self._topics.pop(link, None)
                 if topic is not None:
                     self._named = {key: other for key, other in self._named.items() if other is not topic}
                     topic.notify()
-            case FilterAsked():
+            case FilterRequested():
                 self._spawn(self._filter(event))
-            case Ended(error, again):
+            case ConnectionEnded(error, again):
                 self.why = error
                 if not again:
                     await self._close(error)
 
-    async def _filter(self, asked: FilterAsked) -> None:
+    async def _filter(self, asked: FilterRequested) -> None:
         """Filter a write for the broker: an async filter on the client's loop, a plain one on one thread of its own."""
         topic = self._topics.get(asked.bus)
         if topic is None or topic.filter is None:
@@ -434,5 +434,5 @@ class Client:
             self._filter_thread = ThreadPoolExecutor(1, thread_name_prefix="ebus-filter")
         value, reject, failed = await topic.filter(asked.value, asked.sender, self._filter_thread)
         with self.lock:
-            self.link.verdict(asked.bus, asked.ask, value, reject, failed=failed)
-        self.poke()
+            self.session.answer_filter(asked.bus, asked.ask, value, reject, failed=failed)
+        self.wake_sender()

@@ -27,7 +27,7 @@ def default_client() -> Client:
     """This process's own client; made when first asked for, and anew in a forked child or after it was closed."""
     global _default
     with _lock:
-        if _default is None or _default[0] != os.getpid() or _default[1].link.closed is not None:
+        if _default is None or _default[0] != os.getpid() or _default[1].session.closed is not None:
             _default = os.getpid(), _make()
         return _default[1]
 

@@ -6,7 +6,7 @@ import getpass
 import os
 
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core.message import Kind, Participant
+from ebus_jupyter.core.protocol.message import Kind, Participant
 from ebus_jupyter.transports.local import LocalTransport
 
 _broker: tuple[int, Broker] | None = None

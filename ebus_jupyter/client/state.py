@@ -1,4 +1,4 @@
-"""A shared mapping: `core.replica` on a bus that retains by key."""
+"""A shared mapping: `core.client.replica` on a bus that retains by key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from ebus_jupyter.core.replica import MISSING, Change, Replica
+from ebus_jupyter.core.client.replica import MISSING, Change, Replica
 from ebus_jupyter.errors import Conflict, EbusError, Lagged
 
 from .bus import Bus
@@ -23,7 +23,8 @@ class State(MutableMapping[str, Any]):
     """One mapping that several participants read and write; made by `ebus_jupyter.state`.
 
     The server puts all writes in one order, and the last write of a key wins, everywhere. What you set shows here at once;
-    a value of someone else's does not flicker in between (see `core.replica`). Reading asks nobody: the copy is here, kept
+    a value of someone else's does not flicker in between (see
+    `core.client.replica`). Reading asks nobody: the copy is here, kept
     up to date by the client's thread, so that even a busy cell reads what others have just set.
 
     Args:
@@ -44,7 +45,7 @@ class State(MutableMapping[str, Any]):
         self.ready = False
         self.error: EbusError | None = None
         self._arrived()
-        if not self._client.is_here:
+        if not self._client.on_own_loop:
             bus.arrivals.wait(
                 lambda: True if self.ready or self.error else NOT_YET, timeout, f"{bus.name} has not arrived"
             )
@@ -91,7 +92,7 @@ class State(MutableMapping[str, Any]):
         return isinstance(key, str) and self._replica.shown(key) is not MISSING
 
     def __repr__(self) -> str:
-        return f"<State {self.bus.link.uri or self.bus.name}: {dict(self)!r}>"
+        return f"<State {self.bus.channel.uri or self.bus.name}: {dict(self)!r}>"
 
     def replace(self, key: str, old: Any, new: Any, timeout: float = 15.0) -> bool:
         """Set ``key`` to ``new`` only if it is ``old`` (`MISSING`: not there) when the server gets to it: compare and set.
@@ -116,7 +117,7 @@ class State(MutableMapping[str, Any]):
 
     def flush(self, timeout: float = 15.0) -> None:
         """Wait until the server has everything that was set here."""
-        self._client.may_block("state.flush()")
+        self._client.ensure_may_block("state.flush()")
         self.bus.arrivals.wait(
             lambda: NOT_YET if self._replica.busy else True, timeout, f"{self.bus.name} is not all written"
         )
@@ -164,7 +165,7 @@ class State(MutableMapping[str, Any]):
             self._tell(changes)
             self.bus.arrivals.notify()
 
-        link = self.bus.link
+        link = self.bus.channel
         if link.error is not None:
             settled(0, link.error)
         elif value is MISSING:
@@ -184,7 +185,7 @@ class State(MutableMapping[str, Any]):
         changes: list[Change] = []
         with self._client.lock:
             while True:
-                self._client.turn(self._reader)
+                self._client.request_page(self._reader)
                 try:
                     delivery = self._reader.read_nowait()
                 except Lagged:

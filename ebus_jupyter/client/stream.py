@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.entry import message_id
-from ebus_jupyter.core.message import Message
-from ebus_jupyter.core.reader import Reader
+from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import Message, message_id
 from ebus_jupyter.errors import Closed
 
 from .waiting import NOT_YET
@@ -35,7 +34,7 @@ class Stream(Generic[T]):
     @property
     def status(self) -> str:
         """ "live", "reconnecting" or "closed"."""
-        if self._closed or self._reader.bus.silenced is not None:
+        if self._closed or self._reader.bus.read_error is not None:
             return "closed"
         return "live" if self._bus.client.status == "live" else "reconnecting"
 
@@ -66,7 +65,7 @@ class Stream(Generic[T]):
             Lagged: Messages were missed; the next call goes on behind them.
             Closed: The bus has ended, or this stream was closed.
         """
-        self._bus.client.may_block("stream.get()")
+        self._bus.client.ensure_may_block("stream.get()")
         return self._bus.arrivals.wait(self._next_or_stop, timeout, f"nothing new on {self._bus.name}")
 
     def get_kept(self, timeout: float = 15.0) -> T:
@@ -78,7 +77,7 @@ class Stream(Generic[T]):
                 raise LookupError(f"that was all of {self._bus.name}.")
             return item
 
-        self._bus.client.may_block("stream.get_kept()")
+        self._bus.client.ensure_may_block("stream.get_kept()")
         return self._bus.arrivals.wait(check, timeout, f"{self._bus.client.where} has not answered")
 
     def take(self, n: int, timeout: float | None = None) -> list[T]:
@@ -124,7 +123,7 @@ class Stream(Generic[T]):
         client = self._bus.client
         with client.lock:
             while True:
-                client.turn(self._reader)
+                client.request_page(self._reader)
                 delivery = self._reader.read_nowait()
                 if delivery is None:
                     return NOT_YET

@@ -1,7 +1,7 @@
 """The server extension's configuration and life.
 
 Everything is set as ``c.EBus.NAME = …`` in ``jupyter_server_config.py``, or ``--EBus.NAME=…`` on the command line;
-every bound of `core.limits.Limits` is there under its own name.
+every bound of `core.protocol.limits.Limits` is there under its own name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from traitlets.utils.importstring import import_item
 import ebus_jupyter
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
 from . import storage

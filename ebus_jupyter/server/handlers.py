@@ -39,15 +39,15 @@ from tornado import web
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.websocket import WebSocketHandler
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import BackendError, EbusError, Forbidden, ProtocolError, TooLarge, Unauthenticated
 
 from .kernels import Grant, participant
 
 if TYPE_CHECKING:
-    from ebus_jupyter.broker.connection import Connection
+    from ebus_jupyter.broker.outlet import Connection
 
     from .extension import EBus
 
@@ -61,7 +61,7 @@ UNSUPPORTED, TOO_BIG, POLICY = 1003, 1009, 1008
 """Codes that a WebSocket is closed with."""
 
 
-class Refused(web.HTTPError):
+class HandshakeRefused(web.HTTPError):
     """Turned away at the door, with one of our errors as the answer."""
 
     def __init__(self, status: int, error: EbusError) -> None:
@@ -157,14 +157,16 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
     async def prepare(self) -> None:  # type: ignore[override]
         if not self.check_host():
             name = self.request.host
-            raise Refused(403, Forbidden(f"this server isn't called {name!r} (see ServerApp.allow_remote_access)."))
+            raise HandshakeRefused(
+                403, Forbidden(f"this server isn't called {name!r} (see ServerApp.allow_remote_access).")
+            )
         kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "ebus":
             self._admit_kernel(token.strip())
         else:
             await self._admit_user()
         if not self.check_origin():
-            raise Refused(
+            raise HandshakeRefused(
                 403,
                 Forbidden(
                     f"pages of {self.request.headers.get('Origin')} may not use this server's buses. "
@@ -173,19 +175,19 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
             )
         if not await self._may("read"):
             name = self._who().user
-            raise Refused(
+            raise HandshakeRefused(
                 403, Forbidden(f"{name!r} may not use buses here; ask whoever runs the server (resource 'ebus').")
             )
         self._writable = await self._may("write")
         try:
             await self._ebus.ready()
         except BackendError as gone:
-            raise Refused(503, gone) from None
+            raise HandshakeRefused(503, gone) from None
 
     def _admit_kernel(self, token: str) -> None:
         grant = self._ebus.tokens.find(token)
         if grant is None:
-            raise Refused(
+            raise HandshakeRefused(
                 403,
                 Unauthenticated(
                     "this kernel's token (EBUS_TOKEN) is not one that this server gave to a running kernel: the kernel "
@@ -202,7 +204,7 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
             if refused.status_code != 403:
                 raise
         if self.current_user is None:
-            raise Refused(
+            raise HandshakeRefused(
                 403,
                 Unauthenticated(
                     "this server does not know you: the token or cookie is missing, or wrong. Log in to Jupyter, or "
@@ -236,7 +238,7 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         failure = kwargs.get("exc_info", (None, None))[1]
-        error = failure.error if isinstance(failure, Refused) else None
+        error = failure.error if isinstance(failure, HandshakeRefused) else None
         answer = {"code": error.code if error else "error", "text": error.text if error else self._reason}
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(answer))
@@ -325,7 +327,7 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
         self.close(code, reason.encode()[:120].decode(errors="ignore"))
 
     def log_exception(self, *exc_info: Any) -> None:
-        if isinstance(exc_info[1], Refused):
+        if isinstance(exc_info[1], HandshakeRefused):
             self.log.log(logging.INFO, "ebus: turned away %s: %s", self.request.remote_ip, exc_info[1].error.text)
         else:
             super().log_exception(*exc_info)

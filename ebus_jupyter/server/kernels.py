@@ -34,7 +34,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server import CallContext
 from jupyter_server.auth.identity import User
 
-from ebus_jupyter.core.message import Kind, Participant
+from ebus_jupyter.core.protocol.message import Kind, Participant
 
 SETTLE_SECONDS = 0.2
 VARIABLES = ("EBUS_URL", "EBUS_TOKEN", "EBUS_CERT")

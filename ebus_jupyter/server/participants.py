@@ -35,7 +35,7 @@ from typing import Any
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.client import Client
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import BackendError, Closed, Forbidden
 from ebus_jupyter.transports.local import LocalTransport
 
@@ -72,7 +72,7 @@ class ServerClient(Client):
         super().__init__(connect, where="this server", loop=loop)
 
     @property
-    def is_here(self) -> bool:
+    def on_own_loop(self) -> bool:
         # Extensions call in before the loop runs, too; to wait for it then would be to wait for ever.
         return threading.get_ident() == self._thread
 

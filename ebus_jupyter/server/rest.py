@@ -12,7 +12,8 @@ Who asks is known by Jupyter's identity provider, as in the rest of Jupyter's AP
 ``X-XSRFToken``), and takes part for the length of the request, as a sender of kind "client". The Authorizer is asked as
 for the socket. Scope "user" is the asker's own; "kernel" is no one's here.
 
-Reading creates no bus; writing does, with the defaults. Values that JSON has no word for are as in `client.asjson`.
+BusReading creates no bus; writing does, with the defaults. Values that JSON has no word for are as in
+`core.protocol.json_value`.
 
 A write may carry ``Idempotency-Key``: any text that nobody else will choose, such as a fresh UUID. Sent again with the same
 key, it is not written again but answered as the first time; a key is for one write.
@@ -40,22 +41,15 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 import ebus_jupyter
-from ebus_jupyter.client import asjson
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.message import BusSpec
-from ebus_jupyter.errors import (
-    Closed,
-    ConnectionLost,
-    EbusError,
-    ProtocolError,
-    TooLarge,
-    Unauthenticated,
-)
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol import json_value as asjson
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.message import BusSpec
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, ProtocolError, TooLarge, Unauthenticated
 
 from .kernels import participant
 from .openapi import LIMIT, LIMIT_DEFAULT, document
-from .visit import Missed, Position, Since, Visit, since
+from .request_client import Missed, Position, RequestClient, Since, since
 
 if TYPE_CHECKING:
     from .extension import EBus
@@ -111,20 +105,20 @@ class BusHandler(APIHandler):
 
     def initialize(self, ebus: EBus) -> None:
         self._ebus = ebus
-        self._visit: Visit | None = None
+        self._visit: RequestClient | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
         await super().prepare()
         await self._ebus.ready()
 
     @contextlib.asynccontextmanager
-    async def visit(self, *, may_write: bool = False, instance: str = "") -> AsyncIterator[Visit]:
+    async def visit(self, *, may_write: bool = False, instance: str = "") -> AsyncIterator[RequestClient]:
         """Take part, as the user who asks."""
         who = participant("client", self.current_user)
         authorize = None if isinstance(self.authorizer, AllowAllAuthorizer) else self._may
         broker, ip = self._ebus.broker, self.request.remote_ip or ""
 
-        async with Visit(
+        async with RequestClient(
             lambda outlet: broker.attach(who, outlet, may_write=may_write, authorize=authorize, ip=ip), instance
         ) as self._visit:
             yield self._visit

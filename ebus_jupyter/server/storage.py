@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ebus_jupyter.backends.sqlite import SqliteBackend
-from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
 SERVERS = 20

@@ -81,7 +81,7 @@ async def fold(
         except Lagged as lag:
             logger.warning("ebus: %s has strokes that %s lacks: %s", strokes, picture, lag)
             continue
-        png = await asyncio.to_thread(_encoded, image.copy(), board.link.epoch, after)
+        png = await asyncio.to_thread(_encoded, image.copy(), board.channel.epoch, after)
         try:
             await pictures.write(png)
         except Rejected as refused:
@@ -122,7 +122,7 @@ async def _begin(board: Bus[Any, Any], pictures: Bus[Any, Any], size: tuple[int,
     if kept:
         epoch, after = position_of(kept[0])
         image = _opened(kept[0])
-        if epoch == board.link.epoch and image.size == size:
+        if epoch == board.channel.epoch and image.size == size:
             return image.convert("RGB"), after
     return Image.new("RGB", size, PAPER), 0
 

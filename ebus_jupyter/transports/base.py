@@ -1,6 +1,6 @@
 """How frames travel between a client and a broker: one seam, three methods.
 
-A transport carries whole messages (each an array of frames, see `core.frames`), in order, each once, until it ends.
+A transport carries whole messages (each an array of frames, see `core.protocol.frames`), in order, each once, until it ends.
 It does not reconnect, retry or buffer without bound: that is the client's business, and only there.
 Every transport passes `tests/contracts/transport.py`.
 """

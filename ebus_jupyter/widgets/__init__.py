@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .chat import Chat
-    from .inspector import Inspector
-    from .poll import Poll
-    from .presence import Presence
-    from .status import Status
-    from .whiteboard import Whiteboard
+    from ebus_jupyter.widgets.ready.chat import Chat
+    from ebus_jupyter.widgets.ready.inspector import Inspector
+    from ebus_jupyter.widgets.ready.poll import Poll
+    from ebus_jupyter.widgets.ready.presence import Presence
+    from ebus_jupyter.widgets.ready.status import Status
+    from ebus_jupyter.widgets.ready.whiteboard import Whiteboard
 
 __all__ = ["Chat", "Inspector", "Poll", "Presence", "Status", "Whiteboard"]
 
@@ -22,7 +22,7 @@ __all__ = ["Chat", "Inspector", "Poll", "Presence", "Status", "Whiteboard"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ebus_jupyter.widgets' has no attribute {name!r}")
-    return getattr(import_module(f".{name.lower()}", __name__), name)
+    return getattr(import_module(f".ready.{name.lower()}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ import traitlets
 import ebus_jupyter
 from ebus_jupyter.client.bus import Bus
 
-from . import relay
+from . import comm_tunnel as relay
 
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
@@ -28,8 +28,8 @@ def coordinates(bus: Bus[Any, Any]) -> dict[str, Any]:
     return {
         "scope": bus.scope,
         "name": bus.name,
-        "owner": bus.link.owner,
-        "cap": bus.link.cap,
+        "owner": bus.channel.owner,
+        "cap": bus.channel.cap,
         "kernel": relay.key_of(bus.client),
         "embedded": bus.client.embedded,
     }

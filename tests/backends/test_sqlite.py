@@ -22,8 +22,8 @@ from ebus_jupyter.backends import sqlite
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.backends.sqlite import CHECKPOINT_BYTES, SqliteBackend
-from ebus_jupyter.core.entry import Entry, Kept
-from ebus_jupyter.core.message import BusSpec, Participant
+from ebus_jupyter.core.broker.entry import Entry, Kept
+from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from ebus_jupyter.errors import BackendError
 from tests.contracts.backend import (
     TEAMS,
@@ -125,7 +125,7 @@ async def test_the_write_ahead_log_is_brought_in_beside_the_loop(backend: Sqlite
         lambda statement: where.append(threading.get_ident()) if "wal_checkpoint" in statement else None
     )
     heard: list[Entry] = []
-    backend.follow(heard.extend)
+    backend.on_committed(heard.extend)
     for _ in range(200):
         await backend.append([write("x" * 100_000)])
         await asyncio.sleep(0)
@@ -394,7 +394,7 @@ async def test_a_full_disk_keeps_nothing_and_then_goes_on(backend: SqliteBackend
     await began(backend, TEAMS)
     await backend.append([write("before", **key)])
     heard: list[Entry] = []
-    backend.follow(heard.extend)
+    backend.on_committed(heard.extend)
     db = backend._connection
     assert db is not None
     (pages,) = db.execute("PRAGMA page_count").fetchone()

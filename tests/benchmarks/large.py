@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 
 from . import fanout
 from .measure import Row, Span

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 
 from .measure import Row, Span
 from .peers import jupyter

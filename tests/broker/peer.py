@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ebus_jupyter.broker.connection import Authorizer
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.message import Kind, Participant
+from ebus_jupyter.broker.outlet import Authorizer
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import Kind, Participant
 from ebus_jupyter.errors import EbusError
 from ebus_jupyter.transports.base import Transport
 from ebus_jupyter.transports.local import LocalTransport

@@ -12,11 +12,11 @@ import pytest
 
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.entry import Entry
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.message import BusSpec, Participant
+from ebus_jupyter.core.broker.entry import Entry
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from ebus_jupyter.errors import (
     BackendError,
     ConnectionLost,
@@ -80,7 +80,7 @@ async def test_what_a_hundred_get_is_packed_once() -> None:
 
 
 async def test_what_one_turn_has_for_a_connection_is_one_message() -> None:
-    async with running(turn_seconds=60.0) as broker:
+    async with running(slice_seconds=60.0) as broker:
         writer, reader = await Peer.join(broker), await Peer.join(broker, "bob")
         bus = (await writer.open("votes")).bus
         await reader.open("votes")
@@ -101,7 +101,7 @@ def _writes(bus: int, count: int) -> bytes:
 
 
 async def test_others_have_their_turns_while_a_large_message_is_taken() -> None:
-    async with running(turn_seconds=0.0) as broker:
+    async with running(slice_seconds=0.0) as broker:
         ann, bob = await Peer.join(broker), await Peer.join(broker, "bob")
         bus = (await ann.open("votes")).bus
         await bob.open("votes")
@@ -120,7 +120,7 @@ async def test_others_have_their_turns_while_a_large_message_is_taken() -> None:
 
 async def test_the_last_words_of_a_connection_are_taken_though_it_ends_before_their_turn() -> None:
     backend = MemoryBackend()
-    async with running(backend, turn_seconds=0.0) as broker:
+    async with running(backend, slice_seconds=0.0) as broker:
         ann = await Peer.join(broker)
         bus = (await ann.open("votes")).bus
         ann.transport._conn.receive(_writes(bus, 500))  # type: ignore[attr-defined]
@@ -132,14 +132,14 @@ async def test_the_last_words_of_a_connection_are_taken_though_it_ends_before_th
 
 
 async def test_who_brings_more_than_a_turn_has_time_for_is_told_to_wait() -> None:
-    async with running(turn_seconds=0.0) as broker:
+    async with running(slice_seconds=0.0) as broker:
         ann = await Peer.join(broker)
         bus = (await ann.open("votes")).bus
         conn = ann.transport._conn  # type: ignore[attr-defined]
         waits = [conn.receive(_writes(bus, 100)), conn.receive(_writes(bus, 1))]
         await asyncio.gather(*waits)
         assert not broker.state.has_more(conn.id)
-    async with running(turn_seconds=60.0) as broker:
+    async with running(slice_seconds=60.0) as broker:
         ann = await Peer.join(broker)
         bus = (await ann.open("votes")).bus
         assert ann.transport._conn.receive(_writes(bus, 100)) is None  # type: ignore[attr-defined]

@@ -60,7 +60,7 @@ def test_a_kernel_s_own_bus_is_entered_by_the_page_that_shows_its_widget_and_by_
     expect(alice.page.locator(".heard")).to_have_text("tea ")
     assert alice.eval("ears.get(5)") == "{'choice': 'tea'}"
 
-    kernel = alice.eval("votes.link.owner").strip("'")
+    kernel = alice.eval("votes.channel.owner").strip("'")
     bob = lab.person("bob").open(write_notebook(lab.server, "nosy.ipynb", "1"))
     refused = bob.page.evaluate(
         """async ([base, owner]) => {

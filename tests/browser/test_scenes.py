@@ -115,7 +115,7 @@ def test_a_server_killed_in_the_middle_of_a_thousand_writes(own_server: Server, 
     ear = bus.stream()
     page = desk(lab, "alice")
     page.run(READ, name="log", since="start")
-    epoch = bus.link.epoch
+    epoch = bus.channel.epoch
 
     acks = [bus.write(n) for n in range(300)]
     acks[100].result(10)
@@ -125,7 +125,7 @@ def test_a_server_killed_in_the_middle_of_a_thousand_writes(own_server: Server, 
 
     offsets = [ack.result(60) for ack in acks]
     assert offsets == sorted(set(offsets)), "each write has a place of its own, in the order it was written"
-    assert bus.link.epoch == epoch
+    assert bus.channel.epoch == epoch
     assert ear.take(1000, 30) == list(range(1000)), "the writer heard each once, none twice, none missing"
     page.person.page.wait_for_function("seen.length >= 1000", timeout=60_000)
     assert page.run("seen") == list(range(1000)), "and so did the page, over the restart"

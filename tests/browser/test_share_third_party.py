@@ -7,7 +7,7 @@ import importlib
 from .lab import Lab, Person
 from .test_share_controls import kernel_says, with_cell
 
-OFFSET = "from ebus_jupyter.widgets.share import _shares\nstate = _shares[w.model_id][0].state"
+OFFSET = "from ebus_jupyter.widgets.sharing.share import _shares\nstate = _shares[w.model_id][0].state"
 
 
 def comes_to_rest(*people: Person) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.broker.connection import Authorizer
 from ebus_jupyter.broker.host import Broker
+from ebus_jupyter.broker.outlet import Authorizer
 from ebus_jupyter.client.client import Client, background_loop
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.message import Kind, Participant
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import Kind, Participant
 from ebus_jupyter.errors import ConnectionLost
 from ebus_jupyter.transports.local import LocalTransport
 

@@ -16,8 +16,8 @@ import ebus_jupyter as ebus
 from ebus_jupyter.backends.base import Kept
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.client import discover
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.message import BusSpec
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.message import BusSpec
 
 from .conftest import Line
 

@@ -10,7 +10,7 @@ import pytest
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client.state import State
-from ebus_jupyter.core.replica import MISSING
+from ebus_jupyter.core.client.replica import MISSING
 
 from .conftest import Line
 

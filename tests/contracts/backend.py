@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.core.entry import Entry, Kept
-from ebus_jupyter.core.message import BusSpec, Participant
+from ebus_jupyter.core.broker.entry import Entry, Kept
+from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from ebus_jupyter.errors import BackendError, TooLarge
 
 VOTES = "ebus:server/votes"
@@ -98,7 +98,7 @@ class Laws:
     async def test_what_the_follower_hears_is_kept_already(self, backend: Backend) -> None:
         await began(backend)
         heard: list[Any] = []
-        backend.follow(lambda entries: heard.append(backend.open(VOTES, None, "")))
+        backend.on_committed(lambda entries: heard.append(backend.open(VOTES, None, "")))
         offsets = await backend.append([write("a")])
         assert [entry.offset for entry in (await heard[0]).entries] == offsets
 
@@ -108,7 +108,7 @@ class Laws:
         await began(backend)
         await began(backend, TEAMS, retain="latest")
         heard: list[Entry] = []
-        backend.follow(heard.extend)
+        backend.on_committed(heard.extend)
         await backend.append([write("a", id=7), write("x", bus=TEAMS), write("y", bus=TEAMS)])
         await backend.append([write("b", to=("bob",), echo=False)])
         assert values(heard) == ["a", "x", "y", "b"]
@@ -128,7 +128,7 @@ class Laws:
 
     async def test_what_is_appended_now_is_as_what_is_awaited(self, backend: Backend) -> None:
         heard: list[Entry] = []
-        backend.follow(heard.extend)
+        backend.on_committed(heard.extend)
         await began(backend)
         await backend.append([write("one")])
         offsets = backend.append_now([write("two"), write("three")])
@@ -143,7 +143,7 @@ class Laws:
     async def test_a_bus_that_was_never_opened_takes_nothing(self, backend: Backend) -> None:
         await began(backend)
         heard: list[Entry] = []
-        backend.follow(heard.extend)
+        backend.on_committed(heard.extend)
         with pytest.raises(BackendError):
             await backend.append([write("a"), write("b", bus=TEAMS)])
         assert heard == []

@@ -22,27 +22,28 @@ import msgspec
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.backends.sqlite import SqliteBackend
-from ebus_jupyter.core import events, frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.broker import BrokerState
-from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.effects import (
+from ebus_jupyter.core.broker.effects import (
     Append,
     Authorize,
-    Catalogue,
+    DeleteLog,
     Deliver,
     Effect,
     Filter,
-    Forget,
     Hangup,
-    Load,
+    ListBuses,
+    OpenLog,
     Send,
 )
-from ebus_jupyter.core.entry import Entry
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.link import LinkState
-from ebus_jupyter.core.message import Participant
-from ebus_jupyter.core.reader import Reader, Since
+from ebus_jupyter.core.broker.entry import Entry
+from ebus_jupyter.core.broker.state import BrokerState
+from ebus_jupyter.core.client import events
+from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.reader import Reader, Since
+from ebus_jupyter.core.client.session import Session
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, Lagged, Reject
 
 SECRET = b"only the broker knows"
@@ -166,7 +167,7 @@ class Play:
             filters=self.filters,
         )
         for backend in (self.durable, self.volatile):
-            backend.follow(self._committed)
+            backend.on_committed(self._committed)
 
     # --- who plays --------------------------------------------------------------------------------------------------
 
@@ -223,7 +224,7 @@ class Play:
                     for conn in conns:
                         self._hand(conn, joined, number)
                         player = self.wires.get(conn)
-                        if player is not None and player.is_blocked:
+                        if player is not None and player.writing_paused:
                             said = frames.from_broker(frames.head(number) + joined)
                             player.forced += any(isinstance(frame, frames.Delivery) for frame in said)
                 case Hangup(conn):
@@ -256,14 +257,14 @@ class Play:
                         self.do(self.broker.failed([entry], error))
                         continue
                     self.do(self.broker.appended([entry], offsets))
-                case Load(address, spec, epoch):
+                case OpenLog(address, spec, epoch):
                     kept = perform(self._backend(str(address)).open(str(address), spec, epoch))
-                    self.do(self.broker.loaded(address, kept, None, self.now))
-                case Forget(address):
+                    self.do(self.broker.log_opened(address, kept, None, self.now))
+                case DeleteLog(address):
                     perform(self._backend(str(address)).delete(str(address)))
-                    self.do(self.broker.forgotten(job, None))
+                    self.do(self.broker.log_deleted(job, None))
                     self.lives.append([])
-                case Catalogue(conn, req):
+                case ListBuses(conn, req):
                     self.do(self.broker.listed(conn, req, perform(self.durable.buses())))
 
     def _backend(self, uri: str) -> Backend:
@@ -293,52 +294,52 @@ class Player:
         self.play = play
         self.who = who
         self.may_write = may_write
-        self.link = LinkState(instance)
+        self.session = Session(instance)
         self.inbox: deque[tuple[bytes, int]] = deque()
         self.conn = 0
-        self.is_blocked = False
+        self.writing_paused = False
         self.hung_up = False
         self.forced = 0  # messages that came in spite of a full socket
         self.heard: list[Any] = []  # raw frames, of a player who speaks in raw frames
         self.answers: dict[int, int | EbusError] = {}  # to writes: the offset, or why not
         self.replies: dict[int, Any] = {}  # to questions
-        self.refused: dict[BusLink, EbusError] = {}
-        self.ended: events.Ended | None = None
-        self.asked: list[events.FilterAsked] = []  # what this player is to filter
+        self.refused: dict[Channel, EbusError] = {}
+        self.ended: events.ConnectionEnded | None = None
+        self.asked: list[events.FilterRequested] = []  # what this player is to filter
         self.filter: Callable[[Any, Participant], Any] | None = None
         self._readers: dict[int, Reader] = {}
 
     def __repr__(self) -> str:
-        return f"{self.who.user}#{self.link.instance[-2:]}"
+        return f"{self.who.user}#{self.session.instance[-2:]}"
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         self.lose()
         self.conn = next(self.play._conns)
-        self.hung_up = self.is_blocked = False
+        self.hung_up = self.writing_paused = False
         self.play.wires[self.conn] = self
         self.play.do(
             self.play.broker.connect(
                 self.conn, self.who, self.play.now, may_write=self.may_write, asks=self.play.authorize is not None
             )
         )
-        self.link.connected()
+        self.session.connection_made()
 
     def lose(self) -> None:
         """The connection is lost, with all that was not said or heard yet."""
         if self.conn:
             self.play.wires.pop(self.conn, None)
             self.inbox.clear()
-            self.is_blocked = False
+            self.writing_paused = False
             conn, self.conn = self.conn, 0
             self.play.do(self.play.broker.disconnect(conn, self.play.now))
-            self._happened(self.link.lost())
+            self._happened(self.session.connection_lost())
 
     def say(self) -> bool:
         """Carry what this player has to say to the broker; what the broker answers lies in the inbox."""
         said = False
-        while self.conn and not self.hung_up and (data := self.link.outgoing(self.play.now)) is not None:
+        while self.conn and not self.hung_up and (data := self.session.data_to_send(self.play.now)) is not None:
             self.send(data)
             said = True
         return said
@@ -347,58 +348,58 @@ class Player:
         broker, conn = self.play.broker, self.conn
         self.play.do(broker.receive(conn, data, self.play.now))
         while broker.has_more(conn):
-            self.play.do(broker.go_on(conn, self.play.now))
+            self.play.do(broker.take_slice(conn, self.play.now))
 
     def hear(self, most: int = 1 << 30) -> bool:
         """Take in what lies in the inbox."""
         heard = False
         while self.inbox and most > 0:
             frame, number = self.inbox.popleft()
-            self._happened(self.link.receive(frames.head(number) + frame, self.play.now))
+            self._happened(self.session.receive_data(frames.head(number) + frame, self.play.now))
             heard, most = True, most - 1
-        while self.conn and not self.is_blocked and self.play.broker.is_behind(self.conn) and not self.inbox:
-            self.play.do(self.play.broker.drained(self.conn))
+        while self.conn and not self.writing_paused and self.play.broker.is_catching_up(self.conn) and not self.inbox:
+            self.play.do(self.play.broker.resume_writing(self.conn))
         return heard
 
     def block(self) -> None:
         """The socket is full: the broker has to hold back."""
         if self.conn:
-            self.is_blocked = True
-            self.play.broker.blocked(self.conn)
+            self.writing_paused = True
+            self.play.broker.pause_writing(self.conn)
 
     def drain(self) -> None:
-        if self.conn and self.is_blocked:
-            self.is_blocked = False
-            self.play.do(self.play.broker.drained(self.conn))
+        if self.conn and self.writing_paused:
+            self.writing_paused = False
+            self.play.do(self.play.broker.resume_writing(self.conn))
 
     def _happened(self, happened: list[events.Event]) -> None:
         for event in happened:
             match event:
-                case events.Acked(id_, offset, error):
+                case events.WriteSettled(id_, offset, error):
                     assert id_ not in self.answers, f"write {id_} was answered twice"
                     self.answers[id_] = offset if error is None else error
-                case events.Answered(req, frame, error):
+                case events.RequestSettled(req, frame, error):
                     reader = self._readers.pop(req, None)
                     if reader is not None:
-                        reader.answered(frame, error)  # type: ignore[arg-type]
+                        reader.page_received(frame, error)  # type: ignore[arg-type]
                     else:
                         self.replies[req] = frame if error is None else error
-                case events.Refused(bus, error):
+                case events.BusClosed(bus, error):
                     self.refused[bus] = error
-                case events.Ended():
+                case events.ConnectionEnded():
                     self.ended = event
-                case events.FilterAsked():
+                case events.FilterRequested():
                     self.asked.append(event)
                     if self.filter is not None:
                         self.judge()
 
     # --- what a player does -----------------------------------------------------------------------------------------
 
-    def open(self, name: str | None = "votes", scope: str = "server", **given: Any) -> BusLink:
+    def open(self, name: str | None = "votes", scope: str = "server", **given: Any) -> Channel:
         more = {key: given.pop(key) for key in ("owner", "cap", "create") if key in given}
-        return self.link.open(scope, name, given, **more)
+        return self.session.open(scope, name, given, **more)
 
-    def opened(self, name: str | None = "votes", scope: str = "server", **given: Any) -> BusLink:
+    def opened(self, name: str | None = "votes", scope: str = "server", **given: Any) -> Channel:
         """Open a bus, all the way; raises what refuses it."""
         bus = self.open(name, scope, **given)
         self.play.settle()
@@ -407,10 +408,10 @@ class Player:
         assert bus.is_open
         return bus
 
-    def write(self, bus: BusLink, value: Any, **how: Any) -> int:
-        return self.link.publish(bus, pack(value), self.play.now, **how)
+    def write(self, bus: Channel, value: Any, **how: Any) -> int:
+        return self.session.publish(bus, pack(value), self.play.now, **how)
 
-    def written(self, bus: BusLink, value: Any, **how: Any) -> int:
+    def written(self, bus: Channel, value: Any, **how: Any) -> int:
         """Write, all the way: the offset; raises what refuses it."""
         id_ = self.write(bus, value, **how)
         self.play.settle()
@@ -429,8 +430,8 @@ class Player:
             raise reply
         return reply
 
-    def reader(self, bus: BusLink, since: Since = None) -> Reader:
-        reader = Reader(self.link, bus, since)
+    def reader(self, bus: Channel, since: Since = None) -> Reader:
+        reader = Reader(self.session, bus, since)
         self.play.settle()
         return reader
 
@@ -453,7 +454,7 @@ class Player:
 
     def turn(self, reader: Reader) -> bool:
         """Get the next page of history; False where none is to be had."""
-        req = reader.turn()
+        req = reader.request_page()
         if req:
             self._readers[req] = reader
         before = reader._next_page, len(reader._past), reader._asked
@@ -473,9 +474,9 @@ class Player:
         asked = self.asked.pop(which)
         assert self.filter is not None
         try:
-            self.link.verdict(asked.bus, asked.ask, pack(self.filter(unpack(asked.value), asked.sender)))
+            self.session.answer_filter(asked.bus, asked.ask, pack(self.filter(unpack(asked.value), asked.sender)))
         except Reject as no:
-            self.link.verdict(asked.bus, asked.ask, b"\xc0", str(no))
+            self.session.answer_filter(asked.bus, asked.ask, b"\xc0", str(no))
 
 
 class Raw:
@@ -484,10 +485,10 @@ class Raw:
     def __init__(self, play: Play, user: str = "mallory", kind: Any = "client", kernel: str = "", **more: Any) -> None:
         self.player = play.player(user, kind, kernel, **more)
         self.play = play
-        self.player.link.outgoing(play.now)  # its own words are never said
+        self.player.session.data_to_send(play.now)  # its own words are never said
 
     def hello(self) -> Raw:
-        self.say(frames.Hello(frames.VERSION, self.player.link.instance))
+        self.say(frames.Hello(frames.VERSION, self.player.session.instance))
         return self
 
     def say(self, *said: frames.Frame) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from ebus_jupyter import core
 
-MODULES = [f"{core.__name__}.{module.name}" for module in pkgutil.iter_modules(core.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(core.__path__, f"{core.__name__}.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -34,13 +34,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.entry import Entry
-from ebus_jupyter.core.limits import Limits
-from ebus_jupyter.core.message import OWNER, Participant
-from ebus_jupyter.core.reader import Reader
-from ebus_jupyter.core.replica import MISSING, Replica
+from ebus_jupyter.core.broker.entry import Entry
+from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.client.replica import MISSING, Replica
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import OWNER, Participant
 from ebus_jupyter.errors import Closed, Conflict, EbusError, FilterUnavailable, Lagged, NoSuchBus, TooLarge
 
 from .play import FileLogs, Logs, Play, Player, Raw, perform, unpack
@@ -56,7 +56,7 @@ SMALL = Limits(page_bytes=300, send_bytes=300, gone_seconds=5, creator_seconds=2
 class Listener:
     """A reader, and what it was told, held against what happened."""
 
-    def __init__(self, player: Player, bus: BusLink, reader: Reader, since_start: bool) -> None:
+    def __init__(self, player: Player, bus: Channel, reader: Reader, since_start: bool) -> None:
         self.player = player
         self.bus = bus
         self.reader = reader
@@ -89,9 +89,9 @@ class Laws(RuleBasedStateMachine):
         self.given: dict[str, Any] = {"retain": retain, "size": size}
         self.retain, self.size = retain, size
         self.next = 0
-        self.buses: dict[Player, BusLink] = {}
+        self.buses: dict[Player, Channel] = {}
         self.listeners: list[Listener] = []
-        self.wrote: dict[tuple[str, int], tuple[Any, Participant, BusLink]] = {}
+        self.wrote: dict[tuple[str, int], tuple[Any, Participant, Channel]] = {}
         self.mallory = Raw(self.play, "mallory").hello()
         self.owner: Player | None = None
         if self.filtered:
@@ -128,7 +128,7 @@ class Laws(RuleBasedStateMachine):
     def listen(self, player: Player, since: Any) -> None:
         bus = self.buses[player]
         if len(self.listeners) < 8 and bus.error is None:
-            self.listeners.append(Listener(player, bus, Reader(player.link, bus, since), since == "start"))
+            self.listeners.append(Listener(player, bus, Reader(player.session, bus, since), since == "start"))
 
     @rule(player=players, since=st.sampled_from([None, "start"]))
     def open_again(self, player: Player, since: Any) -> None:
@@ -157,7 +157,7 @@ class Laws(RuleBasedStateMachine):
         if bus.error is None:
             self.next += 1
             id_ = player.write(bus, self.next, **how)
-            self.wrote[player.link.instance, id_] = (self.next, player.who, bus)
+            self.wrote[player.session.instance, id_] = (self.next, player.who, bus)
 
     @rule(player=players)
     def say(self, player: Player) -> None:
@@ -197,7 +197,7 @@ class Laws(RuleBasedStateMachine):
         """A proxy, or a retry too many, says everything without an answer twice."""
         bus = self.buses[player]
         if bus.number and player.conn:
-            for publish in bus.pending.values():
+            for publish in bus.unacked.values():
                 player.send(frames.join([frames.encode(publish)]))
 
     @rule(player=players)
@@ -212,7 +212,7 @@ class Laws(RuleBasedStateMachine):
     def delete_the_bus(self, player: Player) -> None:
         bus = self.buses[player]
         if player.conn and bus.is_open and self.play.logs_work and len(self.play.lives) < 4:
-            player.link.delete(bus)
+            player.session.delete(bus)
             player.say()
             self.taken_again()
 
@@ -366,7 +366,7 @@ class Laws(RuleBasedStateMachine):
             for entry in life:
                 accepted.setdefault((self.id_of_sender(entry), entry.id), set()).add(entry.offset)
         for instance, id_ in self.wrote:
-            player = next(player for player in self.buses if player.link.instance == instance)
+            player = next(player for player in self.buses if player.session.instance == instance)
             answer = player.answers.get(id_)
             assert answer is not None, "no answer to a write, though everyone is connected"
             offsets = accepted.get((self.id_of(instance), id_), set())
@@ -450,7 +450,7 @@ class Laws(RuleBasedStateMachine):
 
     def is_for(self, listener: Listener, entry: Entry) -> bool:
         sender = unpack(entry.sender, type=Participant)
-        own = sender.id == self.id_of(listener.player.link.instance)
+        own = sender.id == self.id_of(listener.player.session.instance)
         if own and not entry.echo:
             return False
         return entry.to is None or own or listener.player.who.user in entry.to

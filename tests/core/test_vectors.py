@@ -13,14 +13,15 @@ import numpy
 import pytest
 
 from ebus_jupyter import errors
-from ebus_jupyter.core import events, frames
-from ebus_jupyter.core.address import Address
-from ebus_jupyter.core.buslink import BusLink
-from ebus_jupyter.core.link import LinkState
-from ebus_jupyter.core.message import Participant
-from ebus_jupyter.core.reader import Reader
-from ebus_jupyter.core.replica import MISSING, Change, Replica
-from ebus_jupyter.core.schema import Codec
+from ebus_jupyter.core.client import events
+from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.client.replica import MISSING, Change, Replica
+from ebus_jupyter.core.client.session import Session
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.codec import Codec
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, Lagged
 
 from . import vectors
@@ -249,9 +250,9 @@ class Scripted:
 
     def __init__(self, people: dict[str, Any]) -> None:
         self.people = people
-        self.link = LinkState("0" * 32)
+        self.session = Session("0" * 32)
         self.now = 0.0
-        self.buses: dict[str, BusLink] = {}
+        self.buses: dict[str, Channel] = {}
         self.readers: dict[str, Reader] = {}
         self.reqs: dict[str, int] = {}
         self.writes: dict[int, str] = {}
@@ -276,7 +277,7 @@ class Scripted:
 
     def said(self) -> list[Any]:
         found: list[Any] = []
-        while (data := self.link.outgoing(self.now)) is not None:
+        while (data := self.session.data_to_send(self.now)) is not None:
             found += frames.from_client(data)
         return found
 
@@ -284,12 +285,12 @@ class Scripted:
 
     def step_connect(self, what: Any) -> None:
         assert what is True
-        self.link.connected()
+        self.session.connection_made()
 
     def step_lose(self, what: Any) -> None:
         assert what is True
         self.said()
-        self.happened(self.link.lost())
+        self.happened(self.session.connection_lost())
 
     def step_passes(self, what: float) -> None:
         self.now += what
@@ -298,7 +299,7 @@ class Scripted:
         with fields(what) as given:
             as_, name, hold = given.take("as"), given.take("name"), given.take("hold", False)
             scope, spec = given.take("scope", "server"), given.take("spec", {})
-            bus = self.link.open(
+            bus = self.session.open(
                 scope, name, spec, **{key: given.take(key) for key in ("owner", "cap", "create") if key in given}
             )
             if hold:
@@ -309,33 +310,33 @@ class Scripted:
         with fields(what) as given:
             as_, bus, value = given.take("as"), self.buses[given.take("bus")], pack(given.take("value"))
             how = {key: given.take(key) for key in ("key", "deleted", "echo", "to", "expect") if key in given}
-            self.writes[self.link.publish(bus, value, 0.0, **how)] = as_
+            self.writes[self.session.publish(bus, value, 0.0, **how)] = as_
 
     def step_flush(self, what: str) -> None:
-        self.link.flush(self.buses[what])
+        self.session.flush(self.buses[what])
 
     def step_leave(self, what: str) -> None:
-        self.happened(self.link.leave(self.buses[what]))
+        self.happened(self.session.leave(self.buses[what]))
 
     def step_delete(self, what: Any) -> None:
         with fields(what) as given:
             as_ = given.take("as")
-            self.asked[self.link.delete(self.buses[given.take("bus")])] = as_
+            self.asked[self.session.delete(self.buses[given.take("bus")])] = as_
 
     def step_reader(self, what: Any) -> None:
         with fields(what) as given:
-            self.readers[given.take("as")] = Reader(self.link, self.buses[given.take("bus")], given.take("since"))
+            self.readers[given.take("as")] = Reader(self.session, self.buses[given.take("bus")], given.take("since"))
 
     def step_clone(self, what: Any) -> None:
         with fields(what) as given:
             self.readers[given.take("as")] = self.readers[given.take("of")].clone()
 
     def step_watch(self, what: str) -> None:
-        self.link.watch(self.buses[what])
+        self.session.watch_presence(self.buses[what])
 
     def step_say(self, what: Any) -> None:
         with fields(what) as given:
-            self.link.set_presence(self.buses[given.take("bus")], pack(given.take("state")))
+            self.session.set_presence(self.buses[given.take("bus")], pack(given.take("state")))
 
     # --- what travels -----------------------------------------------------------------------------------------------
 
@@ -351,7 +352,7 @@ class Scripted:
 
     def step_hears(self, what: list[Any]) -> None:
         said = [frames.encode(frame_of(self.completed(frame), self.people)) for frame in what]
-        self.happened(self.link.receive(frames.join(said), self.now))
+        self.happened(self.session.receive_data(frames.join(said), self.now))
 
     def completed(self, frame: dict[str, Any]) -> dict[str, Any]:
         ((name, given),) = frame.items()
@@ -368,18 +369,18 @@ class Scripted:
     def happened(self, happened: list[events.Event]) -> None:
         for event in happened:
             match event:
-                case events.Acked(id_, offset, error):
+                case events.WriteSettled(id_, offset, error):
                     self.answers[self.writes[id_]] = offset if error is None else error.code
-                case events.Answered(req, frame, error):
+                case events.RequestSettled(req, frame, error):
                     asker = self.asked.pop(req)
                     if isinstance(asker, Reader):
                         assert frame is None or isinstance(frame, frames.Page)
-                        asker.answered(frame, error)
+                        asker.page_received(frame, error)
                     else:
                         self.answers[asker] = "done" if error is None else error.code
-                case events.Refused(bus, error):
+                case events.BusClosed(bus, error):
                     self.ended[next(name for name, each in self.buses.items() if each is bus)] = error.code
-                case events.Ended(error, again):
+                case events.ConnectionEnded(error, again):
                     self.goodbye = {"code": error.code, "again": again}
 
     # --- what has come of it ----------------------------------------------------------------------------------------
@@ -411,7 +412,7 @@ class Scripted:
             except EbusError as error:
                 return [*found, {"ends": error.code}]
             if item is None:
-                req = reader.turn()
+                req = reader.request_page()
                 if req:
                     self.asked[req] = reader
                 return found

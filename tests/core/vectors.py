@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import Participant
 
 FOLDER = Path(__file__).parent.parent / "vectors"
 FILES = sorted(path.stem for path in FOLDER.glob("*.json"))

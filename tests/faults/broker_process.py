@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from ebus_jupyter.backends.sqlite import SqliteBackend
 from ebus_jupyter.broker.host import Broker
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.protocol.message import Participant
 
 ANN = Participant("", "kernel", "ann", "Ann", "k1")
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ebus_jupyter.client.client import Client
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.transports.websocket import WebSocketTransport, connect_websocket
 from tests.broker.peer import Peer
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 import ebus_jupyter
-from ebus_jupyter.core.frames import VERSION
-from ebus_jupyter.core.limits import Limits
+from ebus_jupyter.core.protocol.frames import VERSION
+from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.server.extension import EBus
 
 from .harness import Server

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 
 from .harness import Kernel, Server
 from .wire import TurnedAway, Wire

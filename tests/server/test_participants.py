@@ -17,7 +17,7 @@ import pytest_asyncio
 import ebus_jupyter as ebus
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.client import Client
-from ebus_jupyter.core.message import Participant
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.server import participants
 from ebus_jupyter.server.participants import Participants, ServerClient, installed
 from ebus_jupyter.server.whiteboard import Stroke, fold, position_of
@@ -285,7 +285,7 @@ async def test_participants_end_with_the_server(room: Room) -> None:
     running.start()
     seen = asyncio.Event()
     door.presence.on_change(seen.set)
-    while len(door.presence.seats() if door.link.seats_known else []) < 3:
+    while len(door.presence.seats() if door.channel.presence_known else []) < 3:
         await asyncio.wait_for(seen.wait(), 10)
         seen.clear()
     door.write("alice")
@@ -362,7 +362,7 @@ async def test_who_comes_late_gets_the_picture_and_what_was_drawn_since(room: Ro
     offset = await board.write(red)
     png = await next_of(pictures)
     assert {RED, WHITE} <= colors(png)
-    assert position_of(png) == (board.link.epoch, offset)
+    assert position_of(png) == (board.channel.epoch, offset)
 
     late = room.client("bob")
     kept = await next_of(late.bus("whiteboard.png").stream(since="start"))

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 
 from .harness import Server
 from .wire import TurnedAway, Wire

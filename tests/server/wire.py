@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 import websocket
 
-from ebus_jupyter.core import frames
-from ebus_jupyter.core.message import Participant
-from ebus_jupyter.core.presence import read_seat
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.frames import read_seat
+from ebus_jupyter.core.protocol.message import Participant
 
 from .harness import Server
 

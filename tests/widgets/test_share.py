@@ -18,8 +18,8 @@ import traitlets
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client.client import Client
-from ebus_jupyter.widgets import share as sharing
-from ebus_jupyter.widgets.share import Share
+from ebus_jupyter.widgets.sharing import share as sharing
+from ebus_jupyter.widgets.sharing.share import Share
 from tests.client.conftest import Line, line, make_line  # noqa: F401
 
 

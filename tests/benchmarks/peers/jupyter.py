@@ -16,7 +16,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
 from tornado.websocket import WebSocketHandler
 
-from ebus_jupyter.core import frames
+from ebus_jupyter.core.protocol import frames
 from tests.benchmarks.wire import Line, frame
 from tests.server.harness import Kernel, Server
 

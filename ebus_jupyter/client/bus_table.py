@@ -1,0 +1,27 @@
+"""What `Client.buses` found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ebus_jupyter.core.protocol.message import BusSpec
+
+HEAD = ("SCOPE", "NAME", "TYPE", "RETAIN", "HERE", "LAST")
+
+
+def table(buses: Iterable[dict[str, Any]]) -> str:
+    """One line a bus: scope, name, type, what is retained, how many take part, the last offset ("-" while it sleeps)."""
+    rows = [HEAD, *(_row(bus) for bus in buses)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(bus: dict[str, Any]) -> tuple[str, ...]:
+    spec, defaults = bus["spec"], BusSpec()
+    retain, size = spec.get("retain", defaults.retain), spec.get("size", defaults.size)
+    last = "-" if bus["last"] is None else str(bus["last"])
+    kept = "latest" if retain == "latest" else f"{retain} {size}"
+    return (bus["scope"], bus["name"], spec.get("type") or "any", kept, str(bus["participants"]), last)

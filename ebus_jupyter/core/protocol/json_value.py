@@ -1,0 +1,208 @@
+"""Values and messages as JSON, and back without a loss: for HTTP, the command line and recordings.
+
+What JSON has no word for is a map with one key that begins with ``$``:
+
+| on the bus | as JSON |
+| --- | --- |
+| bytes | ``{"$bytes": "aGk="}`` (base64) |
+| a time | ``{"$time": "2026-01-31T12:00:00+00:00"}`` |
+| a numpy array | ``{"$array": {"dtype": "<f8", "shape": [2], "data": "…"}}`` (base64, C order) |
+| NaN, ±infinity | ``{"$float": "nan"}``, ``"inf"``, ``"-inf"`` |
+| a map with keys that are no strings | ``{"$pairs": [[1, "one"]]}`` |
+| a map that looks like one of these | ``{"$map": {"$bytes": 1}}`` |
+| a NaN with a sign or a payload; what is nested too deeply here | ``{"$msgpack": "…"}`` (base64, encoded) |
+
+A map with one ``$`` key that is not in this table is just a map.
+
+>>> data = msgspec.msgpack.encode({"picture": b"hi"})
+>>> to_json(data)
+{'picture': {'$bytes': 'aGk='}}
+>>> from_json(to_json(data)) == data
+True
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ebus_jupyter.errors import TypeMismatch
+
+from . import frames
+from .message import Participant, message_id
+from .ndarray import NDARRAY
+
+
+class _Array(NamedTuple):
+    dtype: str
+    shape: list[int]
+    data: bytes
+
+
+def to_json(data: bytes | msgspec.Raw) -> Any:
+    """An encoded value, as something that any JSON encoder takes."""
+    try:
+        return _form(_decode(data))
+    except RecursionError:
+        return _as_it_is(bytes(data))
+
+
+def from_json(form: Any) -> bytes:
+    """What `to_json` made, or plain JSON, as an encoded value.
+
+    Raises:
+        TypeMismatch: No value of a bus looks like that (``path`` says where).
+    """
+    try:
+        return msgspec.msgpack.encode(_value(form, "$"))
+    except RecursionError:
+        raise TypeMismatch("the value is nested too deeply.", path="$", expected="") from None
+    except (OverflowError, ValueError, TypeError) as error:
+        raise TypeMismatch(f"the value can't travel on a bus: {error}.", path="$", expected="") from None
+
+
+def sender(who: Participant) -> dict[str, str]:
+    """A participant, as others may know it."""
+    return {"id": who.id, "kind": who.kind, "user": who.user, "name": who.name, "kernel_id": who.kernel_id}
+
+
+def message(delivery: frames.Delivery) -> dict[str, Any]:
+    """A message. ``key`` is there on a bus that retains by key; ``deleted`` where it removes that key."""
+    found: dict[str, Any] = {
+        "offset": delivery.offset,
+        "id": message_id((delivery.sender.id, delivery.id)),
+        "time": delivery.time,
+        "sender": sender(delivery.sender),
+    }
+    if delivery.key is not None:
+        found["key"] = delivery.key
+    if delivery.deleted:
+        found["deleted"] = True
+    return found | {"value": to_json(delivery.value)}
+
+
+# --- to JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _extension(code: int, data: memoryview) -> Any:
+    if code == NDARRAY:
+        return _Array(*msgspec.msgpack.decode(data, type=tuple[str, list[int], bytes]))
+    raise ValueError(f"extension {code} is not one that a bus carries")
+
+
+_decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.msgpack.Decoder(ext_hook=_extension).decode
+
+
+_NAN = msgspec.msgpack.encode(math.nan)
+
+
+def _as_it_is(data: bytes) -> dict[str, str]:
+    return {"$msgpack": b64encode(data).decode()}
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        data = msgspec.msgpack.encode(value)
+        return _as_it_is(data) if math.isnan(value) and data != _NAN else {"$float": str(value)}
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return {"$pairs": [[_form(key), _form(item)] for key, item in value.items()]}
+        found = {key: _form(item) for key, item in value.items()}
+        return {"$map": found} if len(found) == 1 and next(iter(found)) in _FORMS else found
+    if isinstance(value, _Array):
+        return {
+            "$array": {"dtype": value.dtype, "shape": value.shape, "data": b64encode(value.data).decode()},
+        }
+    if isinstance(value, list | tuple):
+        return [_form(item) for item in value]
+    if isinstance(value, bytes):
+        return {"$bytes": b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {"$time": value.isoformat()}
+    return value
+
+
+# --- from JSON --------------------------------------------------------------------------------------------------------
+
+
+def _value(form: Any, path: str) -> Any:
+    if isinstance(form, list):
+        return [_value(item, f"{path}[{i}]") for i, item in enumerate(form)]
+    if not isinstance(form, dict):
+        return form
+    if len(form) == 1:
+        (name, content), *_ = form.items()
+        read = _FORMS.get(name)
+        if read is not None:
+            try:
+                return read(content, path)
+            except TypeMismatch:
+                raise
+            except (ValueError, TypeError, KeyError, AttributeError, msgspec.MsgspecError):
+                raise TypeMismatch(
+                    f"that is no {name} at {path}; to write a map that only looks like one, write "
+                    f'{{"$map": {{"{name}": …}}}}.',
+                    path=path,
+                    expected=name,
+                ) from None
+    return {key: _value(item, f"{path}.{key}") for key, item in form.items()}
+
+
+def _bytes(content: Any, _: str) -> bytes:
+    return b64decode(content, validate=True)
+
+
+def _time(content: Any, _: str) -> datetime:
+    found = datetime.fromisoformat(content)
+    if found.tzinfo is None:
+        raise ValueError("a time needs a time zone")
+    return found
+
+
+def _array(content: Any, _: str) -> msgspec.msgpack.Ext:
+    parts = [content["dtype"], content["shape"], b64decode(content["data"], validate=True)]
+    msgspec.convert(parts, tuple[str, list[int], bytes])
+    return msgspec.msgpack.Ext(NDARRAY, msgspec.msgpack.encode(parts))
+
+
+def _float(content: Any, _: str) -> float:
+    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[content]
+
+
+def _pairs(content: Any, path: str) -> dict[Any, Any]:
+    return {_key(key, path): _value(item, f"{path}[{key!r}]") for key, item in content}
+
+
+def _key(form: Any, path: str) -> Any:
+    found = _value(form, path)
+    return tuple(found) if isinstance(found, list) else found
+
+
+def _map(content: Any, path: str) -> dict[str, Any]:
+    return {key: _value(item, f"{path}.{key}") for key, item in content.items()}
+
+
+def _msgpack(content: Any, _: str) -> msgspec.Raw:
+    data = b64decode(content, validate=True)
+    with contextlib.suppress(RecursionError):  # which is why it came in this form
+        _decode(data)
+    return msgspec.Raw(data)
+
+
+_FORMS: dict[str, Callable[[Any, str], Any]] = {
+    "$bytes": _bytes,
+    "$time": _time,
+    "$array": _array,
+    "$float": _float,
+    "$pairs": _pairs,
+    "$map": _map,
+    "$msgpack": _msgpack,
+}

@@ -1,0 +1,172 @@
+"""What travels and what describes it: `Participant`, `Message`, `BusSpec`."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from ebus_jupyter.errors import SpecConflict, TooLarge
+
+from .limits import Limits
+
+T = TypeVar("T")
+
+Kind = Literal["kernel", "page", "server", "client"]
+Retain = Literal["log", "latest", "keys"]
+
+OWNER = "@owner"
+"""The value of `BusSpec.filter` that means: the kernel which made the bus filters it."""
+
+
+class Participant(msgspec.Struct, frozen=True, array_like=True):
+    """Who wrote a message, as the broker knows it from the authenticated connection. Never what a client claims.
+
+    Attributes:
+        id: Names one client instance over its reconnects; safe to show to others.
+        kind: What it is: a kernel, a page, the server itself, or another client that holds a token.
+        user: The username that the identity provider gives.
+        name: The display name that the identity provider gives.
+        kernel_id: The kernel, where ``kind`` is "kernel"; else "".
+        groups: The groups that the identity provider puts the user in.
+    """
+
+    id: str
+    kind: Kind
+    user: str
+    name: str = ""
+    kernel_id: str = ""
+    groups: tuple[str, ...] = ()
+
+
+def public(who: Participant) -> Participant:
+    """What others may know of a participant: all but its groups."""
+    return msgspec.structs.replace(who, groups=()) if who.groups else who
+
+
+Id = tuple[str, int]
+"""A write, over all retries: its sender's id and the sender's own count."""
+
+
+def message_id(id_: Id) -> str:
+    """`Message.id` of a write."""
+    return f"{id_[0]}-{id_[1]}"
+
+
+class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One accepted write, as every participant receives it.
+
+    Attributes:
+        offset: Its place in the bus's one order. Strictly increasing, from 1; not always contiguous.
+        id: Names the write itself: the sender's id and its own count. A retry keeps it.
+        time: When the broker accepted it, in seconds since the epoch, by the broker's clock.
+        value: What was written, after the filter.
+        sender: Who wrote it.
+        key: The entry it sets, on a bus that retains by key; else None.
+        deleted: True where it removes that entry.
+    """
+
+    offset: int
+    id: str
+    time: float
+    value: T
+    sender: Participant
+    key: str | None = None
+    deleted: bool = False
+
+
+class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a bus is. Two participants that open one name agree on it or get `SpecConflict`.
+
+    Attributes:
+        type: The written type's name, for people.
+        schema: JSON Schema of what is written; None takes any value. The broker enforces it on every writer.
+        emits: JSON Schema of what is received, where a filter changes the type; None: as written.
+        retain: "log" keeps the last ``size`` messages; "latest" the last one (slow readers see only the newest);
+            "keys" the last one of each key, up to ``size`` keys.
+        size: How many messages (or keys) are kept. Default 1000.
+        filter: None; `OWNER` (the kernel that made the bus); or the name of a filter in the server.
+        readers: Users and ``group:NAME`` who may read; None: all in scope.
+        writers: Users and ``group:NAME`` who may write; None: all in scope.
+        maker: The user whose kernel may filter the bus. Stamped by the broker; nobody can ask for it.
+    """
+
+    type: str = ""
+    schema: dict[str, Any] | None = None
+    emits: dict[str, Any] | None = None
+    retain: Retain = "log"
+    size: int = 1000
+    filter: str | None = None
+    readers: tuple[str, ...] | None = None
+    writers: tuple[str, ...] | None = None
+    maker: str = ""
+
+    @classmethod
+    def create(cls, given: dict[str, Any], limits: Limits) -> BusSpec:
+        """The spec of a new bus: the fields given, and the defaults.
+
+        Raises:
+            SpecConflict: A field that no spec has, or a value that the field can't have.
+            TooLarge: A size, schema or list over the broker's bound.
+        """
+        unknown = set(given) - set(GIVEN)
+        if unknown:
+            raise SpecConflict(f"a bus has no {', '.join(sorted(map(str, unknown)))}; it has {', '.join(GIVEN)}.")
+        try:
+            spec = msgspec.convert({"size": min(cls().size, limits.size), **given}, cls)
+        except msgspec.ValidationError as error:
+            raise SpecConflict(f"that is no bus specification: {error}.") from None
+        if not 1 <= spec.size <= limits.size:
+            raise TooLarge(f"size={spec.size} is outside 1…{limits.size} (the server's limit `size`).", limit="size")
+        try:
+            encoded = msgspec.json.encode((spec.type, spec.schema, spec.emits))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SpecConflict(f"the type's JSON Schema is no JSON: {error}.") from None
+        if len(encoded) > limits.schema_bytes:
+            raise TooLarge(
+                "the type's JSON Schema is too large (the server's limit `schema_bytes`).", limit="schema_bytes"
+            )
+        for listed in (spec.readers, spec.writers):
+            if listed is not None and len(listed) > limits.recipients:
+                raise TooLarge(
+                    f"more than {limits.recipients} users in an access list; name a group instead.", limit="recipients"
+                )
+            if listed is not None and any(len(name) > limits.name_chars for name in listed):
+                raise TooLarge(
+                    f"a name in an access list has at most {limits.name_chars} characters.", limit="name_chars"
+                )
+        return spec
+
+    def join(self, given: dict[str, Any], name: str) -> None:
+        """Check a second opener's fields against this spec; fields left out take what is here.
+
+        Raises:
+            SpecConflict: A given field differs; the error's ``given`` and ``existing`` hold what differs.
+        """
+        existing = {field: _plain(getattr(self, field)) for field in given if field in GIVEN}
+        differing = [field for field in given if field not in existing or _plain(given[field]) != existing[field]]
+        if differing:
+            was = {field: existing.get(field) for field in differing}
+            now = {field: given[field] for field in differing}
+            said = "; ".join(f"{field} is {was[field]!r}, you asked for {now[field]!r}" for field in differing)
+            raise SpecConflict(
+                f"bus {name!r} exists already: {said}. Open it without {', '.join(differing)}, or choose another name.",
+                given=now,
+                existing=was,
+            )
+
+
+GIVEN = tuple(field for field in BusSpec.__struct_fields__ if field != "maker")
+"""The fields of a spec that an opener may give."""
+
+
+def _plain(field: Any) -> Any:
+    """A field as it travels: access lists as lists."""
+    return list(field) if isinstance(field, tuple) else field
+
+
+def allows(listed: tuple[str, ...] | None, who: Participant) -> bool:
+    """Whether an access list (`readers`, `writers`) lets ``who`` in. The server itself always may."""
+    if listed is None or who.kind == "server":
+        return True
+    return who.user in listed or any(f"group:{group}" in listed for group in who.groups)

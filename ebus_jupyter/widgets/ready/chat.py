@@ -1,0 +1,59 @@
+"""A chat room. Who said what is the server's word: a message carries no name, it gets its sender's on arrival.
+
+room = ebus.widgets.Chat("lobby")
+room.say("The training has begun.")
+room.bus.on_message(lambda message: print(message.sender.name, message.value.text))
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import traitlets
+
+import ebus_jupyter as ebus
+from ebus_jupyter.client.ack import Ack
+from ebus_jupyter.core.protocol.message import Message
+
+from .view import BusView
+
+KEPT = 500
+"""How many lines a room remembers."""
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """What is said at once."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+
+
+class Chat(BusView):
+    """A chat, for everyone in ``scope`` who has the same ``room``.
+
+    Args:
+        room: Its name; the bus is called ``chat:ROOM``.
+        scope: "server" (default), "user" or "kernel".
+        title: What stands above it. Default: the room's name.
+    """
+
+    _face = traitlets.Unicode("chat").tag(sync=True)
+
+    def __init__(self, room: str, *, scope: str = "server", title: str | None = None) -> None:
+        super().__init__(ebus.bus(f"chat:{room}", Line, scope=scope, size=KEPT), title or room)
+
+    def say(self, text: str) -> Ack:
+        """Say something, as this kernel."""
+        return self.bus.write(Line(text))
+
+    def history(self, n: int = KEPT) -> list[Message[Line]]:
+        """The last ``n`` lines, with time and sender."""
+        found: list[Message[Line]] = []
+        lines = self.bus.messages(since=-n)
+        try:
+            while True:
+                found.append(lines.get_kept())
+        except LookupError:
+            return found[-n:]
+        finally:
+            lines.close()

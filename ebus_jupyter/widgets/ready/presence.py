@@ -1,0 +1,45 @@
+"""Who is here: people, and what their kernels are doing.
+
+here = ebus.widgets.Presence("lobby")          # everyone who shows this widget
+here = ebus.widgets.Presence(votes)            # everyone on the bus `votes`
+here.people                                    # ["Alice", "Bob"]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import traitlets
+
+import ebus_jupyter as ebus
+from ebus_jupyter.client.bus import Bus, Seat
+
+from .view import BusView
+
+
+class Presence(BusView):
+    """Who is on a bus.
+
+    Args:
+        room: The bus; or a name, for a bus ``presence:NAME`` of the widget's own.
+        scope: "server" (default), "user" or "kernel"; where ``room`` is a name.
+        title: What stands above it. Default: the name.
+    """
+
+    _face = traitlets.Unicode("presence").tag(sync=True)
+
+    def __init__(self, room: str | Bus[Any, Any], *, scope: str = "server", title: str | None = None) -> None:
+        if isinstance(room, str):
+            super().__init__(ebus.bus(f"presence:{room}", scope=scope, retain="latest"), title or room)
+        else:
+            super().__init__(room.clone(), title or room.name)
+
+    @property
+    def seats(self) -> list[Seat]:
+        """Everyone, pages and kernels, with ``who``, ``here``, ``since``, ``state`` and ``activity``."""
+        return self.bus.presence.seats()
+
+    @property
+    def people(self) -> list[str]:
+        """The names of those whose pages are here."""
+        return sorted({seat.who.name or seat.who.user for seat in self.seats if seat.here and seat.who.kind == "page"})

@@ -1,0 +1,312 @@
+"""The client's half: what it wants survives every connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebus_jupyter.core.client.events import BusClosed, RequestSettled, WriteSettled
+from ebus_jupyter.core.client.session import Session
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.errors import Closed, ConnectionLost, NoSuchBus, ProtocolError, RateLimited, SpecConflict
+from tests.core.play import Play, Raw, pack, unpack
+
+
+def said(session: Session, now: float = 0.0) -> list[frames.ClientFrame]:
+    data = session.data_to_send(now)
+    return [] if data is None else frames.from_client(data)
+
+
+def test_what_is_wished_for_before_there_is_a_connection_is_said_with_hello():
+    session = Session("0" * 32)
+    bus = session.open("server", "votes", {})
+    session.publish(bus, pack(1), 0.0)
+    assert said(session) == []
+    session.connection_made()
+    assert [type(frame) for frame in said(session)] == [frames.Hello, frames.Open]
+
+
+def test_writes_made_while_away_arrive_in_their_order(play):
+    alice = play.player()
+    bus = alice.opened()
+    hears = alice.reader(bus)
+    alice.lose()
+    ids = [alice.write(bus, n) for n in range(3)]
+    alice.connect()
+    play.settle()
+    assert [alice.answer(id_) for id_ in ids] == [1, 2, 3]
+    assert alice.values(hears) == [0, 1, 2]
+
+
+def test_who_asked_for_live_messages_hears_what_came_before_the_answer_arrived(play):
+    """The connection breaks after the broker knew of the reader, and before the reader knew of that."""
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    from ebus_jupyter.core.client.reader import Reader
+
+    hears = Reader(alice.session, hers)
+    alice.say()
+    alice.lose()
+    bob.written(his, "while she was away")
+    alice.connect()
+    play.settle()
+    assert alice.values(hears) == ["while she was away"]
+
+
+def test_every_question_is_asked_again_until_it_is_answered(play):
+    alice = play.player()
+    bus = alice.opened()
+    alice.written(bus, "tea")
+    asked = [alice.session.fetch(bus, 0), alice.session.list_buses(), alice.session.reopen(bus, {})]
+    alice.say()
+    alice.lose()
+    alice.connect()
+    page, listed, joined = (alice.reply(req) for req in asked)
+    assert [unpack(frames.delivery(message).value) for message in page.messages] == ["tea"]
+    assert [found["name"] for found in listed.buses] == ["votes"]
+    assert joined.bus == bus.number
+
+
+def test_deleting_is_repeated_too(play):
+    alice = play.player()
+    bus = alice.opened()
+    alice.lose()
+    req = alice.session.delete(bus)
+    alice.connect()
+    assert isinstance(alice.reply(req), frames.Done)
+    assert not play.durable._buses
+
+
+def test_presence_and_watching_survive_a_reconnect(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    alice.session.set_presence(hers, pack({"typing": True}))
+    bob.session.watch_presence(his)
+    play.settle()
+    play.restart()
+    alice.connect(), bob.connect()
+    play.settle()
+    seats = {who.user: (status, state) for who, status, _, state, _ in his.participants.values()}
+    assert seats["alice"] == ("here", {"typing": True})
+
+
+def test_an_unnamed_bus_is_entered_again_by_its_capability(play):
+    kernel = play.kernel()
+    bus = kernel.opened(None, "server")
+    name = bus.name
+    assert name.startswith("~")
+    kernel.lose()
+    kernel.connect()
+    play.settle()
+    assert (bus.name, kernel.written(bus, 1)) == (name, 1)
+
+
+def test_a_bus_that_was_made_anew_while_away_is_another_history(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(size=5), bob.opened()
+    hears = alice.reader(hers)
+    alice.written(hers, "old")
+    assert alice.values(hears) == ["old"]
+    alice.lose()
+    bob.reply(bob.session.delete(his))
+    again = bob.opened(size=5)
+    bob.written(again, "new")
+    alice.connect()
+    play.settle()
+    assert alice.values(hears) == [("lagged", None), "new"]
+
+
+def test_a_bus_made_anew_with_other_fields_is_refused_with_both(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(size=5), bob.opened()
+    alice.lose()
+    bob.reply(bob.session.delete(his))
+    bob.opened(size=6)
+    alice.connect()
+    play.settle()
+    assert isinstance(alice.refused[hers], SpecConflict)
+
+
+def test_a_verdict_that_comes_too_late_is_not_taken_for_another(play):
+    """The broker was killed while a kernel's filter was at work; the next one counts its questions anew."""
+    kernel, alice = play.kernel(), play.player("alice")
+    clean, hers = kernel.opened(filter="@owner"), alice.opened()
+    kernel.filter = None
+    first = alice.write(hers, "first")
+    play.settle()
+    (late,) = kernel.asked
+    kernel.asked.clear()
+    play.restart()
+    kernel.connect(), alice.connect()
+    play.settle()
+    kernel.session.answer_filter(late.bus, late.ask, pack("a verdict from before"))
+    play.settle()
+    assert first not in alice.answers
+    kernel.filter = lambda value, sender: value.upper()
+    kernel.judge()
+    play.settle()
+    assert alice.answer(first) == 1
+    assert unpack(play.kept[0].value) == "FIRST"
+    assert clean.is_open
+
+
+# --- batching -------------------------------------------------------------------------------------------------------
+
+
+def batching(play: Play, size: int = 3, interval: float = 1.0):
+    alice = play.player()
+    bus = alice.opened()
+    bus.flush_size, bus.flush_interval = size, interval
+    return alice, bus
+
+
+def test_writes_travel_together_once_there_are_enough(play):
+    alice, bus = batching(play)
+    for n in range(2):
+        alice.write(bus, n)
+    assert said(alice.session, play.now) == []
+    alice.write(bus, 2)
+    assert len(said(alice.session, play.now)) == 3
+
+
+def test_the_interval_is_a_true_one_steady_writes_do_not_postpone_it(play):
+    alice, bus = batching(play, size=100)
+    for n in range(4):
+        alice.session.publish(bus, pack(n), 1000.0 + n * 0.3)
+        assert alice.session.next_deadline() == 1001.0
+    assert said(alice.session, 1000.9) == []
+    assert len(said(alice.session, 1001.0)) == 4
+    assert alice.session.next_deadline() is None
+
+
+def test_flushing_and_leaving_send_what_waits(play):
+    alice, bus = batching(play)
+    alice.write(bus, "first")
+    alice.session.flush(bus)
+    assert len(said(alice.session, play.now)) == 1
+    alice.write(bus, "last")
+    alice.session.leave(bus)
+    assert [type(frame) for frame in said(alice.session, play.now)] == [frames.Publish, frames.Leave]
+
+
+def test_nothing_overtakes_what_waits(play):
+    alice, bus = batching(play)
+    alice.write(bus, "first")
+    bus.flush_size = 1
+    alice.write(bus, "second")
+    assert [frame.id for frame in said(alice.session, play.now)] == [1, 2]
+
+
+def test_what_waited_when_the_line_broke_is_sent_on_the_next_one(play):
+    alice, bus = batching(play)
+    id_ = alice.write(bus, "tea")
+    alice.lose()
+    alice.connect()
+    play.settle()
+    assert alice.answer(id_) == 1
+
+
+def test_a_message_is_as_large_as_allowed_and_one_frame_at_least(play):
+    alice = play.player()
+    bus = alice.opened()
+    for _ in range(3):
+        alice.write(bus, "x" * 100)
+    parts = []
+    while (data := alice.session.data_to_send(play.now, max_bytes=250)) is not None:
+        parts.append(len(frames.from_client(data)))
+    assert parts == [2, 1]
+
+
+# --- bounds and ends ------------------------------------------------------------------------------------------------
+
+
+def test_law_8_writes_without_an_answer_are_bounded():
+    session = Session("0" * 32, max_pending=2)
+    bus = session.open("server", "votes", {})
+    for n in range(2):
+        session.publish(bus, pack(n), 0.0)
+    with pytest.raises(RateLimited, match="Await acks") as refused:
+        session.publish(bus, pack(2), 0.0)
+    assert refused.value.limit == "max_pending"
+
+
+def test_law_9_closing_tells_everyone_who_waits(play):
+    alice = play.player()
+    bus = alice.opened()
+    id_, req = alice.write(bus, 1), alice.session.list_buses()
+    error = Closed("this client was closed.", reason="closed")
+    assert set(alice.session.close(error)) == {
+        WriteSettled(id_, 0, error),
+        RequestSettled(req, None, error),
+        BusClosed(bus, error),
+    }
+    for late in (lambda: alice.write(bus, 2), lambda: alice.open("other")):
+        with pytest.raises(Closed):
+            late()
+
+
+def test_law_9_leaving_ends_the_bus_here_and_nobody_elses(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    bob.session.watch_presence(his)
+    hears = alice.reader(hers)
+    alice.session.leave(hers)
+    play.settle()
+    with pytest.raises(Closed, match="was closed here"):
+        alice.read(hears)
+    assert [seat[0].user for seat in his.participants.values()] == ["bob"]
+    assert bob.written(his, 1) == 1
+
+
+def test_a_refusal_ends_what_was_refused_and_says_why(play):
+    alice = play.player()
+    with pytest.raises(NoSuchBus):
+        alice.opened("nothing", create=False)
+    assert alice.opened("something").is_open
+
+
+def test_a_broker_that_speaks_something_else_is_a_protocol_error(play):
+    alice = play.player()
+    with pytest.raises(ProtocolError, match="the broker sent"):
+        alice.session.receive_data(b"<html>504 Gateway Time-out</html>", 0.0)
+
+
+def test_answers_to_nothing_change_nothing(play):
+    alice = play.player()
+    bus = alice.opened()
+    who = alice.session.you
+    assert who is not None
+    strays = [
+        frames.Ok(bus.number, 99, 1),
+        frames.Done(99),
+        frames.Error("closed", "?", req=99),
+        frames.Error("closed", "?", id=99),
+        frames.Opened(99, 5, "ebus:server/x", "e", 0, {}),
+        frames.Subscribed(99, bus.number, "e", 5, 5),
+        frames.Delivery(12345, 1, 1, 0.0, who, frames.NIL),
+        frames.Lag(12345, 1, 1),
+        frames.Gone(12345, "?"),
+        frames.Pong(3),
+    ]
+    assert alice.session.receive_data(frames.join([frames.encode(frame) for frame in strays]), 0.0) == []
+    assert alice.written(bus, "tea") == 1
+
+
+def test_what_is_delivered_twice_is_heard_once(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    hears = bob.reader(his)
+    alice.write(hers, "tea")
+    alice.say()
+    bob.inbox.extend(list(bob.inbox))
+    play.settle()
+    assert bob.values(hears) == ["tea"]
+
+
+def test_a_goodbye_says_whether_to_come_back(play):
+    mallory = Raw(play)
+    mallory.player.inbox.append((frames.encode(frames.Bye("closed", "the server is shutting down.")), 1))
+    mallory.player.hear()
+    ended = mallory.player.ended
+    assert ended is not None
+    assert (ended.again, ended.error.code) == (True, "closed")
+    assert not isinstance(ended.error, ConnectionLost)

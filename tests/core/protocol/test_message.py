@@ -1,0 +1,79 @@
+"""What a bus is, and who may do what with it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.message import BusSpec, Participant, allows
+from ebus_jupyter.errors import SpecConflict, TooLarge
+
+LIMITS = Limits(size=100, schema_bytes=200, recipients=2, name_chars=10)
+
+
+def test_a_bus_has_what_was_asked_for_and_defaults():
+    spec = BusSpec.create({"size": 5, "retain": "latest"}, LIMITS)
+    assert (spec.size, spec.retain, spec.schema, spec.writers) == (5, "latest", None, None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"colour": "red"},
+        {"maker": "alice"},
+        {"size": "many"},
+        {"retain": "everything"},
+        {"readers": "alice"},
+        {"schema": {"x": msgspec.msgpack.Ext(9, b"")}},
+        {"schema": {(): 1}},
+    ],
+)
+def test_what_is_no_specification_is_a_conflict_with_what_a_bus_can_be(given):
+    with pytest.raises(SpecConflict):
+        BusSpec.create(given, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": -5}, "size"),
+        ({"size": 101}, "size"),
+        ({"schema": {"description": "x" * 200}}, "schema_bytes"),
+        ({"emits": {"description": "x" * 200}}, "schema_bytes"),
+        ({"type": "x" * 300}, "schema_bytes"),
+        ({"readers": ["a", "b", "c"]}, "recipients"),
+        ({"writers": ["a", "b", "c"]}, "recipients"),
+        ({"writers": ["a" * 11]}, "name_chars"),
+    ],
+)
+def test_law_8_every_field_has_a_bound_that_its_error_names(given, limit):
+    with pytest.raises(TooLarge) as refused:
+        BusSpec.create(given, LIMITS)
+    assert refused.value.limit == limit
+
+
+def test_a_second_opener_agrees_or_is_shown_both():
+    spec = BusSpec.create({"size": 5, "readers": ["bob"]}, LIMITS)
+    spec.join({}, "votes")
+    spec.join({"size": 5, "readers": ["bob"]}, "votes")
+    with pytest.raises(SpecConflict, match="size is 5, you asked for 6") as conflict:
+        spec.join({"size": 6, "readers": ["bob"]}, "votes")
+    assert (conflict.value.given, conflict.value.existing) == ({"size": 6}, {"size": 5})
+
+
+@pytest.mark.parametrize("given", [{"maker": "eve"}, {"colour": 1}, {"schema": {"x": msgspec.msgpack.Ext(9, b"")}}])
+def test_a_second_opener_with_nonsense_differs(given):
+    with pytest.raises(SpecConflict):
+        BusSpec.create({}, LIMITS).join(given, "votes")
+
+
+def test_an_access_list_names_users_and_groups():
+    bob = Participant("b", "page", "bob", groups=("staff",))
+    assert allows(None, bob)
+    assert allows(("bob",), bob)
+    assert allows(("group:staff",), bob)
+    assert not allows(("alice", "staff", "group:bob"), bob)
+    assert not allows((), bob)
+    assert allows((), Participant("s", "server", "server"))

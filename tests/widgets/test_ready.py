@@ -1,0 +1,125 @@
+"""The Python side of the ready-made widgets, without a page: programs take part, and read what people have done."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ebus_jupyter import TypeMismatch
+from ebus_jupyter import widgets as ready
+from ebus_jupyter.core.protocol.message import Message, Participant
+from ebus_jupyter.widgets.ready.poll import Ask, Close, Tally, Vote
+from ebus_jupyter.widgets.ready.whiteboard import Piece
+
+
+@pytest.fixture
+def name() -> str:
+    return uuid.uuid4().hex
+
+
+def test_a_room_remembers_what_was_said_and_by_whom(name: str) -> None:
+    room, same = ready.Chat(name), ready.Chat(name)
+    room.say("one").result(5)
+    same.say("two").result(5)
+    assert [message.value.text for message in room.history()] == ["one", "two"]
+    assert [message.value.text for message in room.history(1)] == ["two"]
+    assert {message.sender.id for message in room.history()} == {room.bus.client.you.id}
+
+
+def test_a_room_takes_nothing_but_text(name: str) -> None:
+    with pytest.raises(TypeMismatch):
+        ready.Chat(name).say("x" * 5000)
+    with pytest.raises(TypeMismatch):
+        ready.Chat(name).bus.write({"text": "hello", "name": "someone else"})
+
+
+def count(*said: tuple[str, Any]) -> Tally:
+    tally = Tally()
+    for n, (user, entry) in enumerate(said, 1):
+        sender = Participant(f"{user}-{n}", "page", user)
+        tally.count(Message(offset=n, id=str(n), time=float(n), value=entry, sender=sender, key=None, deleted=False))
+    return tally
+
+
+QUESTION = Ask("Where to?", ["Thai", "Pizza"])
+
+
+def test_a_person_s_last_vote_counts() -> None:
+    said = [
+        ("alice", QUESTION),
+        ("bob", Vote("Thai")),
+        ("bob", Vote("Pizza")),
+        ("carol", Vote("Thai")),
+        ("carol", Vote(None)),
+    ]
+    assert count(*said).votes == {"bob": "Pizza"}
+
+
+def test_what_is_no_option_or_comes_before_the_question_or_after_the_end_does_not_count() -> None:
+    said = [
+        ("bob", Vote("Thai")),
+        ("alice", QUESTION),
+        ("bob", Vote("Sushi")),
+        ("alice", Close(True)),
+        ("bob", Vote("Thai")),
+    ]
+    assert count(*said).votes == {}
+
+
+def test_the_poll_is_its_asker_s() -> None:
+    tally = count(
+        ("alice", QUESTION), ("bob", Vote("Thai")), ("bob", Close(True)), ("bob", Ask("Mine?", ["yes", "no"]))
+    )
+    assert (tally.owner, tally.question, tally.closed, tally.votes) == ("alice", "Where to?", False, {"bob": "Thai"})
+
+
+def test_asking_the_same_again_keeps_the_votes(name: str) -> None:
+    poll = ready.Poll(name, question="Where to?", options=["Thai", "Pizza"])
+    poll.vote("Thai")
+    again = ready.Poll(name, question="Where to?", options=["Thai", "Pizza"])
+    assert again.results == poll.results == {"Thai": 1, "Pizza": 0}
+    other = ready.Poll(name, question="When?", options=["12", "13"])
+    assert other.results == {"12": 0, "13": 0}
+    assert (poll.question, poll.closed) == ("When?", False)
+    poll.end()
+    assert other.closed
+
+
+def test_a_whiteboard_s_picture_is_an_svg_and_a_png(name: str) -> None:
+    board = ready.Whiteboard(name)
+    board.pieces["bob/0002/0000"] = Piece("#d32f2f", 32, [0, 0, 2000, 1200])
+    board.pieces["alice/0001/0000"] = Piece("#1976d2", 12, [100, 100, 200, 200])
+    board.pieces["alice/0001/0001"] = Piece("#1976d2", 12, [200, 200, 300, 100])
+    assert [[piece.colour for piece in stroke] for stroke in board.strokes()] == [["#1976d2", "#1976d2"], ["#d32f2f"]]
+    assert '<polyline points="0,0 2000,1200" stroke="#d32f2f" stroke-width="32"/>' in board.svg()
+    image = Image.open(io.BytesIO(board.png(400)))
+    assert (image.size, image.getpixel((200, 120))) == ((400, 240), (0xD3, 0x2F, 0x2F))
+    board.clear()
+    assert board.strokes() == []
+
+
+def test_what_could_break_out_of_a_picture_is_refused(name: str) -> None:
+    with pytest.raises(TypeMismatch):
+        ready.Whiteboard(name).pieces["x/1/0"] = Piece('"/><script>', 1, [0, 0])
+
+
+def test_presence_knows_a_bus_of_yours(name: str) -> None:
+    room = ready.Chat(name)
+    here = ready.Presence(room.bus)
+    assert [seat.who.kind for seat in here.seats] == [room.bus.client.you.kind]
+    here.close()
+    room.say("the room is still open").result(5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: ready.Chat(n), lambda n: ready.Poll(n), lambda n: ready.Status(), lambda n: ready.Inspector()]
+)
+def test_a_widget_closes_with_its_bus(make: Any, name: str) -> None:
+    widget = make(name)
+    assert widget._repr_mimebundle_() is not None
+    widget.close()
+    assert widget.bus.status == "closed"
