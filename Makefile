@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scripts/npm.py \
   js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
+# Tests start hundreds of kernels; without bytecode files, each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 NPM := $(BIN)/python scripts/npm.py
 PYTEST := $(BIN)/python -m pytest -q
 

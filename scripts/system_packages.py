@@ -23,7 +23,7 @@ from tests.browser import browsers
 APT_SECONDS = 900
 """How long another installer may hold apt's locks."""
 
-PACKAGES = {"chromium": ("chromium", "fonts-liberation"), "openssl": ("openssl",)}
+PACKAGES = {"chromium": ("chromium-headless-shell", "fonts-liberation"), "openssl": ("openssl",)}
 """Debian's packages for each tool. Without fonts-liberation, Chromium draws no text."""
 
 
