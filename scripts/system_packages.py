@@ -1,4 +1,4 @@
-"""Installs what the tests need besides Python and npm packages: a browser and openssl.
+"""Installs what the tests need besides Python and npm packages: a browser, openssl, and a library of playwright's.
 
     python scripts/system_packages.py
 
@@ -23,8 +23,12 @@ from tests.browser import browsers
 APT_SECONDS = 900
 """How long another installer may hold apt's locks."""
 
-PACKAGES = {"chromium": ("chromium-headless-shell", "fonts-liberation"), "openssl": ("openssl",)}
-"""Debian's packages for each tool. Without fonts-liberation, Chromium draws no text."""
+PACKAGES = {
+    "playwright": ("libatomic1",),
+    "chromium": ("chromium-headless-shell", "fonts-liberation"),
+    "openssl": ("openssl",),
+}
+"""Debian's packages for each tool. Playwright's driver links libatomic; without a font, Chromium draws no text."""
 
 
 def has_apt() -> bool:
@@ -56,8 +60,13 @@ def apt_install(*packages: str) -> bool:
 
 def missing() -> list[str]:
     """The tools that the tests need and do not find."""
-    tools = [] if browsers.installed() else [browsers.chosen()]
-    return [*tools, *(["openssl"] if shutil.which("openssl") is None else [])]
+    driver = subprocess.run([sys.executable, "-m", "playwright", "--version"], capture_output=True, check=False)
+    found = {
+        "playwright": driver.returncode == 0,
+        browsers.chosen(): browsers.on_system() is not None or (driver.returncode == 0 and browsers.is_downloaded()),
+        "openssl": shutil.which("openssl") is not None,
+    }
+    return [tool for tool, there in found.items() if not there]
 
 
 def main() -> int:
@@ -73,9 +82,12 @@ def main() -> int:
         print(f"Downloading {browsers.chosen()} with playwright …", flush=True)
         subprocess.run([sys.executable, "-m", "playwright", "install", browsers.chosen()], check=False)
         tools = missing()
-    for tool in tools:
-        path = f"; or set EBUS_BROWSER_PATH to a {tool}" if tool in browsers.FLAGS else ""
-        print(f"The tests need {tool}. Install it with the system's package manager{path}.", file=sys.stderr)
+    advice = {
+        "playwright": "The libraries of playwright's driver are missing: `playwright --version` names them.",
+        "openssl": "The tests need openssl. Install it with the system's package manager.",
+        browsers.chosen(): f"The tests need {browsers.chosen()}. Install it, or name one with EBUS_BROWSER_PATH.",
+    }
+    print(*(advice[tool] for tool in tools), sep="\n", file=sys.stderr, end="\n" if tools else "")
     return 1 if tools else 0
 
 

@@ -50,13 +50,19 @@ def chosen() -> str:
     return name
 
 
-def installed() -> str | None:
-    """The chosen browser's path: the system's own if there is one, else playwright's download; None without either."""
-    found = _system_path()
-    if found is None:
-        with sync_playwright() as playwright:
-            found = _downloaded(playwright)
-    return found
+def on_system() -> str | None:
+    """The path of the chosen browser, of those that the system has."""
+    named = os.environ.get("EBUS_BROWSER_PATH")
+    if named:
+        return named
+    programs = CHROMIUM_NAMES if chosen() == "chromium" else ()
+    return next((found for found in map(shutil.which, programs) if found), None)
+
+
+def is_downloaded() -> bool:
+    """Whether playwright has downloaded the chosen browser."""
+    with sync_playwright() as playwright:
+        return _is_downloaded(playwright)
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -65,8 +71,8 @@ def launch(playwright: Playwright) -> Browser:
     Raises:
         NoBrowser: It is not installed.
     """
-    name, path = chosen(), _system_path()
-    if path is None and _downloaded(playwright) is None:
+    name, path = chosen(), on_system()
+    if path is None and not _is_downloaded(playwright):
         raise NoBrowser(
             f"{name} is not installed. `python scripts/system_packages.py` installs it; EBUS_BROWSER_PATH names one."
         )
@@ -74,14 +80,5 @@ def launch(playwright: Playwright) -> Browser:
     return started
 
 
-def _system_path() -> str | None:
-    named = os.environ.get("EBUS_BROWSER_PATH")
-    if named:
-        return named
-    programs = CHROMIUM_NAMES if chosen() == "chromium" else ()
-    return next((found for found in map(shutil.which, programs) if found), None)
-
-
-def _downloaded(playwright: Playwright) -> str | None:
-    path: str = getattr(playwright, chosen()).executable_path
-    return path if Path(path).exists() else None
+def _is_downloaded(playwright: Playwright) -> bool:
+    return Path(getattr(playwright, chosen()).executable_path).exists()
