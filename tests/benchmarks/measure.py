@@ -33,6 +33,10 @@ def median(rows: Iterable[Row]) -> Row:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
+TICK = 0.01
+"""The system counts CPU time in hundredths of a second; a starved process may have used less than one."""
+
+
 class Span:
     """The wall and CPU seconds from here to `stop`. The CPU is that of process ``pid``, its children left out."""
 
@@ -44,7 +48,7 @@ class Span:
 
     def stop(self) -> Span:
         self.wall = time.perf_counter() - self._began
-        self.cpu = self._used() - self._cpu
+        self.cpu = max(self._used() - self._cpu, TICK)
         return self
 
     def megabytes(self) -> float:
