@@ -6,6 +6,7 @@ They run as a pytest call of their own: playwright's synchronous API leaves a lo
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ def forget(server: Server) -> None:
         for bus in client.buses():
             client.bus(bus["name"], scope=bus["scope"]).delete()
         client.close()
-    for left in (server.folder / "notebooks").iterdir():
-        left.unlink()
+    for left in (server.folder / "notebooks").iterdir():  # the folder itself is the server's working directory
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @pytest.fixture
