@@ -43,7 +43,9 @@ from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, Participant
 from ebus_jupyter.errors import Closed, Conflict, EbusError, FilterUnavailable, Lagged, NoSuchBus, TooLarge
 
-from .play import FileLogs, Logs, Play, Player, Raw, perform, unpack
+from .logs import FileLogs, Logs, perform
+from .play import Play, Raw
+from .player import Player, unpack
 
 USERS = ("alice", "bob", "carol")
 KEYS = ("left", "right", "up", "down")
@@ -304,9 +306,9 @@ class Laws(RuleBasedStateMachine):
     def law_8_everything_is_bounded(self) -> None:
         if not hasattr(self, "play"):
             return
-        for bus in self.play.broker._buses.values():
+        for bus in self.play.broker.registry.buses.values():
             keys = 2 if self.retain == "keys" else 1  # as many marks of removed keys
-            assert len(bus.log) <= keys * bus.spec.size
+            assert len(bus.log) <= keys * bus.info.spec.size
             assert set(bus.subscribers) <= set(self.play.wires)
         for player in self.play.players:
             assert player.forced == 0, "a full socket was handed messages"
