@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -143,13 +142,6 @@ class Server(Site):
         self.stop()
         return self.start()
 
-    def begin_anew(self) -> Server:
-        """Stop, delete all notebooks and buses, and start on the same port."""
-        self.stop(timeout=2)
-        for name in ("data", "notebooks", "workspaces"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        return self.start()
-
     def __enter__(self) -> Server:
         return self.start()
 
@@ -166,6 +158,11 @@ class Server(Site):
     def pid(self) -> int:
         assert self._process is not None, "the server is down"
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped or killed since."""
+        return self._process is not None
 
     def runs(self, pid: int) -> bool:
         """Return True if the server is running as process ``pid``."""
