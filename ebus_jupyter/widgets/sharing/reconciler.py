@@ -60,7 +60,7 @@ class Reconciler:
 
     def __init__(
         self,
-        state: State,
+        state: State[Any],
         bound: Mapping[str, BoundTrait],
         pages: SharePages,
         call_soon: Callable[[Callable[[], None]], None],
