@@ -125,7 +125,7 @@ class Connection:
         """
         if self.on_own_loop:
             raise RuntimeError(
-                f"{what} would block the loop that it waits for. "
+                f"{what} would block the event loop that it waits for. "
                 "Use `await` or `async for` here, or call it by asyncio.to_thread."
             )
 
