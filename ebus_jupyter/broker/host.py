@@ -42,8 +42,8 @@ class Broker:
     Args:
         durable: Keeps the named buses. Default: memory, until the process ends.
         limits: The bounds.
-        secret: Makes capabilities; capabilities that pages hold stay valid over a restart where it is the same. Default: a
-            new one.
+        secret: The key of capabilities. Where it stays the same over a restart, the capabilities that pages hold stay valid.
+            Default: a new one.
         clock: Seconds since the epoch.
         shared: Whether ``durable`` is shared by all servers of a hub.
         filters: The server's filters, by name.

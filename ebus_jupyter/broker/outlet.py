@@ -12,7 +12,7 @@ Authorizer = Callable[[Address, str], Awaitable[bool]]
 
 
 class Outlet(Protocol):
-    """The way out to one client, which whoever accepts its connection implements."""
+    """The way out to one client. The server that accepts the client's connection implements it."""
 
     @staticmethod
     def pack(parts: list[bytes]) -> bytes:
@@ -22,10 +22,10 @@ class Outlet(Protocol):
         """Hand over what `pack` made. Never blocks and never raises: a connection that has ended reports it by itself."""
 
     def buffered(self) -> int:
-        """The bytes that were handed over and that the socket has not taken yet."""
+        """The number of bytes that were handed over and that the socket has not taken yet."""
 
     def on_drain(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, soon after the socket has taken everything."""
+        """Call ``callback`` once, soon after the socket has taken all bytes."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection, after everything that was handed over. Safe to call twice."""

@@ -191,7 +191,7 @@ class Admission:
         """Refuse a write in flight, and tell its writer why."""
         self.in_flight.pop((sender, id_), None)
         if not isinstance(error, BackendError):
-            # A retry that were accepted now would come behind the sender's later writes.
+            # A retry must not be accepted later: it would come behind the sender's later writes.
             self.remember((sender, id_), error)
         return self._send(sender, frames.refusal(error, id_=id_, bus=self._bus.number))
 

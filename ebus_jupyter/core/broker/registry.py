@@ -34,9 +34,9 @@ class BusRegistry:
         connections: The broker's connections, by number.
         by_participant: The number of each participant's connection, by the participant's id.
         limits: The bounds.
-        secret: Makes capabilities; whoever has it can enter every bus.
-        mint: Returns that many fresh, unguessable hexadecimal digits.
-        shared: Whether the backend is one that all servers of a hub share; only then there is a scope "hub".
+        secret: The key of capabilities; its holder can enter every bus.
+        mint: Returns the given number of fresh, unguessable hexadecimal digits.
+        shared: Whether all servers of a hub share the backend. Only then the scope "hub" exists.
         filters: The names of the filters that this server can run.
 
     Attributes:
@@ -127,7 +127,7 @@ class BusRegistry:
                 continue
             may_create = frame.create and conn.may_write and conn.permit(address)[1] and not address.unnamed
             if error is None and (kept is not None or may_create):
-                # Without a log the first in the queue could not create the bus; this connection can.
+                # Where there is no log, the first connection in the queue could not create the bus; this one can.
                 effects += self._try_enter(conn, frame, address, now)
             else:
                 conn.permits.pop(address, None)

@@ -38,10 +38,10 @@ class BrokerState:
 
     Args:
         broker: Identifies this run of the broker.
-        secret: Makes capabilities; whoever has it can enter every bus.
-        mint: Returns that many fresh, unguessable hexadecimal digits.
+        secret: The key of capabilities; its holder can enter every bus.
+        mint: Returns the given number of fresh, unguessable hexadecimal digits.
         limits: The bounds.
-        shared: Whether the backend is one that all servers of a hub share; only then there is a scope "hub".
+        shared: Whether all servers of a hub share the backend. Only then the scope "hub" exists.
         filters: The names of the filters that this server can run.
 
     Attributes:

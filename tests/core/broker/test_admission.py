@@ -70,7 +70,7 @@ def test_law_5_retry_after_a_restart_is_the_same_write(play):
     bob = play.player("bob")
     his = bob.opened()
     for n in range(3):
-        bob.written(his, n)  # what was written first is kept no more
+        bob.written(his, n)  # the first write is no longer in the log
     alice.connect()
     play.settle()
     assert alice.answer(id_) == 1

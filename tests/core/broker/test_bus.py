@@ -69,7 +69,7 @@ def test_subscriber_catches_up_in_portions():
 
 
 def test_snapshot_in_portions_continues_below_the_floor():
-    """A snapshot that takes many portions goes on below the floor, instead of beginning again for ever."""
+    """A snapshot in many portions continues below the floor, and does not start again each time."""
     play = Play(limits=Limits(send_bytes=300))
     alice, slow = play.player("alice"), play.player("bob")
     bus = alice.opened(retain="keys", size=5)
@@ -98,7 +98,7 @@ def test_last_offset_is_known_even_if_its_message_is_not_kept(play, retain):
     hears = alice.reader(bus)
     alice.written(bus, 1, **({"key": "a"} if retain == "keys" else {}))
     alice.lose()
-    play.broker.registry.buses[bus.uri].log.last = 9  # given to what was not kept
+    play.broker.registry.buses[bus.uri].log.last = 9  # assigned to messages that are not kept
     alice.connect()
     play.settle()
     alice.values(hears)

@@ -37,7 +37,7 @@ def test_law_5_refused_write_is_not_accepted_by_a_retry(play):
     owner.filter = lambda value, sender: value
     owner.judge(1)
     owner.say()
-    owner.lose()  # the first is refused, and so the second is not kept waiting
+    owner.lose()  # the first write is refused, so the second one stops waiting
     alice.lose()
     owner.connect()
     alice.connect()

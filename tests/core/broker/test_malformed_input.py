@@ -116,13 +116,13 @@ def test_broker_survives_arbitrary_frames(said):
 @pytest.mark.parametrize(
     "value",
     [
-        b"\xa2\xff\xff",  # text that is no UTF-8
+        b"\xa2\xff\xff",  # text that is not UTF-8
         b"\x81\xa1a\xa1\xff",
-        b"\x81\x80\x01",  # a key that can't be one
-        b"\xc7\x0c\xff" + b"\xff" * 12,  # a time that is none
-        b"\xd4\x05\x00",  # an extension that nobody knows
-        b"\xc7\x03\x01abc",  # an array that is none
-        b"\x91" * 3000 + b"\x01",  # deeper than anyone can read
+        b"\x81\x80\x01",  # an invalid map key
+        b"\xc7\x0c\xff" + b"\xff" * 12,  # an invalid time
+        b"\xd4\x05\x00",  # an unknown extension
+        b"\xc7\x03\x01abc",  # an invalid array
+        b"\x91" * 3000 + b"\x01",  # nested too deeply to decode
     ],
 )
 def test_undecodable_values_are_refused(play, value):

@@ -31,7 +31,7 @@ def test_unnamed_bus_ends_some_time_after_its_creator(play):
     assert kernel.written(bus, "back in time") == 1
     kernel.lose()
     page.lose()
-    page.connect()  # others' coming and going does not keep it
+    page.connect()  # reconnects of other participants do not keep it
     play.pass_time(play.limits.creator_seconds + 1)
     play.settle()
     assert hers in page.refused
@@ -106,7 +106,7 @@ def test_deletion_is_announced_only_after_the_log_is_deleted(play):
     req = alice.session.delete(hers)
     play.settle()
     assert req not in alice.replies
-    assert bob.read(hears) == []  # for him it has not ended yet
+    assert bob.read(hears) == []  # the bus has not ended for bob yet
     play.logs_work = True
     play.settle()
     assert req in alice.replies

@@ -45,7 +45,7 @@ def test_law_7_out_of_range_bus_numbers_are_refused(play, trespass, number):
 
 
 def owned(play: Play, scope: str) -> str:
-    """A bus of alice's, in a scope that mallory is not in; returns its name."""
+    """Create a bus of alice's in a scope that mallory is not in, and return its name."""
     alice = play.kernel("alice", "k1")
     bus = alice.opened(None if scope == "unnamed" else "diary", "server" if scope == "unnamed" else scope)
     alice.written(bus, "secret")
@@ -142,7 +142,7 @@ def test_authorizer_is_asked_about_each_bus(read, write):
     if not read and not write:
         with pytest.raises(NoSuchBus):
             bob.opened()
-        assert not play.broker._connections[bob.conn].permits, "what was refused is not remembered for ever"
+        assert not play.broker._connections[bob.conn].permits, "a permit that was refused is not kept"
         return
     bus = bob.opened()
     number = frames.Publish(bus.number, 1, frames.NIL), frames.Fetch(1, bus.number)
@@ -167,3 +167,16 @@ def test_read_only_connection_cannot_write_or_create(play):
         guest.written(bus, "coffee")
     with pytest.raises(Forbidden):
         guest.reply(guest.session.delete(bus))
+
+
+def test_authorizer_is_asked_about_each_listed_bus():
+    play = Play(authorize=lambda who, address: (who.user == "alice", who.user == "alice" or address.name == "box"))
+    alice, bob = play.player("alice"), play.player("bob")
+    for name in ("box", "hidden"):
+        alice.opened(name)
+
+    def names(player):
+        return [bus["name"] for bus in player.reply(player.session.list_buses()).buses]
+
+    assert names(alice) == ["box", "hidden"]
+    assert names(bob) == ["box"]
