@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8888
 TOKEN ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scripts/npm.py \
@@ -11,6 +12,7 @@ SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scri
 unexport PYTHONDONTWRITEBYTECODE
 NPM := $(BIN)/python scripts/npm.py
 PYTEST := $(BIN)/python -m pytest -q
+PYTHON_TESTS := tests --ignore=tests/browser --ignore=tests/notebooks -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test test-js test-python test-notebooks test-browser system-packages check format coverage bench docs \
   lock fresh build hooks clean
@@ -49,7 +51,7 @@ system-packages: $(VENV)/.dev
 demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
 	@$(BIN)/python scripts/demo.py --port '$(PORT)' --token '$(TOKEN)'
 
-test: system-packages test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers
+test: system-packages test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers (WORKERS= at once)
 
 test-js: js/node_modules/.package-lock.json  ## the page's client, in node
 	@echo "Testing the page's client …"
@@ -57,7 +59,7 @@ test-js: js/node_modules/.package-lock.json  ## the page's client, in node
 
 test-python: $(VENV)/.dev system-packages  ## the Python package, with real servers and kernels
 	@echo "Testing the Python package …"
-	@$(PYTEST) tests --ignore=tests/browser --ignore=tests/notebooks
+	@$(PYTEST) $(PYTHON_TESTS)
 
 test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and without
 	@echo "Testing the example notebooks with a server …"
@@ -67,7 +69,7 @@ test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and withou
 
 test-browser: $(VENV)/.dev $(VENV)/.collaboration system-packages  ## several people in real browsers (EBUS_BROWSER=firefox)
 	@echo "Testing in the browser …"
-	@$(PYTEST) -n 2 --dist loadfile --reruns 1 tests/browser
+	@$(PYTEST) -n $(WORKERS) --dist loadfile --reruns 1 tests/browser
 
 check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
 	@echo "Checking with ruff, mypy, codespell, tsc and eslint …"
@@ -84,9 +86,11 @@ format: $(VENV)/.dev js/node_modules/.package-lock.json  ## put the code in its 
 
 coverage: $(VENV)/.dev system-packages  ## the Python tests, slower, with a floor for the lines they reach
 	@echo "Measuring the Python tests' coverage …"
-	@$(PYTEST) tests --ignore=tests/browser --ignore=tests/notebooks --cov --cov-report=term:skip-covered
+	@$(PYTEST) $(PYTHON_TESTS) --cov --cov-report=term:skip-covered
 
 bench: $(VENV)/.bench $(VENV)/.collaboration  ## every target beside its peers, as ratios
+	@command -v redis-server > /dev/null || \
+	  echo "redis-server is not installed, so its rows stay empty; the system's package manager has it."
 	@$(BIN)/python -m tests.benchmarks
 
 docs: $(VENV)/.dev  ## the pages that are made from the code

@@ -53,8 +53,8 @@ class Environment:
         """
         if not self.python.exists() and self._run(sys.executable, "-m", "venv", self.folder) != 0:
             raise SystemExit("no virtual environment; on Debian and Ubuntu it needs the package python3-venv")
-        if not self.uv.exists() and self._run(self.python, "-m", "pip", "install", "--quiet", "uv") != 0:
-            say("uv cannot be installed here; pip does its work, which takes some minutes")
+        if not self.uv.exists() and self._run(self.python, "-m", "pip", "install", "--quiet", "uv", quiet=True) != 0:
+            say("uv cannot be installed here; pip does its work, which takes some minutes.")
 
     def install(self, *what: str, **environ: str) -> None:
         """Install requirements, with the versions of ``constraints.txt``.
@@ -65,12 +65,15 @@ class Environment:
         if self.uv.exists():
             if self._run(self.uv, "pip", "install", "--quiet", *what, **environ) == 0:
                 return
-            say("uv failed; trying pip")
+            say("uv failed; trying pip …")
         if self._run(self.python, "-m", "pip", "install", "--quiet", *what, **environ) != 0:
             raise SystemExit(f"the installation failed: {' '.join(what)}")
 
-    def _run(self, *command: str | Path, **environ: str) -> int:
-        return subprocess.call([str(part) for part in command], cwd=ROOT, env={**self._environ, **environ})
+    def _run(self, *command: str | Path, quiet: bool = False, **environ: str) -> int:
+        errors = subprocess.DEVNULL if quiet else None
+        return subprocess.call(
+            [str(part) for part in command], cwd=ROOT, env={**self._environ, **environ}, stderr=errors
+        )
 
 
 def say(line: str) -> None:
