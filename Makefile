@@ -69,7 +69,7 @@ test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and withou
 
 test-browser: $(VENV)/.dev $(VENV)/.collaboration system-packages  ## several people in real browsers (EBUS_BROWSER=firefox)
 	@echo "Testing in the browser …"
-	@$(PYTEST) -n $(WORKERS) --dist loadfile --reruns 1 tests/browser
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/browser
 
 check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
 	@echo "Checking with ruff, mypy, codespell, tsc and eslint …"

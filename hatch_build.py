@@ -1,4 +1,4 @@
-"""Builds the page's client into ``ebus_jupyter/static`` before Python packages are made, so that wheels need no node."""
+"""Builds the browser client into ``ebus_jupyter/static`` for the Python packages, so that installing a wheel needs no node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUILT = ("client.js", "stub.js")
 
 
 class PageClient(BuildHookInterface[Any]):
-    """Runs ``npm ci`` and ``npm run build`` in ``js/``; not where a source archive brings the built client along."""
+    """Runs ``npm ci`` and ``npm run build`` in ``js/``, unless a source archive contains the built client."""
 
     def dependencies(self) -> list[str]:
         return [npm.WHEEL] if self._needed() and npm.system_npm() is None else []
@@ -27,21 +27,21 @@ class PageClient(BuildHookInterface[Any]):
         commands = [("run", "build")] if self._tools_are_current() else [("ci",), ("run", "build")]
         for command in commands:
             if npm.npm(*command) != 0:
-                raise RuntimeError(f"`npm {' '.join(command)}` failed in js/; what it said is above")
+                raise RuntimeError(f"`npm {' '.join(command)}` failed in js/; see its output above")
         missing = [name for name in BUILT if not (self._static() / name).exists()]
         if missing:
-            raise RuntimeError(f"the page's client was built without {', '.join(missing)}")
+            raise RuntimeError(f"the build of the browser client has not made {', '.join(missing)}")
 
     def _static(self) -> Path:
         return Path(self.root) / "ebus_jupyter" / "static"
 
     def _needed(self) -> bool:
         if all((self._static() / name).exists() for name in BUILT):
-            # A source archive has it built already; in a checkout it is built anew, for its sources may have changed.
+            # A source archive contains the built client. In a checkout the sources may have changed: build again.
             return (Path(self.root) / ".git").exists() and "EBUS_SKIP_JS" not in os.environ
         return True
 
     def _tools_are_current(self) -> bool:
-        """Whether what the lock file asks for was installed since it was written."""
+        """Whether the packages of the lock file were installed after its last change."""
         installed = npm.JS / "node_modules" / ".package-lock.json"
         return installed.exists() and installed.stat().st_mtime >= (npm.JS / "package-lock.json").stat().st_mtime

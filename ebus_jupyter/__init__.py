@@ -4,9 +4,9 @@ Kernels, pages and the server are participants: each writes to a bus, and each r
 
 >>> import ebus_jupyter as ebus
 >>> votes = ebus.bus("votes", str)
->>> hears = votes.stream()
+>>> stream = votes.stream()
 >>> ack = votes.write("tea")
->>> hears.get(timeout=5)
+>>> stream.get(timeout=5)
 'tea'
 >>> ack.result(timeout=5)
 1
@@ -15,7 +15,7 @@ Kernels, pages and the server are participants: each writes to a bus, and each r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import errors
 from .errors import (
@@ -46,9 +46,14 @@ if TYPE_CHECKING:
     from .client.ack import Ack
     from .client.bus import Bus
     from .client.client import Client
+    from .client.open import BusOptions, StateOptions
     from .client.state import State
     from .client.stream import Stream
-    from .core.protocol.message import Message, Participant
+    from .core.protocol.message import Message, Participant, Retain
+    from .widgets.sharing.share import link, share, unshare
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 __version__ = "0.1.0"
 
@@ -106,7 +111,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    # Widgets and sockets are imported by who uses them: a server, or a script, need not have ipywidgets.
+    # Widgets and sockets are imported when first used: a server, or a script, need not have ipywidgets.
     from importlib import import_module
 
     if name == "widgets":
@@ -120,6 +125,26 @@ def __dir__() -> list[str]:
     return __all__
 
 
+@overload
+def bus(name: str | None = ..., **options: Unpack[BusOptions]) -> Bus[Any, Any]: ...
+
+
+@overload
+def bus(
+    name: str | None = ..., type: type[T] = ..., *, emits: None = ..., **options: Unpack[BusOptions]
+) -> Bus[T, T]: ...
+
+
+@overload
+def bus(name: str | None = ..., type: type[T] = ..., *, emits: type[U], **options: Unpack[BusOptions]) -> Bus[T, U]: ...
+
+
+@overload
+def bus(
+    name: str | None = ..., type: Any = ..., *, emits: Any = ..., **options: Unpack[BusOptions]
+) -> Bus[Any, Any]: ...
+
+
 def bus(
     name: str | None = None,
     type: Any = Any,
@@ -127,44 +152,41 @@ def bus(
     scope: str = "server",
     emits: Any = None,
     size: int | None = None,
-    retain: str | None = None,
+    retain: Retain | None = None,
     filter: str | Callable[..., Any] | None = None,
     readers: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
     flush_size: int = 1,
     flush_interval: float = 0.0,
 ) -> Bus[Any, Any]:
-    """Open a bus, or create it where there is none.
+    """Open a bus, or create it if it does not exist.
 
     Args:
-        name: Names the bus within its scope: letters, digits and ``. _ - : @``. A named bus outlives its participants. None: a
-            fresh bus that nobody can guess, and that goes with its maker. A bus's `uri`: that bus.
-        type: The type of what is written: anything msgspec takes (Struct, dataclass, TypedDict, attrs, builtins, …), a pydantic
-            model, a numpy array. Default: any value that JSON or MessagePack can carry, and numpy arrays.
-        scope: "kernel", "user", "server" (default) or "hub"; who takes part.
-        emits: The type of what is received, where a filter changes it. Default: as written.
-        size: How many messages are kept for late and slow readers. Default: 1000.
+        name: The name of the bus within its scope: letters, digits and ``. _ - : @``. A named bus outlives its participants.
+            A bus's `uri` opens that bus. None: a new bus that nobody can guess, and that ends with its maker.
+        type: The type of what is written: anything that msgspec takes (Struct, dataclass, TypedDict, attrs, builtins, …), a
+            pydantic model, or a numpy array. Default: any value that JSON or MessagePack can carry, and numpy arrays.
+        scope: The participants: "kernel", "user", "server" (default) or "hub".
+        emits: The type of what is received, if a filter changes it. Default: ``type``.
+        size: How many messages (or keys) are kept for late and slow readers. Default: 1000.
         retain: "log" (default) keeps the last ``size`` messages; "latest" the last one; "keys" the last one of each key.
         filter: Sees each write before it is kept, with the sender that the server stamped on it; returns what to keep, or
-            raises `Reject`. A function (sync or async) runs in this kernel; a name runs a filter installed in the server.
-        readers: Users and ``group:NAME`` who may read. Default: all in scope.
-        writers: Users and ``group:NAME`` who may write. Default: all in scope.
-        flush_size: Gather this many writes before they are sent together. Default: 1, at once.
-        flush_interval: Send what was gathered after this many seconds at the latest, however fast writes come.
+            raises `Reject`. A function (sync or async) runs in this kernel; a name is that of a filter in the server.
+        readers: Users and ``group:NAME`` who may read. Default: everyone in scope.
+        writers: Users and ``group:NAME`` who may write. Default: everyone in scope.
+        flush_size: Send writes when this many have gathered. Default: 1, at once.
+        flush_interval: Send gathered writes after this many seconds at the latest, however fast writes come. Default: 0.
 
     Returns:
-        The bus, open. Fields left out are those of the bus that exists.
+        The open bus. Fields of the specification that are left out are those of the bus that exists.
 
     Raises:
-        SpecConflict: The bus exists, and a field given here is another there; the error shows both.
-        InvalidName, UnknownScope: No such name or scope can be.
-        Forbidden, NoSuchBus: This participant may not enter.
-        ConnectionLost: The broker did not answer for 15 s.
+        SpecConflict: The bus exists with another value of a given field; the error shows both.
+        InvalidName, UnknownScope: No bus can have that name or scope.
+        Forbidden, NoSuchBus: This participant may not open it.
+        ConnectionLost: The broker has not answered within 15 s.
     """
-    from .client.open import open_bus
-
-    return open_bus(
-        _client(),
+    return _client().open_bus(
         name,
         type,
         scope=scope,
@@ -179,19 +201,48 @@ def bus(
     )
 
 
-def state(name: str, type: Any = Any, *, scope: str = "server", **spec: Any) -> State:
-    """Open a shared mapping: what one participant sets, all see, in one order. The arguments are those of `bus`."""
-    shared: State = _client().state(name, type=type, scope=scope, **spec)
-    return shared
+@overload
+def state(name: str, **options: Unpack[StateOptions]) -> State[Any]: ...
+
+
+@overload
+def state(name: str, type: type[T], **options: Unpack[StateOptions]) -> State[T]: ...
+
+
+@overload
+def state(name: str, type: Any, **options: Unpack[StateOptions]) -> State[Any]: ...
+
+
+def state(name: str, type: Any = Any, *, scope: str = "server", **options: Any) -> State[Any]:
+    """Open a shared mapping: what one participant sets, all see, in one order.
+
+    Args:
+        name: The name of the state within its scope.
+        type: The type of the values. Default: any value that can travel on a bus.
+        scope: The participants: "kernel", "user", "server" (default) or "hub".
+        options: Other arguments of `bus`, such as ``size`` (the number of keys) or ``writers``.
+
+    Returns:
+        The state, with the entries that are there.
+
+    Raises:
+        TimeoutError: The entries did not arrive within 15 s.
+        SpecConflict, InvalidName, UnknownScope, Forbidden, ConnectionLost: As for `bus`.
+    """
+    return _client().state(name, type, scope=scope, **options)
 
 
 def connect(url: str, token: str, *, certificate: str = "") -> Client:
-    """A client of the Jupyter server at ``url``, beside the one that `bus` uses. Any number of them in a process.
+    """A client of the Jupyter server at ``url``, beside the one that `bus` uses; a process may have any number.
 
     Args:
         url: The server's base URL, such as ``http://127.0.0.1:8888/``.
-        token: The server's token, or a kernel's own.
-        certificate: A file with the certificate to trust, where the server made its own.
+        token: A token of the server, or a kernel's own.
+        certificate: Path of a file with the certificate to trust, for a server with a self-signed one. Default: the system's
+            certificates.
+
+    Returns:
+        The client, which connects in the background; `Client.wait_live` waits for it.
     """
     from .client.discover import remote_client
 
@@ -201,7 +252,7 @@ def connect(url: str, token: str, *, certificate: str = "") -> Client:
 
 
 def status() -> str:
-    """Where this process's buses live, and whether they are within reach, in a sentence."""
+    """One sentence that says where this process's buses are, and whether they are within reach."""
     client = _client()
     you = client.you
     as_whom = f" as {you.kind} of {you.user}" if you is not None and you.user else ""
@@ -218,14 +269,14 @@ def _client() -> Client:
 
 
 def _handle(bus: Bus[Any, Any]) -> str:
-    # The client knows nothing of widgets; what a widget's trait holds of a bus is made here, when one is first asked for.
+    # The client knows nothing of widgets: a bus gets its widget model here, when a widget's trait first holds it.
     from .widgets.handle import model_id
 
     return model_id(bus)
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """``%load_ext ebus_jupyter``: puts ``ebus`` into the notebook's namespace, and the magics of `ebus_jupyter.magics`."""
+    """``%load_ext ebus_jupyter``: put ``ebus`` into the notebook's namespace, and register `ebus_jupyter.magics`."""
     from importlib import import_module
 
     from . import magics

@@ -1,9 +1,8 @@
-"""``jupyter ebus``: look at the buses of a Jupyter server, and take part, from a terminal.
+"""``jupyter ebus``: look at the buses of a Jupyter server, and take part in them, from a terminal.
 
-It connects to the server that ``--url`` and ``--token`` name, or ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that it
-finds running, which may be another user's. Messages are JSON lines, as in
-`core.protocol.json_value`. What goes wrong is one line on
-stderr and the exit code 2.
+It connects to the server that ``--url`` and ``--token`` name, or else ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that
+it finds running, which may be another user's. Messages are JSON lines, as in `core.protocol.json_value`. An error is one
+line on stderr, and the exit code 2.
 """
 
 from __future__ import annotations
@@ -26,21 +25,27 @@ from .client.bus import Bus
 from .client.bus_table import table
 from .client.client import Client
 from .client.discover import remote_client
-from .client.open import open_bus
-from .client.stream import Stream
 from .core.client.reader import Since
-from .core.protocol import json_value as asjson
+from .core.protocol import json_value
 from .errors import Closed, EbusError, Lagged
 
 CONNECT_SECONDS = 5.0
+"""How long a command waits for the server to answer."""
 
 
 class _UsageError(Exception):
-    """The command can't be meant so; the message says why."""
+    """The command makes no sense as it stands; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command.
+
+    Args:
+        argv: Its words. Default: those of the process.
+
+    Returns:
+        The exit code: 0; 2 for an error, which is told on stderr; 130 if interrupted.
+    """
     options = _options(sys.argv[1:] if argv is None else argv)
     try:
         client = _connect(options)
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         finally:
             client.close()
-    except BrokenPipeError:  # whoever read the output has gone
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -64,7 +69,7 @@ def _connect(options: argparse.Namespace) -> Client:
     url = options.url or os.environ.get("EBUS_URL", "")
     if not url:
         raise _UsageError(
-            "say which server: --url http://HOST:PORT/ and --token TOKEN, or EBUS_URL and EBUS_TOKEN (`jupyter server list` "
+            "name a server: --url http://HOST:PORT/ and --token TOKEN, or EBUS_URL and EBUS_TOKEN (`jupyter server list` "
             "shows both)."
         )
     token = options.token or os.environ.get("EBUS_TOKEN", "")
@@ -93,10 +98,10 @@ def _ls(client: Client, options: argparse.Namespace) -> None:
 def _tail(client: Client, options: argparse.Namespace) -> None:
     bus = _open(client, options)
     where: Since = options.since if options.since is not None else -options.n or None
-    stream: Stream[dict[str, Any]] = Stream(bus, bus.reader(where), asjson.message)
+    stream = bus.deliveries(where)
     while True:
         try:
-            _print(stream.get() if options.follow else stream.get_kept())
+            _print(json_value.message(stream.get() if options.follow else stream.get_kept()))
         except Lagged as lag:
             print(f"jupyter ebus: {lag}", file=sys.stderr)
         except LookupError:
@@ -113,8 +118,8 @@ def _write(client: Client, options: argparse.Namespace) -> None:
     bus = _open(client, options, create=True)
     acks: deque[Ack] = deque()
     for value in values:
-        data = bus._incoming.decode(asjson.from_json(value))
-        acks.append(bus.write(data, key=options.key, to=options.to, expect=options.expect))
+        decoded = bus.codec.decode(json_value.from_json(value))
+        acks.append(bus.write(decoded, key=options.key, to=options.to, expect=options.expect))
         while acks and acks[0].done:
             print(acks.popleft().result(), flush=True)
     for ack in acks:
@@ -153,7 +158,7 @@ def _replay(client: Client, options: argparse.Namespace) -> None:
 
 
 def _open(client: Client, options: argparse.Namespace, *, create: bool = False) -> Bus[Any, Any]:
-    return open_bus(client, options.name, scope=options.scope or "server", create=create)
+    return client.open_bus(options.name, scope=options.scope or "server", create=create)
 
 
 def _print(found: Any) -> None:
@@ -175,7 +180,7 @@ def _since(text: str) -> Since:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser, commands = _parser()
-    if argv and argv[0] in commands:  # its options may stand anywhere, which only a parser without sub-commands allows
+    if argv and argv[0] in commands:  # only a parser without sub-commands allows options anywhere
         return commands[argv[0]].parse_intermixed_args(list(argv[1:]))
     return parser.parse_args(argv)
 
@@ -198,40 +203,40 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             sub.add_argument("--scope", help="default: server; replay: as recorded")
         return sub
 
-    ls = command("ls", _ls, "The named buses within reach.")
+    ls = command("ls", _ls, "List the named buses within reach.")
     ls.add_argument("--json", action="store_true", help="as JSON lines")
 
-    tail = command("tail", _tail, "Print a bus's messages as JSON lines, and go on as they are written.")
+    tail = command("tail", _tail, "Print a bus's messages as JSON lines, then new ones as they are written.")
     tail.add_argument("name")
     tail.add_argument("-n", type=int, default=10, metavar="N", help="begin with the last N (default 10)")
     tail.add_argument("--since", type=_since, metavar="WHERE", help="begin at the start, or after an offset")
-    tail.add_argument("--no-follow", dest="follow", action="store_false", help="end with what is there")
+    tail.add_argument("--no-follow", dest="follow", action="store_false", help="end after the messages that are there")
 
     write = command("write", _write, "Write a value, and print its offset.")
     write.add_argument("name")
     write.add_argument("value", nargs="?", help="JSON; without it, or with -, each line of stdin is one value")
     write.add_argument("--text", action="store_true", help="the value is text, not JSON")
     write.add_argument("--key", help="the entry to set, on a bus that retains by key")
-    write.add_argument("--to", action="append", metavar="USER", help="only this user hears it (may be given again)")
+    write.add_argument("--to", action="append", metavar="USER", help="only this user receives it (may be repeated)")
     write.add_argument("--expect", type=int, metavar="OFFSET", help="only if this is the last offset")
 
-    rm = command("rm", _rm, "Delete buses and all they keep, for everyone.")
+    rm = command("rm", _rm, "Delete buses and everything they keep, for everyone.")
     rm.add_argument("names", nargs="+", metavar="name")
 
-    types = command("types", _types, "Print TypeScript declarations of what a bus carries.")
+    types = command("types", _types, "Print TypeScript declarations of the values of a bus.")
     types.add_argument("name")
 
     record = command("record", _record, "Write a bus's messages to a file, until interrupted.")
     record.add_argument("name")
     record.add_argument("file")
-    record.add_argument("--seconds", type=float, help="for so long")
-    record.add_argument("-n", type=int, help="so many at most")
+    record.add_argument("--seconds", type=float, help="stop after so many seconds")
+    record.add_argument("-n", type=int, help="stop after so many messages")
     record.add_argument("--since", type=_since, metavar="WHERE", help="begin at the start, or after an offset")
 
     replay = command("replay", _replay, "Write the messages of a recording to a bus.")
     replay.add_argument("file")
     replay.add_argument("name", nargs="?", help="the bus; default: as recorded")
-    replay.add_argument("--speed", type=float, help="1: as it happened, 2: twice as fast; default: at once")
+    replay.add_argument("--speed", type=float, help="1: at the recorded pace, 2: twice as fast; default: at once")
     return parser, commands.choices
 
 

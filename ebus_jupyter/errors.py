@@ -1,4 +1,4 @@
-"""Every error that ebus_jupyter raises, in one tree.
+"""The errors of ebus_jupyter, in one tree.
 
 ::
 
@@ -22,8 +22,9 @@
      ├── ProtocolError            a frame that this version can't understand    protocol
      └── BackendError             the log could not be written or read          backend
 
-The word on the right is the error's ``code``: stable, the same in Python, in JavaScript and on the wire.
-``temporary`` says whether the same call may succeed later without a change.
+The word on the right is the error's ``code``: stable, and the same in Python, in JavaScript and on the wire.
+``temporary`` says whether the same call may succeed later without a change. A filter raises `Reject`, which is not in the
+tree: the writer receives `Filtered`.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class EbusError(Exception):
     """The root of the tree.
 
     Args:
-        text: Who, what, and what to do next, in one or two sentences.
+        text: In one or two sentences: the bus or participant concerned, what is wrong, and what to do next.
         details: Facts for programs; every item is also an attribute of the error.
 
     Attributes:
         code: The stable name of the error (class attribute).
-        temporary: Whether trying again, unchanged, may succeed (class attribute).
+        temporary: True if the same call may succeed later without a change (class attribute).
     """
 
     code: ClassVar[str] = "error"
@@ -52,7 +53,7 @@ class EbusError(Exception):
         self.details = details
 
     def __getattr__(self, name: str) -> Any:
-        # Only called when normal lookup fails; details are facts such as `path` or `skipped`.
+        # Only called when normal lookup fails.
         details = self.__dict__.get("details", {})
         if name in details:
             return details[name]
@@ -67,7 +68,7 @@ def _rebuild(cls: type[EbusError], text: str, details: dict[str, Any]) -> EbusEr
 
 
 class Rejected(EbusError):
-    """The write was refused once and for all: no participant saw it and nothing was logged."""
+    """The write was refused: no participant saw it, and nothing was logged."""
 
     code = "rejected"
 
@@ -79,7 +80,7 @@ class TypeMismatch(Rejected):
 
 
 class Filtered(Rejected):
-    """The bus's filter refused the value. ``reason`` is what the filter said."""
+    """The bus's filter refused the value. ``reason`` is the text of its `Reject`."""
 
     code = "filtered"
 
@@ -91,20 +92,20 @@ class Forbidden(Rejected):
 
 
 class TooLarge(Rejected):
-    """A value, a name, a bus or a list is over its bound. ``limit`` names the bound."""
+    """A value, a name, a bus or a list is over its bound. ``limit`` names the bound (see `core.protocol.limits`)."""
 
     code = "too_large"
 
 
 class RateLimited(Rejected):
-    """Too many, too fast. ``retry_after`` is in seconds."""
+    """Too many writes, or too fast. ``retry_after`` is in seconds."""
 
     code = "rate_limited"
     temporary = True
 
 
 class Conflict(Rejected):
-    """A compare-and-set found another offset. ``actual`` is the offset that is there."""
+    """A compare-and-set found another offset than the expected one. ``actual`` is the offset that it found."""
 
     code = "conflict"
 
@@ -120,8 +121,8 @@ class Lagged(EbusError):
     """The reader was too slow, or away too long, and missed messages. The stream goes on after this.
 
     Attributes:
-        skipped: How many messages were missed; None where nobody can know (the bus was begun anew).
-        resume_after: The stream continues with the first message after this offset.
+        skipped: The number of messages missed; None where it can't be known (the bus was made anew).
+        resume_after: The stream goes on with the first message after this offset.
     """
 
     code = "lagged"
@@ -139,13 +140,13 @@ class Lagged(EbusError):
 
 
 class Closed(EbusError):
-    """The bus, the stream or the client is closed. ``reason`` says by whom or why."""
+    """The bus, the stream or the client is closed. ``reason`` says why, as one word or a few."""
 
     code = "closed"
 
 
 class ConnectionLost(EbusError):
-    """The broker can't be reached. The client goes on trying; unacknowledged writes are sent again."""
+    """The broker can't be reached. The client goes on trying, and sends unanswered writes again."""
 
     code = "connection_lost"
     temporary = True
@@ -158,7 +159,7 @@ class SpecConflict(EbusError):
 
 
 class NoSuchBus(EbusError):
-    """No such bus within this participant's reach (it may not exist, or not be visible from here)."""
+    """There is no such bus within this participant's reach: it does not exist, or is not visible from here."""
 
     code = "no_such_bus"
 
@@ -170,13 +171,13 @@ class InvalidName(EbusError, ValueError):
 
 
 class UnknownScope(EbusError, ValueError):
-    """A scope that does not exist, or not here."""
+    """A scope that does not exist, or not on this broker."""
 
     code = "unknown_scope"
 
 
 class Unauthenticated(EbusError):
-    """No token, or one that this server did not issue."""
+    """There is no token, or one that this server did not issue."""
 
     code = "unauthenticated"
 
@@ -188,14 +189,14 @@ class ProtocolError(EbusError):
 
 
 class BackendError(EbusError):
-    """The log behind the bus could not be written or read; the write was not accepted."""
+    """The log of the bus could not be written or read. A write that fails so was not accepted."""
 
     code = "backend"
     temporary = True
 
 
 class Reject(Exception):
-    """Raise this in a filter to refuse a write; the writer gets `Filtered` with your reason."""
+    """Raise this in a filter to refuse a write. Its text is the ``reason`` of the writer's `Filtered`."""
 
 
 def _tree(cls: type[EbusError]) -> dict[str, type[EbusError]]:
@@ -206,9 +207,19 @@ def _tree(cls: type[EbusError]) -> dict[str, type[EbusError]]:
 
 
 BY_CODE: dict[str, type[EbusError]] = _tree(EbusError)
+"""The classes of the tree, by their codes."""
 
 
 def from_wire(code: str, text: str, details: dict[str, Any] | None = None) -> EbusError:
-    """Rebuild an error that travelled. A code from a newer version becomes a plain `EbusError`."""
+    """Rebuild an error that was sent by a broker. The code of a newer version becomes a plain `EbusError`."""
     cls = BY_CODE.get(code, EbusError)
     return cls(text, **(details or {}))
+
+
+def shorten(text: str, longest: int = 200) -> str:
+    """Cut a text that came from outside, so that the error that quotes it stays readable.
+
+    >>> shorten("x" * 9, longest=3)
+    'xxx…'
+    """
+    return text if len(text) <= longest else text[:longest] + "…"

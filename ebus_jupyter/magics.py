@@ -2,20 +2,20 @@
 
 ::
 
-    %ebus                           where this kernel's buses live
+    %ebus                           where this kernel's buses are
     %ebus ls                        the named buses within reach
     %ebus tail votes -n 5           the last messages
     %ebus write votes {"n": 1}      write a value (JSON) and show its offset
-    %ebus off votes                 end what `%%on votes` began
+    %ebus off votes                 stop the cell that `%%on votes` started
 
     %%on votes
     print(message.sender.name, "says", value)
 
 A cell that begins with ``%%on`` runs for each value from then on, with ``value`` and ``message`` in the notebook's
-namespace; between cells, never in the middle of one. Run it again, changed or not, and the new one takes the place of the
-old. It may ``await``. What it prints, and what it raises, shows below it.
+namespace; between cells, never in the middle of one. Run again, changed or not, it replaces its former self. It may
+``await``. Its output and its errors show below it.
 
-Where a bus is meant, it is a variable that holds one, or the name of one, with ``--scope``.
+BUS is a variable that holds a bus, or the name of a bus, with ``--scope`` if that is not "server".
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ import ebus_jupyter
 
 from .client.bus import Bus
 from .client.bus_table import table
-from .client.open import open_bus
 from .client.waiting import NOT_YET
-from .core.protocol import json_value as asjson
+from .core.protocol import json_value
 from .core.protocol.message import Message
 from .errors import EbusError, Lagged
+
+RECEIVING_SECONDS = 15.0
+"""How long ``%%on`` waits until the broker sends the bus's messages."""
 
 HELP = (
     "use %ebus, %ebus ls, %ebus tail BUS [-n 10], %ebus write BUS JSON, or %ebus off BUS "
@@ -57,7 +59,7 @@ class EbusMagics(Magics):
     @no_var_expand
     @line_magic
     def ebus(self, line: str) -> None:
-        """Look at buses, and write to them; see `ebus_jupyter.magics`."""
+        """Look at buses, and write to them; described in `ebus_jupyter.magics`."""
         command, _, rest = line.strip().partition(" ")
         commands = {"ls": self._ls, "tail": self._tail, "write": self._write, "off": self._off}
         if not command:
@@ -73,7 +75,7 @@ class EbusMagics(Magics):
     @no_var_expand
     @cell_magic
     def on(self, line: str, cell: str) -> None:
-        """Run this cell for each value of a bus; see `ebus_jupyter.magics`."""
+        """Run this cell for each value of a bus; described in `ebus_jupyter.magics`."""
         name, scope, more = _words(line)
         if not name or more:
             raise UsageError("use %%on BUS [--scope SCOPE].")
@@ -82,20 +84,22 @@ class EbusMagics(Magics):
             bus = self._bus(name, scope)
         except EbusError as error:
             raise UsageError(f"{type(error).__name__}: {error}") from None
-        if bus.channel.uri in self._running:
-            self._end(bus.channel.uri)
-        self._running[bus.channel.uri] = bus, run
+        if bus.address in self._running:
+            self._end(bus.address)
+        self._running[bus.address] = bus, run
         bus.on_message(run)
-        # When this cell is done, the bus is being listened to: what anyone writes from here on is heard.
+        # Once this cell is done, it runs for everything that anyone writes.
         bus.arrivals.wait(
-            lambda: NOT_YET if bus.status != "closed" and not bus.channel.log_epoch else None, 15.0, bus.name
+            lambda: None if bus.is_receiving or bus.status == "closed" else NOT_YET,
+            RECEIVING_SECONDS,
+            f"the broker does not send the messages of {bus.name} yet",
         )
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
     def _ls(self, rest: str) -> None:
         if rest:
-            raise UsageError(f"%ebus ls takes nothing more; {HELP}.")
+            raise UsageError(f"%ebus ls takes no arguments; {HELP}.")
         print(table(ebus_jupyter._client().buses()))
 
     def _tail(self, rest: str) -> None:
@@ -105,9 +109,9 @@ class EbusMagics(Magics):
             raise UsageError("use %ebus tail BUS [-n 10] [--scope SCOPE].")
         bus = self._bus(name, scope, create=False)
         for message in _last(bus, int(count)) if int(count) else ():
-            who = message.sender.name or message.sender.user or message.sender.kind
+            sender = message.sender.name or message.sender.user or message.sender.kind
             key = "" if message.key is None else f" {message.key}"
-            print(f"{message.offset:>6} {who}{key}: {'(removed)' if message.deleted else repr(message.value)}")
+            print(f"{message.offset:>6} {sender}{key}: {'(removed)' if message.deleted else repr(message.value)}")
         bus.close()
 
     def _write(self, rest: str) -> None:
@@ -119,7 +123,7 @@ class EbusMagics(Magics):
         except msgspec.MsgspecError as error:
             raise UsageError(f"{text[:40]!r} is not JSON ({error}).") from None
         bus = self._bus(name, scope)
-        print(bus.write(bus._incoming.decode(asjson.from_json(value))).result(15))
+        print(bus.write(bus.codec.decode(json_value.from_json(value))).result(15))
         bus.close()
 
     def _off(self, rest: str) -> None:
@@ -128,27 +132,27 @@ class EbusMagics(Magics):
             raise UsageError("use %ebus off BUS [--scope SCOPE].")
         held = self._shell.user_ns.get(name)
         meant = [
-            uri
-            for uri, (bus, _) in self._running.items()
-            if (isinstance(held, Bus) and scope is None and uri == held.channel.uri)
+            address
+            for address, (bus, _) in self._running.items()
+            if (isinstance(held, Bus) and scope is None and address == held.address)
             or (bus.name, bus.scope) == (name, scope or "server")
         ]
-        for uri in meant:
-            self._end(uri)
+        for address in meant:
+            self._end(address)
         if not meant:
             print(f"no %%on cell is running for {name}.")
 
-    # --- how --------------------------------------------------------------------------------------------------------
+    # --- buses and cells --------------------------------------------------------------------------------------------
 
     def _bus(self, name: str, scope: str | None, *, create: bool = True) -> Bus[Any, Any]:
-        """The bus that is meant, to be closed by the caller."""
+        """The bus of that variable or name; the caller closes it."""
         held = self._shell.user_ns.get(name)
         if isinstance(held, Bus) and scope is None:
             return held.clone()
-        return open_bus(ebus_jupyter._client(), name, scope=scope or "server", create=create)
+        return ebus_jupyter._client().open_bus(name, scope=scope or "server", create=create)
 
-    def _end(self, uri: str) -> None:
-        bus, run = self._running.pop(uri)
+    def _end(self, address: str) -> None:
+        bus, run = self._running.pop(address)
         bus.off(run)
         bus.close()
 
@@ -162,7 +166,7 @@ class EbusMagics(Magics):
         def run(message: Message[Any]) -> Any:
             shell.user_ns.update(value=message.value, message=message)
             try:
-                # IPython runs cells just so; a coroutine comes back where the cell awaits.
+                # As IPython runs cells: the result is a coroutine if the cell awaits.
                 running = eval(code, shell.user_global_ns, shell.user_ns)  # noqa: S307
             except Exception:
                 shell.showtraceback()
@@ -191,7 +195,7 @@ def _last(bus: Bus[Any, Any], n: int) -> Iterator[Message[Any]]:
 
 
 def _first(line: str) -> tuple[str, str | None, str]:
-    """A bus's name, its scope, and the rest of the line as it is."""
+    """Split a line into a bus's name, its scope, and the rest of the line as it stands."""
     name, _, rest = line.strip().partition(" ")
     rest = rest.strip()
     if not rest.startswith("--scope"):
@@ -201,7 +205,7 @@ def _first(line: str) -> tuple[str, str | None, str]:
 
 
 def _words(line: str) -> tuple[str, str | None, list[str]]:
-    """A bus's name, its scope, and what else is said, in any order."""
+    """Split a line into a bus's name, its scope, and the other words, in any order."""
     words = line.replace("--scope=", "--scope ").split()
     scope = None
     if "--scope" in words:
@@ -212,5 +216,5 @@ def _words(line: str) -> tuple[str, str | None, list[str]]:
 
 
 def load(shell: Any) -> None:
-    """Register the magics."""
+    """Register the magics in an IPython shell."""
     shell.register_magics(EbusMagics)

@@ -1,4 +1,4 @@
-"""A session's traffic in a file, and back onto a bus: so that a notebook which reacts to people can be run without them.
+"""Record a bus's messages in a file, and replay them: a notebook that reacts to people can then be run without them.
 
 ::
 
@@ -6,13 +6,12 @@
     replay(ebus.bus("votes"), "votes.jsonl")                   # later, in a test: all at once
     replay(ebus.bus("votes"), "votes.jsonl", speed=1)          # or as it happened; speed=2 is twice as fast
 
-The file is JSON Lines. The first line describes the bus; each line after it is a message as in
-`core.protocol.json_value`, with ``at``,
-the seconds since the first one, by the broker's clock. The file is whole after each message, so a recording may be cut off
-at any time. Where the recorder itself missed messages, a line ``{"at": …, "lagged": …}`` says so.
+The file is JSON Lines. The first line describes the bus. Each further line is a message as in `core.protocol.json_value`,
+with ``at``: the seconds since the first message, by the broker's clock. The file is complete after each message, so a
+recording may be cut off at any time. Where the recorder itself missed messages, a line ``{"at": …, "lagged": …}`` says so.
 
-Who wrote a message is in the file, but a replayed one is stamped with who replays it: nobody can write as someone else.
-What is recorded is what was received, after the bus's filter.
+The file names the sender of each message. A replayed message is stamped with the participant that replays it: nobody can
+write as someone else. The recorded values are those that were received, after the bus's filter.
 """
 
 from __future__ import annotations
@@ -28,23 +27,22 @@ import msgspec
 from .client.ack import Ack
 from .client.bus import Bus
 from .client.client import Client
-from .client.open import open_bus
-from .client.stream import Stream
 from .core.client.reader import Since
-from .core.protocol import frames
-from .core.protocol import json_value as asjson
+from .core.protocol import json_value
 from .core.protocol.message import BusSpec
 from .errors import Closed, Lagged
 
 FORMAT = 1
+"""The version of the file format, in the first line."""
+
 WINDOW = 1000
-"""How many replayed writes may be without an answer."""
+"""How many replayed writes may be unanswered at a time."""
 
 Path = str | PathLike[str]
 
 
 class RecordingError(ValueError):
-    """The file is no recording, or one of a newer version."""
+    """The file is not a recording, or was made by a newer version."""
 
 
 def record(
@@ -55,16 +53,19 @@ def record(
     n: int | None = None,
     since: Since = None,
 ) -> int:
-    """Write what ``bus`` receives to a file, and return how many messages that were.
+    """Write the messages that ``bus`` receives to a file, until the bus ends or the kernel is interrupted.
 
     Args:
         bus: The bus.
-        path: The file; one that is there is replaced.
-        seconds: For how long. Default: until ``n`` is reached, the bus ends, or the kernel is interrupted.
-        n: How many messages at most.
+        path: The file; an existing one is replaced.
+        seconds: Stop after this time. Default: None, without a limit.
+        n: Stop after this many messages. Default: None, without a limit.
         since: Where to begin, as in `Bus.stream`. Default: with what is written from now on.
+
+    Returns:
+        The number of messages in the file.
     """
-    stream: Stream[frames.Delivery] = Stream(bus, bus.reader(since), lambda delivery: delivery)
+    stream = bus.deliveries(since)
     deadline = None if seconds is None else time.monotonic() + seconds
     first: float | None = None
     at = 0.0
@@ -89,23 +90,27 @@ def record(
                 continue
             first = delivery.time if first is None else first
             at = max(at, round(delivery.time - first, 3))
-            put({"at": at, **asjson.message(delivery)})
+            put({"at": at, **json_value.message(delivery)})
             count += 1
     stream.close()
     return count
 
 
 def replay(bus: Bus[Any, Any], path: Path, *, speed: float | None = None) -> int:
-    """Write a recording's messages to ``bus``, in their order, and return how many.
+    """Write a recording's messages to ``bus``, in their order.
 
     Args:
-        bus: The bus; what its own filter refuses is raised.
+        bus: The bus.
         path: The file.
-        speed: 1: at the pace at which they came; 2: twice as fast; None: at once.
+        speed: 1: at the recorded pace; 2: twice as fast. Default: None, at once.
+
+    Returns:
+        The number of messages written.
 
     Raises:
-        RecordingError: The file is something else.
+        RecordingError: The file is not a recording.
         Rejected: The bus refuses a message; those before it are written.
+        ValueError: ``speed`` is not greater than 0.
     """
     if speed is not None and speed <= 0:
         raise ValueError(f"speed={speed} is not greater than 0; leave it out to replay at once.")
@@ -118,7 +123,7 @@ def replay(bus: Bus[Any, Any], path: Path, *, speed: float | None = None) -> int
         if line.get("deleted"):
             waiting.append(bus.remove(line["key"]))
         else:
-            value = bus._incoming.decode(asjson.from_json(line["value"]))
+            value = bus.codec.decode(json_value.from_json(line["value"]))
             waiting.append(bus.write(value, key=line.get("key")))
         count += 1
         if len(waiting) >= WINDOW:
@@ -129,13 +134,16 @@ def replay(bus: Bus[Any, Any], path: Path, *, speed: float | None = None) -> int
 
 
 def bus_for(client: Client, path: Path, name: str | None = None, *, scope: str | None = None) -> Bus[Any, Any]:
-    """The bus to replay a recording into: the one that is there, or one such as was recorded, but for its filter.
+    """Open the bus to replay a recording into; one that does not exist is made like the recorded bus, without its filter.
 
     Args:
-        client: Where.
+        client: The client that opens it.
         path: The recording.
-        name: The name. Default: that of the recorded bus.
-        scope: The scope. Default: that of the recorded bus.
+        name: The bus's name. Default: that of the recorded bus.
+        scope: The bus's scope. Default: that of the recorded bus.
+
+    Raises:
+        RecordingError: The file is not a recording.
     """
     header = _read_header(path)
     name, scope = name or header["name"], scope or header["scope"]
@@ -145,16 +153,16 @@ def bus_for(client: Client, path: Path, name: str | None = None, *, scope: str |
     if received is not None:
         given |= {"type": spec.type, "schema": received}
     existing = {(bus["scope"], bus["name"]) for bus in client.buses()}
-    return open_bus(client, name, scope=scope, given={} if (scope, name) in existing else given)
+    return client.open_bus(name, scope=scope, given={} if (scope, name) in existing else given)
 
 
 def _header(bus: Bus[Any, Any]) -> dict[str, Any]:
     return {
         "ebus": FORMAT,
-        "bus": bus.channel.uri,
+        "bus": bus.address,
         "scope": bus.scope,
         "name": bus.name,
-        "epoch": bus.channel.epoch,
+        "epoch": bus.epoch,
         "recorded": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "spec": msgspec.to_builtins(bus.spec),
     }
@@ -171,7 +179,7 @@ def _checked(line: bytes, path: Path) -> dict[str, Any]:
     except msgspec.MsgspecError:
         header = None
     if not isinstance(header, dict) or "ebus" not in header:
-        raise RecordingError(f"{path} is no recording of a bus; `record` makes one.")
+        raise RecordingError(f"{path} is not a recording of a bus. Make one with ebus_jupyter.recording.record().")
     if header["ebus"] != FORMAT:
         raise RecordingError(f"{path} was recorded by a newer version of ebus_jupyter; update this one.")
     return header
@@ -186,8 +194,8 @@ def _messages(path: Path) -> Iterator[dict[str, Any]]:
                 if "value" in found:
                     yield found
             except (msgspec.MsgspecError, TypeError):
-                if line.endswith(b"\n"):  # the last line of a recording that was cut off may be a part of one
-                    raise RecordingError(f"{path}, line {number}: this is no message.") from None
+                if line.endswith(b"\n"):  # the last line of a recording that was cut off may be incomplete
+                    raise RecordingError(f"{path}, line {number}: this is not a message.") from None
 
 
 def _settle(waiting: list[Ack]) -> None:

@@ -42,7 +42,7 @@ def client(server: Server) -> Iterator[Client]:
 def run(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> Callable[..., list[str]]:
-    """Run a command as Alice; its lines."""
+    """Run a command as Alice, and return its lines of output."""
     monkeypatch.setenv("EBUS_URL", server.url)
     monkeypatch.setenv("EBUS_TOKEN", server.token("alice"))
 
@@ -54,7 +54,7 @@ def run(
     return run
 
 
-def test_one_writes_and_reads_json(run: Callable[..., list[str]], name: str) -> None:
+def test_write_and_tail_exchange_json(run: Callable[..., list[str]], name: str) -> None:
     assert run("write", name, '{"tea": 1}') == ["1"]
     assert run("write", name, "--text", "a cup") == ["2"]  # options stand anywhere
     found = [json.loads(line) for line in run("tail", name, "--no-follow")]
@@ -66,7 +66,7 @@ def test_one_writes_and_reads_json(run: Callable[..., list[str]], name: str) -> 
     assert [json.loads(line)["offset"] for line in run("tail", name, "--since", "1", "--no-follow")] == [2]
 
 
-def test_each_line_of_stdin_is_a_value(
+def test_write_takes_each_line_of_stdin(
     run: Callable[..., list[str]], name: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("1\n\n[2]\n"))
@@ -95,7 +95,7 @@ def test_tail_follows_until_the_bus_ends(server: Server, name: str, client: Clie
         tail.wait()
 
 
-def test_ls_says_what_there_is(run: Callable[..., list[str]], name: str, client: Client) -> None:
+def test_ls_lists_buses_as_table_and_as_json(run: Callable[..., list[str]], name: str, client: Client) -> None:
     client.bus(name, int, size=7).write(1).result(10)
     assert [row.split() for row in run("ls") if name in row] == [["server", name, "int", "log", "7", "1", "1"]]
     [found] = [bus for bus in map(json.loads, run("ls", "--json")) if bus["name"] == name]
@@ -109,16 +109,14 @@ def test_rm_deletes_for_everyone(run: Callable[..., list[str]], name: str, clien
         heard.get(10)
 
 
-def test_types_are_typescript(run: Callable[..., list[str]], name: str, client: Client) -> None:
+def test_types_prints_typescript(run: Callable[..., list[str]], name: str, client: Client) -> None:
     client.bus(name, dict[str, int])
     [line] = run("types", name)
     assert line.startswith("export type ")
     assert line.endswith(" = Record<string, number>;")
 
 
-def test_a_session_is_recorded_and_replayed(
-    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path
-) -> None:
+def test_record_and_replay_a_bus(run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path) -> None:
     file = str(tmp_path / "session.jsonl")
     bus = client.bus(name, int)
     recorder = threading.Thread(target=cli.main, args=(["record", name, file, "-n", "2", "--since", "start"],))
@@ -145,30 +143,30 @@ def test_a_session_is_recorded_and_replayed(
         (["ls", "--token", "wrong"], "does not know you"),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_code_2(run: Callable[..., list[str]], words: list[str], said: str) -> None:
+def test_error_is_one_line_and_exit_code_2(run: Callable[..., list[str]], words: list[str], said: str) -> None:
     [line] = run(*words, code=2)
     assert line.startswith("jupyter ebus: ")
     assert said in line
 
 
-def test_where_nobody_answers_it_says_so(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_reported(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "CONNECT_SECONDS", 0.2)
     [line] = run("ls", "--url", "http://127.0.0.1:9/", code=2)
     assert "Is the Jupyter server running?" in line
 
 
-def test_it_never_picks_a_server_by_itself(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_is_picked_implicitly(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EBUS_URL")
     [line] = run("ls", code=2)
-    assert "say which server" in line
+    assert "name a server" in line
 
 
-def test_a_refused_write_is_an_error(run: Callable[..., list[str]], name: str, client: Client) -> None:
+def test_refused_write_is_an_error(run: Callable[..., list[str]], name: str, client: Client) -> None:
     client.bus(name, int)
     [line] = run("write", name, '"tea"', code=2)
     assert "at $" in line
 
 
-def test_it_is_a_command_of_jupyter() -> None:
+def test_command_is_registered_with_jupyter() -> None:
     said = subprocess.run([sys.executable, "-m", "jupyter", "ebus", "--version"], capture_output=True, text=True)
     assert said.stdout.strip() == ebus.__version__

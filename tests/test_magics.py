@@ -33,16 +33,18 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_loading_puts_ebus_into_the_namespace(shell: InteractiveShell) -> None:
+def test_load_ext_puts_ebus_into_the_namespace(shell: InteractiveShell) -> None:
     assert shell.user_ns["ebus"] is ebus
 
 
-def test_alone_it_says_where_the_buses_live(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_without_a_server_says_nothing_leaves(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
     shell.run_line_magic("ebus", "")
     assert "nothing leaves it" in said(capsys)
 
 
-def test_one_writes_json_and_sees_the_last_messages(
+def test_write_and_tail_show_json_messages(
     shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell.run_cell(f'%ebus write {name} {{"n": 1}}')
@@ -54,14 +56,16 @@ def test_one_writes_json_and_sees_the_last_messages(
     assert [line.partition(": ")[2] for line in said(capsys).splitlines()] == ["{'n': 1}", "[1, 2]"]
 
 
-def test_it_lists_what_is_within_reach(shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_lists_the_buses_within_reach(
+    shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     ebus.bus(name, int, size=7)
     shell.run_line_magic("ebus", "ls")
     [row] = [line.split() for line in said(capsys).splitlines() if name in line]
     assert row == ["server", name, "int", "log", "7", "1", "0"]
 
 
-def test_a_variable_that_holds_a_bus_is_meant_by_its_name(
+def test_variable_that_holds_a_bus_names_it(
     shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell.user_ns["votes"] = bus = ebus.bus(name, scope="user")
@@ -84,7 +88,7 @@ def test_a_variable_that_holds_a_bus_is_meant_by_its_name(
         ("off", "use %ebus off BUS"),
     ],
 )
-def test_what_can_t_be_meant_says_what_could(shell: InteractiveShell, line: str, next_step: str) -> None:
+def test_wrong_usage_shows_the_right_one(shell: InteractiveShell, line: str, next_step: str) -> None:
     with pytest.raises(UsageError, match=next_step):
         shell.run_line_magic("ebus", line)
 
@@ -122,7 +126,7 @@ def write(kernel: Kernel, name: str, *values: Any) -> None:
     kernel.run(f"for value in {values!r}: ebus.bus({name!r}).write(value).result(10)")
 
 
-def test_a_cell_runs_for_each_value_with_who_wrote_it(kernels: tuple[Kernel, Kernel]) -> None:
+def test_on_cell_runs_for_each_value_with_its_sender(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("heard = []")
     listens.run("%%on votes\nheard.append((value, message.sender.user))")
@@ -130,7 +134,7 @@ def test_a_cell_runs_for_each_value_with_who_wrote_it(kernels: tuple[Kernel, Ker
     assert value_when(listens, "len(heard) == 2", "heard") == [("tea", "bob"), ("milk", "bob")]
 
 
-def test_run_again_the_new_cell_takes_the_place_of_the_old(kernels: tuple[Kernel, Kernel]) -> None:
+def test_rerun_on_cell_replaces_the_old_one(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("count = 0; log = []")
     listens.run("%%on news\nlog.append('old')")
@@ -139,7 +143,7 @@ def test_run_again_the_new_cell_takes_the_place_of_the_old(kernels: tuple[Kernel
     assert value_when(listens, "count == 5", "log") == ["new", "new"]
 
 
-def test_a_cell_may_await_and_values_wait_for_it(kernels: tuple[Kernel, Kernel]) -> None:
+def test_on_cell_may_await_while_values_wait(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("import asyncio; steps = []")
     listens.run("%%on slow\nsteps.append(f'{value} in')\nawait asyncio.sleep(0.02)\nsteps.append(f'{value} out')")
@@ -147,18 +151,18 @@ def test_a_cell_may_await_and_values_wait_for_it(kernels: tuple[Kernel, Kernel])
     assert value_when(listens, "len(steps) == 4", "steps") == ["1 in", "1 out", "2 in", "2 out"]
 
 
-def test_a_cell_that_fails_shows_why_and_goes_on(kernels: tuple[Kernel, Kernel]) -> None:
+def test_failing_on_cell_shows_its_error_and_continues(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("inverse = []")
     cell = listens.submit("%%on numbers\nprint('got', value)\ninverse.append(1 / value)")
     cell.result()
     write(writes, "numbers", 0, 4)
     assert value_when(listens, "inverse", "inverse") == [0.25]
-    assert cell.so_far.stdout == "got 0\ngot 4\n", "it prints below its own cell"
+    assert cell.so_far.stdout == "got 0\ngot 4\n", "its output shows below its own cell"
     assert cell.so_far.error.startswith("ZeroDivisionError")
 
 
-def test_off_ends_it(kernels: tuple[Kernel, Kernel]) -> None:
+def test_off_stops_the_on_cell(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("told = []; marks = []\nmark = ebus.bus('mark')\nmark.on(marks.append)")
     listens.run("%%on gossip\ntold.append(value)")
@@ -169,7 +173,7 @@ def test_off_ends_it(kernels: tuple[Kernel, Kernel]) -> None:
     assert "no %%on cell is running" in listens.run("%ebus off gossip").stdout
 
 
-def test_a_cell_with_a_mistake_leaves_the_one_before_in_place(kernels: tuple[Kernel, Kernel]) -> None:
+def test_invalid_on_cell_leaves_the_old_one_running(kernels: tuple[Kernel, Kernel]) -> None:
     listens, writes = kernels
     listens.run("kept = []")
     listens.run("%%on drafts\nkept.append(value)")

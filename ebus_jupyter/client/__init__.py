@@ -1,5 +1,11 @@
-"""A participant in Python: `core.channel` on a transport, on a thread of its own, so that a busy cell delays nothing.
+"""Clients: the objects that programs hold, and the connection behind them.
 
-`client` connects and reconnects; `bus`, `stream`, `ack` and `state` are what a program holds; `discover` finds the broker;
-`embedded` is the broker of a process that has none.
+Each module imports only those to its right::
+
+    discover → client → open, state → bus → ack, callback, presence → stream → connection
+    connection → topic → kernel_filter, loop_thread, waiting
+
+`connection` carries bytes on an event loop of its own thread, so that a busy cell delays nothing, and performs what
+`core.client.session` decides. `client`, `bus`, `stream`, `state` and `ack` are what a program holds. `discover` finds the
+process's broker; `embedded` is the broker of a process that has none.
 """

@@ -1,4 +1,4 @@
-"""What `Client.buses` found, for people."""
+"""The list of buses as a table of text, for the command line and the magics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ HEAD = ("SCOPE", "NAME", "TYPE", "RETAIN", "HERE", "LAST")
 
 
 def table(buses: Iterable[dict[str, Any]]) -> str:
-    """One line a bus: scope, name, type, what is retained, how many take part, the last offset ("-" while it sleeps)."""
+    """Format the result of `Client.buses`, one line a bus.
+
+    The columns are scope, name, type, what is retained, the number of participants, and the last offset: "-" for a bus
+    whose log is not loaded.
+    """
     rows = [HEAD, *(_row(bus) for bus in buses)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     return "\n".join(

@@ -1,9 +1,9 @@
-"""Where a kernel connects, when the program does not say.
+"""The client that a process uses when the program names no server.
 
-1. ``EBUS_URL`` and ``EBUS_TOKEN`` in its environment: the server extension puts them there when a kernel starts.
-2. Neither: a broker embedded in the process. `Client.where` says plainly that nothing leaves it.
+1. ``EBUS_URL`` and ``EBUS_TOKEN`` are in the environment: the server extension puts them there when a kernel starts.
+2. Otherwise the broker is embedded in the process, and `Client.where` says that nothing leaves it.
 
-Never a server picked from a list of running ones: it may be another user's.
+A server is never picked from a list of running ones: it may be another user's.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ebus_jupyter.transports.websocket import connect_websocket
 
 from .client import Client
 
-_default: tuple[int, Client] | None = None
-_lock = threading.Lock()
-
 KERNEL_SCHEME = "ebus"
 """The Authorization scheme of the tokens that the server extension gives its kernels; others are the server's own."""
 
+_default: tuple[int, Client] | None = None
+_lock = threading.Lock()
+
 
 def default_client() -> Client:
-    """This process's own client; made when first asked for, and anew in a forked child or after it was closed."""
+    """This process's own client; made by the first call, and again in a forked child or after it was closed."""
     global _default
     with _lock:
-        if _default is None or _default[0] != os.getpid() or _default[1].session.closed is not None:
+        if _default is None or _default[0] != os.getpid() or _default[1].connection.session.closed is not None:
             _default = os.getpid(), _make()
         return _default[1]
 
@@ -47,7 +47,13 @@ def _make() -> Client:
 
 
 def remote_client(url: str, token: str, *, certificate: str = "") -> Client:
-    """A client of the Jupyter server at ``url``. A kernel's own token begins with ``ebus-``; any other is the server's."""
+    """A client of the Jupyter server at ``url``.
+
+    Args:
+        url: The server's base URL.
+        token: A kernel's own token, which begins with ``ebus-``, or a token of the server.
+        certificate: Path of a file with the certificate to trust, for a server with a self-signed one.
+    """
     scheme = KERNEL_SCHEME if token.startswith("ebus-") else "token"
 
     async def connect() -> Transport:

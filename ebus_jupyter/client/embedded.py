@@ -13,7 +13,7 @@ _broker: tuple[int, Broker] | None = None
 
 
 def username() -> str:
-    """Who runs this process, for want of an identity provider."""
+    """The user who runs this process: there is no identity provider to ask."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -21,10 +21,10 @@ def username() -> str:
 
 
 async def connect_embedded(kind: Kind = "kernel") -> LocalTransport:
-    """Connect to this process's own broker, on the ebus thread; it is started at the first call.
+    """Connect to this process's own broker. Called on the ebus thread; the first call starts the broker.
 
     Args:
-        kind: "page" for one of this kernel's pages, whose frames come by way of the kernel.
+        kind: "kernel" (default), or "page" for a page of this kernel, whose frames come by way of the kernel.
     """
     global _broker
     if _broker is None or _broker[0] != os.getpid():

@@ -1,4 +1,4 @@
-"""A filter that runs in the kernel which made the bus."""
+"""Filters that run in the kernel that made the bus."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,39 +17,64 @@ from ebus_jupyter.errors import EbusError, Reject
 
 logger = logging.getLogger("ebus_jupyter")
 
+_NIL = b"\xc0"
 
-class KernelFilter:
-    """Calls the program's filter for each write.
 
-    Args:
-        function: ``function(value, sender)`` returns the value to keep, or raises `Reject`. An async one runs on the client's
-            loop; a plain one on a thread of its own, one call at a time. Either works while the kernel runs a long cell.
-        incoming: What is written.
-        outgoing: What is kept.
+class KernelFilter(NamedTuple):
+    """A program's filter for one bus, and the types that it converts between.
+
+    Attributes:
+        function: ``function(value, sender)`` returns the value to keep, or raises `Reject`; sync or async.
+        codec: Decodes what is written.
+        emits_codec: Encodes what is kept.
     """
 
-    def __init__(self, function: Callable[[Any, Participant], Any], incoming: Codec[Any], outgoing: Codec[Any]) -> None:
-        self._function = function
-        self._incoming = incoming
-        self._outgoing = outgoing
+    function: Callable[[Any, Participant], Any]
+    codec: Codec[Any]
+    emits_codec: Codec[Any]
 
-    async def __call__(
-        self, value: msgspec.Raw, sender: Participant, thread: Executor
-    ) -> tuple[bytes, str | None, bool]:
-        """The value to keep; or why it is refused; or, with True, why the filter failed."""
+
+class Verdict(NamedTuple):
+    """The answer to a filter request: the value to keep; or why it is rejected; or why the filter ``failed``."""
+
+    value: bytes
+    reject: str | None = None
+    failed: bool = False
+
+
+class FilterRunner:
+    """Runs the filters of one client.
+
+    An async filter runs on the caller's loop, a plain one on a thread of its own, one call at a time. Either works while the
+    kernel runs a long cell.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def run(self, kernel_filter: KernelFilter, value: msgspec.Raw, sender: Participant) -> Verdict:
+        """Call the filter with one write. A filter that fails is logged; its write is not accepted."""
+        function, codec, emits_codec = kernel_filter
         try:
-            decoded = self._incoming.decode(value)
-            if inspect.iscoroutinefunction(self._function):
-                result = await self._function(decoded, sender)
+            decoded = codec.decode(value)
+            if inspect.iscoroutinefunction(function):
+                result = await function(decoded, sender)
             else:
-                result = await asyncio.get_running_loop().run_in_executor(thread, self._function, decoded, sender)
+                if self._thread is None:
+                    self._thread = ThreadPoolExecutor(1, thread_name_prefix="ebus-filter")
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, function, decoded, sender)
                 if inspect.isawaitable(result):
                     result = await result
-            return self._outgoing.encode(result, "the filter's answer"), None, False
+            return Verdict(emits_codec.encode(result, "the filter's answer"))
         except Reject as rejected:
-            return b"\xc0", str(rejected), False
+            return Verdict(_NIL, str(rejected))
         except EbusError as error:
-            return b"\xc0", str(error), True
+            return Verdict(_NIL, str(error), failed=True)
         except Exception as error:
             logger.exception("a filter failed")
-            return b"\xc0", f"{type(error).__name__}: {error}", True
+            return Verdict(_NIL, f"{type(error).__name__}: {error}", failed=True)
+
+    def close(self) -> None:
+        """Let the thread end once the call that it is in returns."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)

@@ -1,29 +1,62 @@
-"""Opening a bus: what the program asked for, as a spec; waiting until the broker has agreed."""
+"""Opening a bus: from what the program asked for to a spec, and waiting until the broker has agreed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import OWNER
+from ebus_jupyter.core.protocol.message import OWNER, Retain
 from ebus_jupyter.errors import ConnectionLost, EbusError
 
-from .bus import Bus, Topic
+from .bus import Bus
+from .connection import REQUEST_SECONDS, Connection
 from .kernel_filter import KernelFilter
+from .topic import Topic, TopicKey
 from .waiting import NOT_YET
 
-if TYPE_CHECKING:
-    from .client import Client
+URI_SCHEME = "ebus:"
+"""The beginning of a bus's URI; no name begins so."""
 
-URI = "ebus:"
-"""What a bus's URI begins with; no name does."""
+
+class StateOptions(TypedDict, total=False):
+    """The keyword arguments of `ebus_jupyter.state`, which are described at `ebus_jupyter.bus`."""
+
+    scope: str
+    size: int | None
+    filter: str | Callable[..., Any] | None
+    readers: Sequence[str] | None
+    writers: Sequence[str] | None
+    flush_size: int
+    flush_interval: float
+
+
+class BusOptions(StateOptions, total=False):
+    """The keyword arguments of `ebus_jupyter.bus`, apart from ``emits``."""
+
+    retain: Retain | None
+
+
+class ClientStateOptions(StateOptions, total=False):
+    """The keyword arguments of `Client.state`: those of `ebus_jupyter.state`, and three more.
+
+    ``owner`` says whose user or kernel scope is meant, for a client that may enter those of others: the server's own.
+    ``create=False`` opens only a bus that exists. ``timeout`` is how many seconds to wait for the broker; default: 15.
+    """
+
+    owner: str
+    create: bool
+    timeout: float
+
+
+class ClientBusOptions(ClientStateOptions, BusOptions, total=False):
+    """The keyword arguments of `Client.bus`, apart from ``emits``."""
 
 
 def open_bus(
-    client: Client,
+    connection: Connection,
     name: str | None = None,
     type: Any = Any,
     *,
@@ -40,24 +73,32 @@ def open_bus(
     cap: str = "",
     create: bool = True,
     given: Mapping[str, Any] | None = None,
-    timeout: float = 15.0,
+    timeout: float = REQUEST_SECONDS,
 ) -> Bus[Any, Any]:
-    """Open or create a bus on ``client``; see `ebus_jupyter.bus`.
+    """Open or create a bus on a connection; see `ebus_jupyter.bus` for the arguments that are not listed here.
 
-    ``create`` False: only one that exists. ``given``: fields of the spec as they travel, such as a schema without its type.
+    On the connection's own loop, which can't be blocked, it returns at once: writes and streams wait for the broker's
+    answer, and raise its error.
+
+    Args:
+        owner: Whose scope is meant, for a client that may enter those of others.
+        cap: The capability, for a bus that takes one to enter.
+        create: False: only a bus that exists.
+        given: Fields of the spec as they travel, such as a schema without its Python type.
+        timeout: Seconds to wait for the broker.
     """
-    if name is not None and name.startswith(URI):
+    if name is not None and name.startswith(URI_SCHEME):
         scope, owner, name, cap = _parse(name)
     check_scope(scope)
     if name is not None:
         check_name(name.removeprefix(UNNAMED), Limits().name_chars)
-    incoming: Codec[Any] = Codec(type)
-    outgoing: Codec[Any] = incoming if emits is None else Codec(emits)
+    codec: Codec[Any] = Codec(type)
+    emits_codec: Codec[Any] = codec if emits is None else Codec(emits)
     given = dict(given or {})
-    if incoming.schema is not None:
-        given |= {"type": incoming.name, "schema": incoming.schema}
+    if codec.schema is not None:
+        given |= {"type": codec.name, "schema": codec.schema}
     if emits is not None:
-        given["emits"] = outgoing.schema
+        given["emits"] = emits_codec.schema
     for field, value in (("size", size), ("retain", retain)):
         if value is not None:
             given[field] = value
@@ -67,37 +108,37 @@ def open_bus(
     kernel_filter = None
     if callable(filter):
         given["filter"] = OWNER
-        kernel_filter = KernelFilter(filter, incoming, outgoing)
+        kernel_filter = KernelFilter(filter, codec, emits_codec)
     elif filter is not None:
         given["filter"] = filter
 
-    key = (scope, owner, name or "", cap)
-    with client.lock:
-        topic = client.topic(key) if name is not None else None
-        join = None
+    key = None if name is None else TopicKey(scope, owner, name, cap)
+    with connection.lock:
+        topic = None if key is None else connection.find(key)
+        reopen = None
         if topic is None:
-            topic = Topic(client.session.open(scope, name, given, owner=owner, cap=cap, create=create))
-            client.add(topic, key if name is not None else None)
+            topic = Topic(connection.session.open(scope, name, given, owner=owner, cap=cap, create=create))
+            connection.topics.add(topic, key)
         else:
             topic.holders += 1
-            link = topic.channel
-            join = (lambda: client.session.reopen(link, given)) if given else None
+            channel = topic.channel
+            reopen = (lambda: connection.session.reopen(channel, given)) if given else None
         if kernel_filter is not None:
             topic.filter = kernel_filter
         topic.channel.flush_size, topic.channel.flush_interval = flush_size, flush_interval
-    bus: Bus[Any, Any] = Bus(client, topic, incoming, outgoing)
-    client.wake_sender()
-    if client.on_own_loop:
-        return bus  # its loop can't be blocked: writes and streams wait for the answer, and raise what it is
+    bus: Bus[Any, Any] = Bus(connection, topic, codec, emits_codec)
+    connection.wake_sender()
+    if connection.on_own_loop:
+        return bus
     try:
-        if join is not None:
-            client.ask(join, timeout)
-        bus.arrivals.wait(lambda: _opened(bus), timeout, "")
+        if reopen is not None:
+            connection.request(reopen, timeout)
+        bus.arrivals.wait(lambda: _opened(bus), timeout, "the bus is not open")
     except TimeoutError:
-        why = f" ({client.why})" if client.why is not None else ""
+        why = f" ({connection.error})" if connection.error is not None else ""
         bus.close()
         raise ConnectionLost(
-            f"{name or 'the bus'} can't be opened: {client.where} has not answered for {timeout:g} s{why}."
+            f"{name or 'the bus'} can't be opened: {connection.where} has not answered for {timeout:g} s{why}."
         ) from None
     except EbusError:
         bus.close()
@@ -108,12 +149,12 @@ def open_bus(
 def _opened(bus: Bus[Any, Any]) -> Any:
     if bus.channel.error is not None:
         raise bus.channel.error
-    return True if bus.channel.epoch else NOT_YET
+    return True if bus.epoch else NOT_YET
 
 
 def _parse(uri: str) -> tuple[str, str, str, str]:
     """Scope, owner, name and capability of a URI, as `Bus.uri` prints it."""
     address = Address.parse(uri)
-    cap = uri.partition("#")[2]
+    capability = uri.partition("#")[2]
     scope = f"hub:{address.owner}" if address.scope == "hub" and address.owner else address.scope
-    return scope, address.owner, address.name, cap
+    return scope, address.owner, address.name, capability

@@ -1,107 +1,167 @@
-"""Reading a bus: `Stream` of values or of messages, for ``async for``, ``for``, or one value at a time."""
+"""Reading a bus: `Stream`, of values or of messages, for ``async for``, ``for``, or one item at a time."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.client.reader import Reader, Since
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.message import Message, message_id
 from ebus_jupyter.errors import Closed
 
+from .connection import Connection, Status
+from .topic import Topic
 from .waiting import NOT_YET
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 T = TypeVar("T")
 
+BEGIN_SECONDS = 5.0
+"""How long a new stream waits until the broker sends it all that is written from then on."""
+
+
+def start_reader(connection: Connection, topic: Topic, since: Since) -> Reader:
+    """A reader of a bus.
+
+    One that reads from now on waits, up to `BEGIN_SECONDS`, until it can miss nothing that is written after this call. It
+    does not wait while the connection is lost, nor on the connection's own loop.
+    """
+    with connection.lock:
+        reader = Reader(connection.session, topic.channel, since)
+        connection.request_page(reader)
+    connection.wake_sender()
+    if since is None and not connection.on_own_loop:
+        with contextlib.suppress(TimeoutError):
+            topic.arrivals.wait(
+                lambda: _has_begun(connection, topic, reader) if connection.session.live else None,
+                BEGIN_SECONDS,
+                "the broker has not answered",
+            )
+    return reader
+
+
+def _has_begun(connection: Connection, topic: Topic, reader: Reader) -> Any:
+    with connection.lock:
+        return None if reader.has_begun or topic.channel.read_error is not None else NOT_YET
+
 
 class Stream(Generic[T]):
-    """One reader's way through a bus.
+    """One reader's way through a bus; made by `Bus.stream` and `Bus.messages`.
 
-    Streams are independent: each hears everything from where it begins, at its own speed. A stream that is too slow
-    raises `Lagged` once and goes on behind what it missed. When the bus ends, it raises `Closed` with the reason.
+    Streams are independent: each receives everything from where it begins, at its own speed. A stream that is too slow
+    raises `Lagged` once, and then continues after the messages that it missed. When the bus ends, it raises `Closed` with
+    the reason.
     """
 
-    def __init__(self, bus: Bus[Any, Any], reader: Reader, make: Callable[[frames.Delivery], Any]) -> None:
-        self._bus = bus
+    def __init__(
+        self, connection: Connection, topic: Topic, reader: Reader, make: Callable[[frames.Delivery], Any]
+    ) -> None:
+        self._connection = connection
+        self._topic = topic
         self._reader = reader
         self._make = make
         self._closed = False
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """ "live", "reconnecting" or "closed"."""
-        if self._closed or self._reader.bus.read_error is not None:
+        if self._closed or self._topic.channel.read_error is not None:
             return "closed"
-        return "live" if self._bus.client.status == "live" else "reconnecting"
+        return "live" if self._connection.status == "live" else "reconnecting"
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that has arrived was read."""
-        with self._bus.client.lock:
+        """True if everything that has arrived was read."""
+        with self._connection.lock:
             return self._reader.caught_up
 
     async def begun(self) -> Stream[T]:
-        """This stream, once it hears whatever is written from now on. `Bus.stream` waits for that by itself, except on the
-        client's own loop."""
-        await self._bus.arrivals.wait_async(lambda: self._bus.begun(self._reader))
+        """Wait until this stream receives everything that is written from then on, and return it.
+
+        `Bus.stream` does so by itself, except on the client's own event loop, which it must not block.
+        """
+        await self._topic.arrivals.wait_async(lambda: _has_begun(self._connection, self._topic, self._reader))
         return self
 
     def get_nowait(self) -> T:
-        """The next item if there is one; raises LookupError if there is none yet, and what `get` raises."""
+        """Return the next item.
+
+        Raises:
+            LookupError: There is none yet.
+            Lagged, Closed: As for `get`.
+        """
         item: T = self._next()
         if item is NOT_YET:
-            raise LookupError(f"nothing new on {self._bus.name}.")
+            raise LookupError(f"nothing new on {self._topic.name}.")
         return item
 
     def get(self, timeout: float | None = None) -> T:
-        """The next item, waiting up to ``timeout`` seconds for it (None: as long as it takes).
+        """Wait for the next item, and return it.
+
+        Args:
+            timeout: Seconds to wait. Default: None, without a limit.
 
         Raises:
-            TimeoutError: Nothing came.
-            Lagged: Messages were missed; the next call goes on behind them.
+            TimeoutError: No item arrived.
+            Lagged: Messages were missed; the next call continues after them.
             Closed: The bus has ended, or this stream was closed.
+            RuntimeError: The call would block the client's own event loop.
         """
-        self._bus.client.ensure_may_block("stream.get()")
-        return self._bus.arrivals.wait(self._next_or_stop, timeout, f"nothing new on {self._bus.name}")
+        self._connection.ensure_may_block("stream.get()")
+        return self._topic.arrivals.wait(self._next_or_stop, timeout, f"nothing new on {self._topic.name}")
 
     def get_kept(self, timeout: float = 15.0) -> T:
-        """The next item of those that are there already; raises LookupError after the last one, and what `get` raises."""
+        """Return the next item of those that are there already.
+
+        Args:
+            timeout: Seconds to wait for the broker to send it. Default: 15.
+
+        Raises:
+            LookupError: There are no more.
+            TimeoutError: The broker has not answered.
+            Lagged, Closed, RuntimeError: As for `get`.
+        """
 
         def check() -> T:
             item: T = self._next()
             if item is NOT_YET and self.caught_up:
-                raise LookupError(f"that was all of {self._bus.name}.")
+                raise LookupError(f"that was all of {self._topic.name}.")
             return item
 
-        self._bus.client.ensure_may_block("stream.get_kept()")
-        return self._bus.arrivals.wait(check, timeout, f"{self._bus.client.where} has not answered")
+        self._connection.ensure_may_block("stream.get_kept()")
+        return self._topic.arrivals.wait(check, timeout, f"{self._connection.where} has not answered")
 
     def take(self, n: int, timeout: float | None = None) -> list[T]:
-        """The next ``n`` items. Raises TimeoutError if one of them takes longer than ``timeout`` seconds."""
+        """Wait for the next ``n`` items, and return them.
+
+        Args:
+            n: How many.
+            timeout: Seconds to wait for each of them. Default: None, without a limit.
+
+        Raises:
+            TimeoutError, Lagged, Closed, RuntimeError: As for `get`.
+        """
         return [self.get(timeout) for _ in range(n)]
 
     def clone(self) -> Stream[T]:
-        """Another stream at the same position, which reads on by itself."""
-        with self._bus.client.lock:
-            return Stream(self._bus, self._reader.clone(), self._make)
+        """Another stream at the same position, independent of this one from then on."""
+        with self._connection.lock:
+            return Stream(self._connection, self._topic, self._reader.clone(), self._make)
 
     def close(self) -> None:
-        """End this stream (not the bus): whoever waits on it is let go."""
+        """End this stream, not the bus. Iteration over it stops; a waiting `get` raises `Closed`."""
         self._closed = True
-        self._bus.arrivals.notify()
+        self._topic.arrivals.notify()
+
+    # A class with __anext__, not an async generator: a generator is finished once it has raised `Lagged`.
 
     def __aiter__(self) -> Stream[T]:
         return self
 
     async def __anext__(self) -> T:
-        # A class with __anext__, not a generator: a generator is finished once it has raised `Lagged`.
         try:
-            return await self._bus.arrivals.wait_async(self._next_or_stop)
-        except _StoppedError:
+            return await self._topic.arrivals.wait_async(self._next_or_stop)
+        except _StreamClosedError:
             raise StopAsyncIteration from None
 
     def __iter__(self) -> Stream[T]:
@@ -110,20 +170,19 @@ class Stream(Generic[T]):
     def __next__(self) -> T:
         try:
             return self.get()
-        except _StoppedError:
+        except _StreamClosedError:
             raise StopIteration from None
 
     def _next_or_stop(self) -> T:
         if self._closed:
-            raise _StoppedError("this stream was closed.", reason="closed")
+            raise _StreamClosedError("this stream was closed.", reason="closed")
         item: T = self._next()
         return item
 
     def _next(self) -> Any:
-        client = self._bus.client
-        with client.lock:
+        with self._connection.lock:
             while True:
-                client.request_page(self._reader)
+                self._connection.request_page(self._reader)
                 delivery = self._reader.read_nowait()
                 if delivery is None:
                     return NOT_YET
@@ -132,18 +191,5 @@ class Stream(Generic[T]):
                     return item
 
 
-class _StoppedError(Closed):
-    """This very stream was closed, by its reader: iteration just ends."""
-
-
-def to_message(delivery: frames.Delivery, decode: Callable[[Any], Any]) -> Message[Any]:
-    """A delivery, as programs see it."""
-    return Message(
-        offset=delivery.offset,
-        id=message_id((delivery.sender.id, delivery.id)),
-        time=delivery.time,
-        value=None if delivery.deleted else decode(delivery.value),
-        sender=delivery.sender,
-        key=delivery.key,
-        deleted=delivery.deleted,
-    )
+class _StreamClosedError(Closed):
+    """This very stream was closed by its reader: iteration ends without an error."""

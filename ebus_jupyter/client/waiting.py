@@ -1,4 +1,4 @@
-"""Waiting for something to change, from a thread or from a coroutine on any loop."""
+"""Waiting until something is so, from a thread or from a coroutine on any event loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 NOT_YET: Final[Any] = object()
-"""What a check returns while there is nothing to return."""
+"""The result of a check that has nothing to return yet."""
 
 
-class Waiting:
-    """Those who wait for one thing. `notify` may be called from any thread."""
+class Condition:
+    """Wakes threads and coroutines that wait for one thing. Every method may be called from any thread."""
 
     __slots__ = ("_callbacks",)
 
@@ -24,25 +24,30 @@ class Waiting:
         self._callbacks: list[Callable[[], None]] = []
 
     def notify(self) -> None:
-        """Something may have changed: everyone looks again."""
+        """Wake every waiter; each runs its check again."""
         if self._callbacks:
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
                 callback()
 
     def once(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` at the next `notify`, on whatever thread that comes from."""
+        """Call ``callback`` at the next `notify`, on the thread that calls `notify`."""
         self._callbacks.append(callback)
 
     def wait(self, check: Callable[[], T], timeout: float | None, what: str) -> T:
-        """Block this thread until ``check`` returns something else than `NOT_YET`; what it raises is raised.
+        """Block this thread until ``check`` returns something other than `NOT_YET`, and return that.
+
+        Args:
+            check: Called before waiting and after each `notify`. An exception that it raises ends the wait.
+            timeout: Seconds to wait; None: without a limit.
+            what: The text of the TimeoutError, without a full stop: what did not happen.
 
         Raises:
-            TimeoutError: ``timeout`` seconds have passed; says ``what`` was waited for.
+            TimeoutError: ``timeout`` seconds have passed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            # Looked at before anyone registers, so that reading what is here already leaves nothing behind.
+            # The first check registers nothing, so that reading what is here already leaves nothing behind.
             found = check()
             if found is not NOT_YET:
                 return found
@@ -53,10 +58,10 @@ class Waiting:
                 return found
             left = None if deadline is None else deadline - time.monotonic()
             if not changed.wait(left if left is None or left > 0 else 0):
-                raise TimeoutError(f"nothing within {timeout:g} s: {what}.")
+                raise TimeoutError(f"{what} (waited {timeout:g} s).")
 
     async def wait_async(self, check: Callable[[], T]) -> T:
-        """The same for a coroutine."""
+        """Suspend this coroutine until ``check`` returns something other than `NOT_YET`, and return that."""
         loop = asyncio.get_running_loop()
         while True:
             found = check()
@@ -71,7 +76,7 @@ class Waiting:
 
 
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Future[None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop of someone who waited is closed
+    with contextlib.suppress(RuntimeError):  # the waiter's loop is closed
         loop.call_soon_threadsafe(_settle, changed)
 
 

@@ -1,7 +1,7 @@
-"""The server extension's configuration and life.
+"""The server extension: its configuration, start and stop.
 
-Everything is set as ``c.EBus.NAME = …`` in ``jupyter_server_config.py``, or ``--EBus.NAME=…`` on the command line;
-every bound of `core.protocol.limits.Limits` is there under its own name.
+Every option is set as ``c.EBus.NAME = …`` in ``jupyter_server_config.py``, or as ``--EBus.NAME=…`` on the command line.
+Each bound of `core.protocol.limits.Limits` is an option of the same name.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
-from . import storage
+from . import rest, storage
 from .handlers import ClientHandler, SocketHandler, StatusHandler
-from .kernels import Kernels, Tokens, environment, why_unreachable
-from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, installed
-from .rest import routes
+from .kernels import KernelWatcher, environment, unreachable_reason
+from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, load_functions
+from .services import Services
+from .tokens import Tokens
 
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
 
 def limit_traits() -> dict[str, TraitType[Any, Any]]:
-    """A trait for each bound of `Limits`, with its docstring as help."""
-    helps = _docstrings(Limits)
+    """Make a configurable trait for each bound of `Limits`, with its docstring as help."""
+    helps = _attribute_docstrings(Limits)
     traits: dict[str, TraitType[Any, Any]] = {}
     for field in msgspec.structs.fields(Limits):
         kind = Float if isinstance(field.default, float) else Integer
@@ -46,8 +47,8 @@ def limit_traits() -> dict[str, TraitType[Any, Any]]:
     return traits
 
 
-def _docstrings(cls: type) -> dict[str, str]:
-    """What is written below each attribute of ``cls``; nothing where its source is not at hand."""
+def _attribute_docstrings(cls: type) -> dict[str, str]:
+    """Return the string below each attribute of ``cls``; empty where its source is not available."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     except (OSError, SyntaxError):
@@ -72,132 +73,140 @@ class EBus(ExtensionApp):
     allow_origin = List(
         Unicode(),
         help="""Origins (such as https://example.org) whose pages may connect, besides the server's own and those that
-        ServerApp.allow_origin lets in. A token alone does not let a foreign page in. "*" lets all in.""",
+        ServerApp.allow_origin names. A page of another origin is refused even with a valid token. "*" allows all.""",
     ).tag(config=True)
 
     backend = Unicode(
         "sqlite",
-        help="""Where named buses are kept: "sqlite" (in `database`), "memory" (until the server ends), or the dotted name
-        of something that makes an `ebus_jupyter.backends.base.Backend` when it is called without arguments.""",
+        help="""Storage of named buses: "sqlite" (the file `database`), "memory" (lost when the server stops), or the
+        dotted name of a callable that returns an `ebus_jupyter.backends.base.Backend`.""",
     ).tag(config=True)
 
     database = Unicode(
-        help="""The file of the sqlite backend. Default: one in Jupyter's data folder, named after the folder that the
-        server serves. A server that finds it in use by another one takes a file beside it.""",
+        help="""The file of the sqlite backend. Default: a file in Jupyter's data folder, named after the folder that the
+        server serves. If another server is using the file, this one uses another file beside it.""",
     ).tag(config=True)
 
     synchronous = Enum(
         ["NORMAL", "FULL"],
         "NORMAL",
-        help="""What an acknowledged write survives: a killed server ("NORMAL"), or a loss of power too ("FULL", slower).""",
+        help="""Durability of an acknowledged write: it survives the death of the server process ("NORMAL"), or also a loss
+        of power ("FULL", slower).""",
     ).tag(config=True)
 
     ping_interval = Float(
         30.0,
         min=0,
-        help="""Seconds between pings; a connection that leaves one unanswered for as long is closed. 0: no pings.""",
+        help="""Seconds between pings; a connection that does not answer one within that time is closed. 0: no pings.""",
     ).tag(config=True)
 
     filters = Dict(
         value_trait=Unicode(),
         key_trait=Unicode(),
-        help="""Filters that buses may ask for by name (``filter="NAME"``), as ``{"NAME": "module:function"}``; besides
-        those of the entry-point group ``ebus_jupyter.filters``. See `ebus_jupyter.broker.filters`.""",
+        help="""Filters that a bus may name (``filter="NAME"``), as ``{"NAME": "module:function"}``, in addition to those
+        of the entry-point group ``ebus_jupyter.filters``. See `ebus_jupyter.broker.filters`.""",
     ).tag(config=True)
 
     participants = Dict(
         value_trait=Unicode(),
         key_trait=Unicode(),
-        help="""Async functions that take part in buses as long as the server runs, as ``{"NAME": "module:function"}``;
-        besides those of the entry-point group ``ebus_jupyter.participants``. See `ebus_jupyter.server.participants`.""",
+        help="""Async functions that participate in buses while the server runs, as ``{"NAME": "module:function"}``, in
+        addition to those of the entry-point group ``ebus_jupyter.participants``. See `ebus_jupyter.server.participants`.""",
     ).tag(config=True)
 
     broker: Broker
     client: ServerClient
-    kernels: Kernels
-    limits: Limits
-    tokens: Tokens
-
-    # --- what ExtensionApp calls ------------------------------------------------------------------------------------
+    kernels: KernelWatcher
 
     def initialize_settings(self) -> None:
         serverapp = self.serverapp
         assert serverapp is not None
-        self.limits = Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
-        # Derived, so that capabilities which pages hold stay good over a restart; and cookies can't be made from it.
+        limits = Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+        # Derived, so that the capabilities which pages hold survive a restart, and cookies can't be forged with it.
         secret = hmac.digest(serverapp.cookie_secret, b"ebus_jupyter capabilities", hashlib.sha256)
-        filters = installed(FILTERS, self.filters, self.log)
-        self.broker = Broker(limits=self.limits, secret=secret, filters=filters, log=self.log)
-        self.tokens = Tokens()
-        self.kernels = Kernels(serverapp.kernel_manager, self.tokens, lambda: environment(serverapp), self.broker)
+        filters = load_functions(FILTERS, self.filters, self.log)
+        self.broker = Broker(limits=limits, secret=secret, filters=filters, log=self.log)
+        self._tokens = Tokens()
+        self.kernels = KernelWatcher(
+            serverapp.kernel_manager, self._tokens, lambda: environment(serverapp), self.broker
+        )
         self._started = asyncio.Event()
-        self._up = False
-        self.client = self._client("server")
+        self._available = False
+        self.client = self._make_client("server")
         self.settings["ebus"] = self.client
-        self._running = Participants(installed(PARTICIPANTS, self.participants, self.log), self._client, self.log)
+        functions = load_functions(PARTICIPANTS, self.participants, self.log)
+        self._participants = Participants(functions, self._make_client, self.log)
 
-    def _client(self, name: str) -> ServerClient:
+    def _make_client(self, name: str) -> ServerClient:
         serverapp = self.serverapp
         assert serverapp is not None
         loop: Any = serverapp.io_loop
-        return ServerClient(self.broker, self.ready, loop.asyncio_loop, name)
+        return ServerClient(self.broker, self._ready, loop.asyncio_loop, name)
 
     def initialize_handlers(self) -> None:
         serverapp = self.serverapp
         assert serverapp is not None
+        services = Services(
+            broker=self.broker,
+            tokens=self._tokens,
+            kernels=self.kernels,
+            allow_origin=frozenset(self.allow_origin),
+            ping_interval=self.ping_interval,
+            ready=self._ready,
+        )
         self.handlers.extend(
             [
-                (r"ebus/ws", SocketHandler, {"ebus": self}),
+                (r"ebus/ws", SocketHandler, {"services": services}),
                 (r"ebus/api/status", StatusHandler, {"version": ebus_jupyter.__version__}),
-                *routes(self),
+                *rest.routes(services),
                 (r"ebus/((?:widgets/)?[\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
             ]
         )
-        reason = why_unreachable(serverapp)
+        reason = unreachable_reason(serverapp)
         if reason:
-            self.log.warning("ebus: kernels can't reach this server's buses: %s. Each has buses of its own.", reason)
-        self.kernels.follow()
+            self.log.warning(
+                "ebus: kernels can't connect to this server's buses: %s. Each kernel has buses of its own.", reason
+            )
+        self.kernels.start()
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         try:
-            durable = await self._durable(serverapp)
+            durable = await self._open_backend(serverapp)
             if durable is not None:
                 self.broker.keep_in(durable)
             await self.broker.start()
-            self._up = True
+            self._available = True
         finally:
             self._started.set()
-        self._running.start()
+        self._participants.start()
 
-    async def _durable(self, serverapp: Any) -> Backend | None:
-        """Where named buses are kept; None: in the broker's own memory."""
+    async def _open_backend(self, serverapp: Any) -> Backend | None:
+        """Open the storage of named buses; None for the broker's own memory."""
         match self.backend:
             case "memory":
                 return None
             case "sqlite":
-                default = storage.file_of(jupyter_data_dir(), serverapp.root_dir)
+                default = storage.default_path(jupyter_data_dir(), serverapp.root_dir)
                 path = Path(self.database).expanduser() if self.database else default
-                return await storage.open_file(path, self.limits, self.synchronous, self.log)
+                return await storage.open_file(path, self.broker.limits, self.synchronous, self.log)
             case dotted:
                 backend: Backend = import_item(dotted)()
                 return backend
 
-    async def stop_extension(self) -> None:
-        if hasattr(self, "kernels"):  # it may not have come that far
-            self._up = False
-            self.kernels.release()
-            await self._running.stop()
-            await self.client.aclose()
-            await self.broker.aclose()
-
-    # --- for the handlers -------------------------------------------------------------------------------------------
-
-    async def ready(self) -> None:
-        """Wait for the broker's start, which requests can come before.
+    async def _ready(self) -> None:
+        """Wait for the broker's start, which requests can precede.
 
         Raises:
-            BackendError: It could not be started, or has ended with the server.
+            BackendError: The broker could not be started, or has ended with the server.
         """
         await self._started.wait()
-        if not self._up:
+        if not self._available:
             raise BackendError("the server is shutting down, or its broker could not be started: see the server's log.")
+
+    async def stop_extension(self) -> None:
+        if hasattr(self, "kernels"):  # the server may fail before `initialize_settings`
+            self._available = False
+            self.kernels.stop()
+            await self._participants.stop()
+            await self.client.aclose()
+            await self.broker.aclose()

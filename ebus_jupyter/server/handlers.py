@@ -1,170 +1,87 @@
-"""What the extension answers: the bus's socket, the page's client, and who we are.
+"""The WebSocket that participants connect to, the pages' client code, and the status.
 
-Who may connect to ``{base}ebus/ws``:
+Authentication at ``{base}ebus/ws``:
 
-- *A kernel*, by the token that the server gave it: ``Authorization: ebus TOKEN``. Where that header is given nothing
-  else is tried, so a kernel never passes for a person because of a cookie.
-- *A page or another client*, by whatever Jupyter's identity provider accepts (cookie, token). A connection with an
+- *A kernel* sends the token that this server gave it: ``Authorization: ebus TOKEN``. With that header nothing else is
+  tried, so a kernel is never mistaken for a person because of a cookie.
+- *A page or another client* is authenticated by Jupyter's identity provider (cookie, token). A connection with an
   ``Origin`` comes from a browser and is a page; one without is a client.
-- A page of a *foreign origin* is turned away even with a good token, which is stricter than Jupyter's own sockets: the
-  token says whose server it is, not whose page. `ServerApp.allow_origin`, `allow_origin_pat` and `EBus.allow_origin`
-  let origins in.
-- Jupyter's Authorizer is asked for ``ebus``: "read" to connect, "write" to write, and both again for each bus (it finds
-  the bus's address in the handler's attribute ``bus``).
+- A page of a *foreign origin* is refused even with a valid token, which is stricter than Jupyter's own sockets: the token
+  identifies the user, not the page. ServerApp.allow_origin, ServerApp.allow_origin_pat and EBus.allow_origin name the
+  origins that may connect.
+- Jupyter's Authorizer is asked as described in `access`.
 
-Who is turned away gets HTTP 403 and JSON ``{"code", "text"}``. A connection that misbehaves gets a ``bye`` frame that
-names the reason, then the socket is closed.
+A refused handshake is answered with HTTP status 403 and the JSON object ``{"code", "text"}``. A connection that violates
+the protocol receives a ``bye`` frame with the reason before it is closed.
 
-``{base}ebus/client.js`` is public like Jupyter's own static files: it is this package's published source, with no
-secret in it, and pages of allowed origins must be able to import it before they have credentials.
+``{base}ebus/client.js`` is public, like Jupyter's own static files: it is published source code without secrets, and pages
+of allowed origins import it before they have credentials.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from collections.abc import Awaitable
+from typing import Any
 
 import msgspec
-from jupyter_core.utils import ensure_async
-from jupyter_server.auth.authorizer import AllowAllAuthorizer
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized
-from jupyter_server.auth.identity import User
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
-from jupyter_server.utils import origin_matches_pat
 from tornado import web
-from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.websocket import WebSocketHandler
 
+from ebus_jupyter.broker.outlet import Connection
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import BackendError, EbusError, Forbidden, ProtocolError, TooLarge, Unauthenticated
 
-from .kernels import Grant, participant
+from .access import RESOURCE, BusAuthorizer, is_origin_allowed, participant
+from .outlet import TornadoOutlet
+from .services import Services
+from .tokens import Grant
 
-if TYPE_CHECKING:
-    from ebus_jupyter.broker.outlet import Connection
-
-    from .extension import EBus
-
-RESOURCE = "ebus"
-Action = Literal["read", "write"]
-
-AT_ONCE = 1 << 17
-"""The largest message, in bytes, that is given to a socket directly: Windows takes no more in one go (says tornado)."""
-
-UNSUPPORTED, TOO_BIG, POLICY = 1003, 1009, 1008
-"""Codes that a WebSocket is closed with."""
+UNSUPPORTED, POLICY, TOO_BIG = 1003, 1008, 1009
+"""WebSocket close codes."""
 
 
 class HandshakeRefused(web.HTTPError):
-    """Turned away at the door, with one of our errors as the answer."""
+    """The handshake is refused; ``error`` is the answer."""
 
     def __init__(self, status: int, error: EbusError) -> None:
         super().__init__(status, error.text)
         self.error = error
 
 
-class Outlet:
-    """The way out to one client: frames that were built before, straight to the socket, or to its stream where that waits.
-
-    tornado's `write_message` would build the frame again for each client and make a task for each call; the stream's
-    `write` makes a future for each, which takes as long as to send it.
-    """
-
-    __slots__ = ("_buffered", "_close", "_last", "_pending", "_stream")
-
-    def __init__(self, stream: IOStream, close: Callable[[int, str], None]) -> None:
-        self._stream = stream
-        self._close = close
-        self._last: asyncio.Future[None] | None = None
-        self._pending: deque[tuple[asyncio.Future[None], int]] = deque()
-        self._buffered = 0
-
-    @staticmethod
-    def pack(parts: list[bytes]) -> bytes:
-        """An unmasked binary WebSocket frame."""
-        size = sum(map(len, parts))
-        if size < 126:
-            head = bytes((0x82, size))
-        elif size < 1 << 16:
-            head = b"\x82\x7e" + size.to_bytes(2, "big")
-        else:
-            head = b"\x82\x7f" + size.to_bytes(8, "big")
-        return b"".join([head, *parts])
-
-    def send_packed(self, packed: bytes) -> None:
-        stream = self._stream
-        if stream.closed():  # the handler's on_close says so
-            return
-        sent = 0
-        if len(packed) <= AT_ONCE and not stream.writing():
-            try:
-                sent = stream.write_to_fd(memoryview(packed))
-            except OSError:  # full, or broken: the stream's own write knows what to do
-                sent = 0
-            if sent == len(packed):
-                return
-        try:
-            self._last = stream.write(memoryview(packed)[sent:])
-        except StreamBufferFullError:
-            stream.close()
-            return
-        if stream.writing():
-            self._pending.append((self._last, len(packed) - sent))
-            self._buffered += len(packed) - sent
-
-    def buffered(self) -> int:
-        """A message counts until all of it is taken."""
-        pending = self._pending
-        while pending and pending[0][0].done():
-            self._buffered -= pending.popleft()[1]
-        return self._buffered
-
-    def on_drain(self, callback: Callable[[], None]) -> None:
-        if self._last is None or self._last.done():
-            asyncio.get_running_loop().call_soon(callback)
-        else:
-            self._last.add_done_callback(lambda _: callback())
-
-    def close(self, code: int, reason: str) -> None:
-        self._close(code, reason)
-
-
 class SocketHandler(WebSocketHandler, JupyterHandler):
-    """``{base}ebus/ws``.
+    """``{base}ebus/ws``: attaches one participant to the broker.
 
-    Jupyter's WebSocketMixin is left out: its `ping_interval` is in milliseconds where tornado's is in seconds.
+    Jupyter's WebSocketMixin is not used: its `ping_interval` is in milliseconds, tornado's is in seconds.
     """
 
     bus: Address | None = None
-    """The bus that the Authorizer is being asked about; None: about connecting at all."""
+    """The bus that the Authorizer is asked about; None: connecting at all."""
 
-    def initialize(self, ebus: EBus) -> None:
-        self._ebus = ebus
+    def initialize(self, services: Services) -> None:
+        self._services = services
         self._grant: Grant | None = None
-        self._writable = False
+        self._authorizer: BusAuthorizer | None = None
+        self._may_write = True
         self._connection: Connection | None = None
-        self._outlet: Outlet | None = None
-        self._asking = asyncio.Lock()
+        self._outlet: TornadoOutlet | None = None
 
-    # --- at the door ------------------------------------------------------------------------------------------------
+    # --- the handshake ----------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:  # type: ignore[override]
         if not self.check_host():
             name = self.request.host
             raise HandshakeRefused(
-                403, Forbidden(f"this server isn't called {name!r} (see ServerApp.allow_remote_access).")
+                403, Forbidden(f"this server is not called {name!r} (see ServerApp.allow_remote_access).")
             )
-        kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() == "ebus":
-            self._admit_kernel(token.strip())
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "ebus":
+            self._authenticate_kernel(token.strip())
         else:
-            await self._admit_user()
+            await self._authenticate_user()
         if not self.check_origin():
             raise HandshakeRefused(
                 403,
@@ -173,65 +90,55 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
                     "Add that origin to EBus.allow_origin in the server's configuration if you trust it."
                 ),
             )
-        if not await self._may("read"):
-            name = self._who().user
-            raise HandshakeRefused(
-                403, Forbidden(f"{name!r} may not use buses here; ask whoever runs the server (resource 'ebus').")
-            )
-        self._writable = await self._may("write")
+        if self.current_user is not None:  # a kernel that no request started belongs to the server, which may do all
+            await self._authorize()
         try:
-            await self._ebus.ready()
-        except BackendError as gone:
-            raise HandshakeRefused(503, gone) from None
+            await self._services.ready()
+        except BackendError as unavailable:
+            raise HandshakeRefused(503, unavailable) from None
 
-    def _admit_kernel(self, token: str) -> None:
-        grant = self._ebus.tokens.find(token)
+    def _authenticate_kernel(self, token: str) -> None:
+        grant = self._services.tokens.find(token)
         if grant is None:
             raise HandshakeRefused(
                 403,
                 Unauthenticated(
                     "this kernel's token (EBUS_TOKEN) is not one that this server gave to a running kernel: the kernel "
-                    "was shut down, or the server was started anew. Start a new kernel from this server."
+                    "was shut down, or the server was restarted. Start a new kernel from this server."
                 ),
             )
         self._grant = grant
         self.current_user = self._jupyter_current_user = grant.user
 
-    async def _admit_user(self) -> None:
+    async def _authenticate_user(self) -> None:
         try:
             await JupyterHandler.prepare(self, _redirect_to_login=False)
-        except web.HTTPError as refused:
-            if refused.status_code != 403:
+        except web.HTTPError as error:
+            if error.status_code != 403:
                 raise
         if self.current_user is None:
             raise HandshakeRefused(
                 403,
                 Unauthenticated(
-                    "this server does not know you: the token or cookie is missing, or wrong. Log in to Jupyter, or "
+                    "this server does not know you: the token or cookie is missing or wrong. Log in to Jupyter, or "
                     "send the server's token as 'Authorization: token TOKEN' (`jupyter server list` shows it)."
                 ),
             )
 
+    async def _authorize(self) -> None:
+        self._authorizer = BusAuthorizer(self)
+        if not await self._authorizer.allows("read"):
+            name = self._participant().user
+            raise HandshakeRefused(
+                403, Forbidden(f"{name!r} may not use buses here; ask the server's administrator (resource 'ebus').")
+            )
+        self._may_write = await self._authorizer.allows("write")
+
     def check_origin(self, origin: str = "") -> bool:
-        headers = self.request.headers
-        origin = headers.get("Origin", "").lower()
-        if not origin or headers.get("Sec-Fetch-Site") == "same-origin":
-            return True
-        if urlsplit(origin).netloc == headers.get("Host", "").lower():
-            return True
-        allowed = {*self._ebus.allow_origin, self.allow_origin}
-        pattern = self.allow_origin_pat
-        return "*" in allowed or origin in allowed or bool(pattern and origin_matches_pat(pattern, origin))
+        allowed = {*self._services.allow_origin, self.allow_origin}
+        return is_origin_allowed(self.request.headers, allowed, self.allow_origin_pat)
 
-    async def _may(self, action: Action, bus: Address | None = None) -> bool:
-        user: User | None = self.current_user
-        if user is None:
-            return self._grant is not None  # a kernel that the server started by itself
-        async with self._asking:
-            self.bus = bus
-            return bool(await ensure_async(self.authorizer.is_authorized(self, user, action, RESOURCE)))
-
-    def _who(self) -> Participant:
+    def _participant(self) -> Participant:
         if self._grant is not None:
             return participant("kernel", self._grant.user, self._grant.kernel_id)
         return participant("page" if "Origin" in self.request.headers else "client", self.current_user)
@@ -247,58 +154,57 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
 
     @property
     def ping_interval(self) -> float:
-        return self._ebus.ping_interval
+        return self._services.ping_interval
 
     @property
     def ping_timeout(self) -> float:
-        return self._ebus.ping_interval
+        return self._services.ping_interval
 
     @property
     def max_message_size(self) -> int:
-        # tornado cuts a connection off in mid-message, without a word: what is just too large is read, and answered.
-        return 2 * self._ebus.limits.batch_bytes
+        # Over this size tornado closes the connection without a reason. A message that is only somewhat too large is
+        # read, so that it can be answered.
+        return 2 * self._services.broker.limits.batch_bytes
 
     def get_compression_options(self) -> None:
-        """None: frames are built before it is known who gets them, so they can't be compressed one by one."""
+        """Disable compression: a frame is built once for all its receivers, so it can't be compressed for each."""
 
     def open(self, *args: str, **kwargs: str) -> None:
         assert self.ws_connection is not None
         stream = self.ws_connection.stream
         assert stream is not None
-        limits = self._ebus.limits
+        services = self._services
+        limits = services.broker.limits
         self.set_nodelay(True)
         stream.max_write_buffer_size = 2 * (limits.send_bytes + limits.control_bytes) + limits.batch_bytes
         if self._grant is not None:
             self._grant.on_revoke.add(self._revoked)
-        who = self._who()
-        authorize = None if isinstance(self.authorizer, AllowAllAuthorizer) else self._authorize
-        self._outlet = Outlet(stream, self._close)
-        self._connection = self._ebus.broker.attach(
+        who = self._participant()
+        self._outlet = TornadoOutlet(stream, self._close)
+        self._connection = services.broker.attach(
             who,
             self._outlet,
-            may_write=self._writable,
-            authorize=authorize,
+            may_write=self._may_write,
+            authorize=self._authorizer.per_bus if self._authorizer is not None else None,
             ip=self.request.remote_ip or "",
         )
         if who.kernel_id:
-            self._ebus.kernels.tell(who.kernel_id)
-
-    async def _authorize(self, bus: Address, action: str) -> bool:
-        return await self._may("write" if action == "write" else "read", bus)
+            services.kernels.report(who.kernel_id)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """tornado reads on when what is returned is done."""
+        """Hand a message to the broker. tornado reads the next one when the returned awaitable is done."""
         if self._connection is None:
             return None
+        limit = self._services.broker.limits.batch_bytes
         if isinstance(message, str):
             text = "frames are binary (MessagePack), and this was a text message. Use a client of this package."
             self._bye(UNSUPPORTED, ProtocolError(text))
-        elif len(message) > self._ebus.limits.batch_bytes:
+        elif len(message) > limit:
             self._bye(
                 TOO_BIG,
                 TooLarge(
-                    f"a message of {len(message)} bytes is over this server's limit `batch_bytes` "
-                    f"({self._ebus.limits.batch_bytes}). Send less at once, or raise EBus.batch_bytes."
+                    f"a message of {len(message)} bytes is over this server's limit `batch_bytes` ({limit}). "
+                    "Send less at once, or raise EBus.batch_bytes."
                 ),
             )
         else:
@@ -313,13 +219,12 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
             connection.close()
 
     def _revoked(self) -> None:
-        self._bye(POLICY, Unauthenticated("this kernel was shut down, and its token with it."))
+        self._bye(POLICY, Unauthenticated("this kernel was shut down, which has revoked its token."))
 
     def _bye(self, code: int, error: EbusError) -> None:
         if self._outlet is not None:
-            self._outlet.send_packed(
-                Outlet.pack([frames.join([frames.encode(frames.Bye(error.code, error.text, False))])])
-            )
+            bye = frames.encode(frames.Bye(error.code, error.text, False))
+            self._outlet.send_packed(TornadoOutlet.pack([frames.join([bye])]))
         self._close(code, error.code)
         self.on_close()
 
@@ -328,13 +233,16 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], HandshakeRefused):
-            self.log.log(logging.INFO, "ebus: turned away %s: %s", self.request.remote_ip, exc_info[1].error.text)
+            self.log.info("ebus: refused a connection from %s: %s", self.request.remote_ip, exc_info[1].error.text)
         else:
             super().log_exception(*exc_info)
 
 
 class ClientHandler(JupyterHandler, web.StaticFileHandler):
-    """``{base}ebus/client.js`` and what belongs to it. With ``?v=…`` it never changes; without, browsers ask again."""
+    """``{base}ebus/client.js`` and the files it imports.
+
+    A URL with ``?v=…`` is cached for good; without it, browsers revalidate at each load.
+    """
 
     @allow_unauthenticated
     def get(self, path: str, include_body: bool = True) -> Any:
@@ -348,12 +256,12 @@ class ClientHandler(JupyterHandler, web.StaticFileHandler):
         return web.StaticFileHandler.compute_etag(self)
 
     def get_content_type(self) -> str:
-        # Not asked of the system's table of types: where it says text/plain, browsers refuse to import a module.
+        # Not from the system's table of types: where that says text/plain, browsers refuse to import a module.
         return "application/json" if (self.absolute_path or "").endswith(".map") else "text/javascript; charset=utf-8"
 
     def set_extra_headers(self, path: str) -> None:
-        fixed = "v" in self.request.arguments
-        self.set_header("Cache-Control", "max-age=31536000, immutable" if fixed else "no-cache")
+        versioned = "v" in self.request.arguments
+        self.set_header("Cache-Control", "max-age=31536000, immutable" if versioned else "no-cache")
 
 
 class StatusHandler(APIHandler):

@@ -1,13 +1,14 @@
-"""The OpenAPI document of `rest`, written by hand; a schema-based fuzzer holds the handlers to it."""
+"""The OpenAPI document of the HTTP API, written by hand. A test with a schema-based fuzzer holds the handlers to it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 LIMIT = 1000
-"""The most messages in one answer."""
+"""The maximum number of messages in one answer."""
 
 LIMIT_DEFAULT = 100
+"""The number of messages in one answer where the request gives none."""
 
 Json = dict[str, Any]
 
@@ -16,7 +17,7 @@ _NAME = r"^\w[\w.:@\-]{0,127}$"
 
 
 def document(base_url: str, version: str) -> Json:
-    """The document, for a server at ``base_url``."""
+    """Return the document for a server at ``base_url``."""
     bus = [
         _path("scope", {"enum": ["server", "user"]}, _SCOPE),
         _path("name", {"type": "string", "pattern": _NAME}, _NAMED),
@@ -26,8 +27,8 @@ def document(base_url: str, version: str) -> Json:
         "info": {
             "title": "ebus_jupyter",
             "version": version,
-            "description": "Typed broadcast buses of a Jupyter server. Values that JSON has no word for (bytes, times, "
-            'arrays …) are maps with one key that begins with $: {"$bytes": "aGk="}.',
+            "description": "Typed broadcast buses of a Jupyter server. Values that JSON can't represent (bytes, times, "
+            'arrays …) are objects with one key that begins with $: {"$bytes": "aGk="}.',
             "license": {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         },
         "servers": [{"url": base_url + "ebus/api"}],
@@ -47,37 +48,37 @@ def document(base_url: str, version: str) -> Json:
                 "parameters": bus,
                 "get": {
                     "operationId": "read_messages",
-                    "summary": "What is kept, oldest first",
+                    "summary": "Messages in the log, oldest first",
                     "parameters": [
                         _query(
                             "since",
                             _SINCE,
-                            "Where to begin: start (the default), after an offset, with the last n "
-                            "(-n), or the `next` of an earlier answer, which notices when the bus was begun anew.",
+                            "Where to begin: start (the default), an offset to read after, -n for the last n messages, "
+                            "or the `next` of an earlier answer, which detects that the bus was deleted and recreated.",
                         ),
                         _query(
                             "limit",
                             {"type": "integer", "minimum": 1, "maximum": LIMIT, "default": LIMIT_DEFAULT},
-                            "How many messages at most.",
+                            "The maximum number of messages.",
                         ),
                     ],
                     "responses": {"200": _answer("Messages.", _ref("Messages")), **_errors(400, 401, 403, 404, 503)},
                 },
                 "post": {
                     "operationId": "write_message",
-                    "summary": "Write; the bus is created where there is none",
+                    "summary": "Write a message; creates the bus if it does not exist",
                     "parameters": [
                         {
                             "name": "Idempotency-Key",
                             "in": "header",
-                            "description": "Any text that nobody else will choose, such as a fresh UUID. A write that is sent "
-                            "again with its key is answered as the first time.",
+                            "description": "Any text that nobody else chooses, such as a fresh UUID. A write that is repeated "
+                            "with the same key is answered with the first offset, and not written again.",
                             "schema": {"type": "string", "pattern": "^[!-~]{16,128}$"},
                         }
                     ],
                     "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Write")}}},
                     "responses": {
-                        "201": _answer("It was accepted.", _object({"offset": _OFFSET})),
+                        "201": _answer("The write was accepted.", _object({"offset": _OFFSET})),
                         **_errors(400, 401, 403, 404, 409, 410, 413, 422, 429, 503),
                     },
                 },
@@ -88,19 +89,19 @@ def document(base_url: str, version: str) -> Json:
                     "operationId": "follow_messages",
                     "summary": "Messages as they are written, as server-sent events",
                     "description": "Each event's data is a Message. An event `lagged` says what was missed; an event "
-                    "`closed` that the bus has ended. Both hold an Error.",
+                    "`closed` says that the bus has ended. The data of both is an Error.",
                     "parameters": [
-                        _query("since", _SINCE, "Where to begin; the default is now."),
+                        _query("since", _SINCE, "Where to begin; by default with new messages."),
                         {
                             "name": "Last-Event-ID",
                             "in": "header",
-                            "description": "The id of the last event seen; goes before `since`.",
+                            "description": "The id of the last event seen; overrides `since`.",
                             "schema": {"type": "string"},
                         },
                     ],
                     "responses": {
                         "200": {
-                            "description": "Events, until one side ends them.",
+                            "description": "Events, until either side closes the stream.",
                             "content": {"text/event-stream": {"schema": {"type": "string"}}},
                         },
                         **_errors(400, 401, 403, 404, 503),
@@ -114,7 +115,7 @@ def document(base_url: str, version: str) -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "The Jupyter server's token. Pages may use their cookie instead; a "
-                    "write then needs X-XSRFToken.",
+                    "write then needs the header X-XSRFToken.",
                 }
             },
             "schemas": _SCHEMAS,
@@ -144,22 +145,22 @@ def _answer(description: str, schema: Json) -> Json:
 
 
 def _errors(*statuses: int) -> Json:
-    return {str(status): _answer(_SAID[status], _ref("Error")) for status in statuses}
+    return {str(status): _answer(_ERRORS[status], _ref("Error")) for status in statuses}
 
 
-_SAID = {
-    400: "A name, a scope, a parameter or a body that can't be.",
-    401: "You are not known here.",
-    403: "You may not do that.",
-    404: "No such bus within your reach.",
-    409: "The offset that was expected is no longer the last.",
+_ERRORS = {
+    400: "A name, a scope, a parameter or the body is invalid.",
+    401: "The server does not know the user.",
+    403: "The user may not do that.",
+    404: "The bus does not exist, or is not within reach.",
+    409: "The expected offset is no longer the last one.",
     410: "The bus has just ended.",
     413: "The value is too large, or the bus is full.",
-    422: "The value is not of the bus's type, or its filter refused it.",
+    422: "The value is not of the bus's type, or the bus's filter rejected it.",
     429: "Too many writes; Retry-After says when to try again.",
-    503: "The broker, or the kernel that filters the bus, is away; try again.",
+    503: "The broker, or the kernel that filters the bus, is not available; try again.",
 }
-_SCOPE = "Who takes part: everyone on this server, or yourself. (On a JupyterHub with a shared broker also hub and hub:GROUP.)"
+_SCOPE = "The participants: everyone on this server, or the user; with a JupyterHub service also hub and hub:GROUP."
 _NAMED = "The bus's name: letters, digits and any of . _ - : @"
 _OFFSET = {"type": "integer", "minimum": 0}
 _SINCE = {
@@ -177,9 +178,9 @@ _SCHEMAS: Json = {
             "spec": _object(
                 {
                     "type": {"type": "string", "description": "The name of the written type."},
-                    "schema": _NULLABLE_SCHEMA | {"description": "JSON Schema of what is written; null: anything."},
+                    "schema": _NULLABLE_SCHEMA | {"description": "JSON Schema of written values; null: any value."},
                     "emits": _NULLABLE_SCHEMA
-                    | {"description": "JSON Schema of what is received, where a filter changes it."},
+                    | {"description": "JSON Schema of received values, where a filter changes them."},
                     "retain": {"enum": ["log", "latest", "keys"]},
                     "size": {"type": "integer", "minimum": 1},
                     "filter": {"type": ["string", "null"]},
@@ -188,7 +189,7 @@ _SCHEMAS: Json = {
             "participants": {"type": "integer", "minimum": 0},
             "last": {
                 "type": ["integer", "null"],
-                "description": "The last offset; null while nobody has the bus open.",
+                "description": "The last offset; null while no participant has the bus open.",
             },
         }
     ),
@@ -209,39 +210,39 @@ _SCHEMAS: Json = {
             "sender": _ref("Sender"),
             "key": {"type": "string"},
             "deleted": {"const": True},
-            "value": {"description": "What was written."},
+            "value": {"description": "The value."},
         },
         optional=("key", "deleted"),
     ),
     "Messages": _object(
         {
             "messages": {"type": "array", "items": _ref("Message"), "maxItems": LIMIT},
-            "next": {"type": "string", "pattern": _POSITION, "description": "The `since` of the next question."},
-            "more": {"type": "boolean", "description": "Whether there is more already."},
+            "next": {"type": "string", "pattern": _POSITION, "description": "The `since` of the next request."},
+            "more": {"type": "boolean", "description": "True if more messages are available."},
             "missed": {
                 "type": ["integer", "null"],
-                "description": "How many messages after `since` are no longer kept; null where nobody can know.",
+                "description": "How many messages after `since` are no longer in the log; null if unknown.",
             },
         }
     ),
     "Write": {
         "type": "object",
         "properties": {
-            "value": {"description": "What to write."},
+            "value": {"description": "The value to write."},
             "key": {
                 "type": ["string", "null"],
-                "description": "The entry to set, on a bus that retains by key; only there.",
+                "description": "The key to set, on a bus that retains by key, and only there.",
             },
-            "deleted": {"type": "boolean", "default": False, "description": "Remove the entry of `key`."},
+            "deleted": {"type": "boolean", "default": False, "description": "Delete `key` instead of writing a value."},
             "to": {
                 "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}],
-                "description": "Only these users hear it.",
+                "description": "The only users who receive it.",
             },
             "expect": {
                 "type": ["integer", "null"],
                 "minimum": 0,
                 "maximum": (1 << 53) - 1,
-                "description": "Accept it only if the last offset (of `key`; 0: none) is this one.",
+                "description": "Accept the write only if the last offset (of `key`; 0: none) is this one.",
             },
         },
         "additionalProperties": False,
@@ -256,8 +257,8 @@ _SCHEMAS: Json = {
     },
     "Error": _object(
         {
-            "code": {"type": "string", "description": "Stable; the same as in Python and JavaScript."},
-            "text": {"type": "string", "description": "Who, what, and what to do next."},
+            "code": {"type": "string", "description": "A stable code, the same as in Python and JavaScript."},
+            "text": {"type": "string", "description": "What failed, why, and what to do next."},
             "details": {"type": "object"},
         }
     ),

@@ -1,13 +1,12 @@
-"""The server itself takes part: for other server extensions, and for code that is installed to run in the server.
+"""Participants in the server: for other server extensions, and for installed code that runs in the server.
 
 `ServerClient` is what other extensions find in ``serverapp.web_app.settings["ebus"]``. It has the same ``bus()``,
-``state()``, ``write()`` and ``stream()`` as a kernel's client, on the server's own loop, which must not be blocked:
-``bus()`` returns at once (``await bus.opened()`` waits for the broker), and one awaits acks and iterates with
-``async for``. What would block raises RuntimeError; call it by ``asyncio.to_thread``.
+``state()``, ``write()`` and ``stream()`` as a kernel's client, and runs on the server's own loop, which must not be
+blocked. So ``bus()`` returns at once (``await bus.opened()`` waits for the broker), acks are awaited, and streams are read
+with ``async for``. A call that would block raises RuntimeError; run it with ``asyncio.to_thread``.
 
-A *participant* is an async function that runs in the server as long as the server does: a referee, a recorder, a folder
-of drawings into an image. It is found in the entry-point group ``ebus_jupyter.participants``, or named in the
-configuration::
+A *participant* is an async function that runs as long as the server: a referee, a recorder, a function that draws an image
+from what it receives. It is found in the entry-point group ``ebus_jupyter.participants``, or named in the configuration::
 
     async def referee(ebus):
         moves = ebus.bus("moves", Move)
@@ -16,9 +15,9 @@ configuration::
 
     c.EBus.participants = {"referee": "my_game.server:referee"}
 
-Each has a client of its own, named after it, and others see it as a sender of kind "server". One that fails is logged
-and started again after a pause; one that returns has ended, but what it has registered with ``on`` goes on. All are
-cancelled when the server stops.
+Each participant has a client of its own, named after it; others see it as a sender of kind "server". A participant that
+raises is logged and restarted after a pause. A participant that returns has ended, but the callbacks that it registered
+with ``on`` stay active. All of them are cancelled when the server stops.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import asyncio
 import inspect
 import logging
 import pkgutil
-import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -41,127 +40,140 @@ from ebus_jupyter.transports.local import LocalTransport
 
 FILTERS = "ebus_jupyter.filters"
 PARTICIPANTS = "ebus_jupyter.participants"
-"""Groups of entry points."""
+"""Entry-point groups."""
 
 RESTART_SECONDS = (1.0, 60.0)
-"""The first and the longest pause before a participant that failed is started again; each is twice the one before."""
-
-Ready = Callable[[], Awaitable[None]]
+"""The first and the longest pause before a failed participant is restarted. The pause doubles with each failure."""
 
 
 class ServerClient(Client):
-    """A participant of the server's own, on the server's own loop. Make it on the loop's thread.
+    """A client of the server itself, on the server's own loop. Create it on the loop's thread.
 
-    It may enter every scope; whose user or kernel scope is meant, it says with ``owner=``.
+    It may open buses of every scope. For scope "user" or "kernel" it names the user or the kernel with ``owner=``.
+
+    Args:
+        broker: The broker of this server.
+        ready: Waits until the broker takes connections; raises `BackendError` where it never will.
+        loop: The server's loop.
+        name: The name that other participants see.
 
     Attributes:
         broker: The broker of this server.
     """
 
-    def __init__(self, broker: Broker, ready: Ready, loop: asyncio.AbstractEventLoop, name: str = "server") -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        ready: Callable[[], Awaitable[None]],
+        loop: asyncio.AbstractEventLoop,
+        name: str = "server",
+    ) -> None:
         self.broker = broker
-        self._thread = threading.get_ident()
 
         async def connect() -> LocalTransport:
             try:
                 await ready()
-            except BackendError as gone:
-                raise Forbidden(gone.text) from None  # nothing comes back in this process
+            except BackendError as unavailable:
+                raise Forbidden(
+                    unavailable.text
+                ) from None  # which ends the client: this process starts no other broker
             return LocalTransport(lambda outlet: broker.attach(Participant("", "server", "", name), outlet))
 
         super().__init__(connect, where="this server", loop=loop)
 
-    @property
-    def on_own_loop(self) -> bool:
-        # Extensions call in before the loop runs, too; to wait for it then would be to wait for ever.
-        return threading.get_ident() == self._thread
-
-    def bus(self, name: str | None = None, type: Any = Any, **spec: Any) -> Bus[Any, Any]:
-        """Open a bus or create it; the arguments are those of `ebus_jupyter.bus`, and ``owner``.
+    def open_bus(self, name: str | None, type: Any = Any, **options: Any) -> Bus[Any, Any]:
+        """Open or create a bus, as `Client.open_bus` does, and as `bus` and `state` do through it.
 
         Raises:
-            Forbidden: Scope "user" or "kernel" without ``owner``, a username or a kernel's id.
+            Forbidden: Scope "user" or "kernel" without ``owner`` (a username or a kernel's id).
         """
-        scope = spec.get("scope", "server")
-        if scope in ("user", "kernel") and not spec.get("owner"):
-            raise Forbidden(f"the server has no scope {scope!r} of its own: say whose bus it is with owner=.")
-        return super().bus(name, type, **spec)
+        scope = options.get("scope", "server")
+        if scope in ("user", "kernel") and not options.get("owner"):
+            raise Forbidden(f"the server has no {scope} of its own: name the {scope} whose bus it is with owner=.")
+        return super().open_bus(name, type, **options)
 
     async def aclose(self) -> None:
-        """End, and return when everything has ended."""
-        await self._close(Closed("the server has closed this client.", reason="closed"))
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Close the client, and wait until all its tasks have ended."""
+        await self.connection.aclose(Closed("the server has closed this client.", reason="closed"))
 
 
 class Participants:
     """Runs the participants that are installed or configured.
 
     Args:
-        functions: By name.
-        client: Makes a client of that name.
-        log: Where failures are told.
+        functions: The async functions, by the participant's name.
+        make_client: Returns a new client of that name.
+        log: Receives the failures.
+        clock: Seconds, for the length of a run. A run longer than the longest pause resets the pause.
     """
 
     def __init__(
-        self, functions: Mapping[str, Callable[..., Any]], client: Callable[[str], ServerClient], log: logging.Logger
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        make_client: Callable[[str], ServerClient],
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._functions = functions
-        self._client = client
+        self._make_client = make_client
         self._log = log
+        self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin all of them."""
+        """Start all of them."""
         for name, function in self._functions.items():
             self._tasks.append(asyncio.get_running_loop().create_task(self._run(name, function)))
 
     async def stop(self) -> None:
-        """End all of them, and return when they have."""
+        """Cancel all of them, and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, name: str, function: Callable[..., Any]) -> None:
         pause, longest = RESTART_SECONDS
-        clock = asyncio.get_running_loop().time
         while True:
-            began = clock()
-            client = self._client(name)  # a new one: what the failed run has left behind goes with its client
+            started = self._clock()
+            client = self._make_client(name)  # a new one: callbacks of a failed run end with its client
             try:
                 running = function(client)
                 if not inspect.isawaitable(running):
-                    self._log.error("ebus: participant %r is no async function (%r)", name, function)
+                    self._log.error("ebus: participant %r is not an async function (%r)", name, function)
                     return
                 await running
-                await asyncio.Event().wait()  # its callbacks go on, till the server stops
+                await asyncio.Event().wait()  # its callbacks stay active until the server stops
             except Exception:
-                if clock() - began > longest:
+                if self._clock() - started > longest:
                     pause = RESTART_SECONDS[0]
-                self._log.exception("ebus: participant %r failed; it is started again in %g s", name, pause)
+                self._log.exception("ebus: participant %r failed; it is restarted in %g s", name, pause)
             finally:
                 await client.aclose()
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
 
 
-def installed(group: str, configured: Mapping[str, str], log: logging.Logger) -> dict[str, Callable[..., Any]]:
-    """The functions in a group of entry points, and those that the configuration names; by name, the latter first.
+def load_functions(group: str, configured: Mapping[str, str], log: logging.Logger) -> dict[str, Callable[..., Any]]:
+    """Import the functions of an entry-point group and of the configuration, which takes precedence.
 
-    What can't be imported is logged and left out: a bus that asks for a filter that is not there can't be made or
-    written to, so nothing passes unfiltered.
+    A function that can't be imported is logged and left out. This is safe for filters: a bus whose filter is missing can be
+    neither created nor written to, so nothing passes unfiltered.
+
+    Args:
+        group: The entry-point group.
+        configured: Dotted names (``"module:function"``), by the function's name.
+        log: Receives the failures.
     """
-    found: dict[str, Callable[..., Any]] = {}
+    functions: dict[str, Callable[..., Any]] = {}
     sources = {entry.name: entry.value for entry in entry_points(group=group)} | dict(configured)
-    for name, where in sources.items():
+    for name, dotted in sources.items():
         try:
-            function = pkgutil.resolve_name(where)
+            function = pkgutil.resolve_name(dotted)
         except Exception as error:
-            log.error("ebus: %s of the group %s can't be imported from %r: %s", name, group, where, error)
+            log.error("ebus: %s of the group %s can't be imported from %r: %s", name, group, dotted, error)
             continue
         if callable(function):
-            found[name] = function
+            functions[name] = function
         else:
-            log.error("ebus: %s of the group %s is no function but %r", name, group, function)
-    return found
+            log.error("ebus: %s of the group %s is not a function but %r", name, group, function)
+    return functions

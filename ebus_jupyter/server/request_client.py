@@ -1,6 +1,7 @@
-"""A participant for the length of one HTTP request, attached to the broker like any other.
+"""A client on the broker for the length of one HTTP request.
 
-It speaks frames, so scopes, types, limits and filters are the broker's business here as everywhere.
+It attaches to the broker like any other participant and speaks frames, so that scopes, types, limits and filters are
+enforced by the broker here as everywhere.
 """
 
 from __future__ import annotations
@@ -16,97 +17,74 @@ import msgspec
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import message_id
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, ProtocolError
 from ebus_jupyter.transports.local import Attached, LocalTransport
 
 F = TypeVar("F", bound=frames.Frame)
 
-_POSITION = re.compile(r"([0-9a-f]{1,64}):(\d{1,15}):([0-9a-f]{1,64}-\d{1,16})?")
 _OFFSET = re.compile(r"-?\d{1,15}")
 
 
-class Position(NamedTuple):
-    """A place in one history of a bus: its epoch, an offset, and the id of the message there ("" where it is not known).
-
-    >>> Position.parse("a1:17:b2-5")
-    Position(epoch='a1', offset=17, id='b2-5')
-    >>> str(Position("a1", 17))
-    'a1:17:'
-    """
-
-    epoch: str
-    offset: int
-    id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.epoch}:{self.offset}:{self.id}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position | None:
-        """Read what `str` printed; None where ``text`` is something else."""
-        found = _POSITION.fullmatch(text)
-        return None if found is None else cls(found[1], int(found[2]), found[3] or "")
-
-
 Since = Position | int | Literal["start"] | None
-"""Where to begin reading, as in `core.client.reader`; or a `Position`, which notices another history."""
+"""Where to begin reading, as in `core.client.reader`; or a `Position`, which detects that the history is another one."""
 
 
-def since(text: str) -> Since:
-    """Read the parameter ``since``.
+def parse_since(text: str) -> Since:
+    """Parse the query parameter ``since``.
 
     Raises:
-        ProtocolError: It is none of "start", an offset, -n, or a position that was given out here.
+        ProtocolError: It is none of "start", an offset, -n, or a position from an earlier answer.
     """
     if text == "start":
         return "start"
     if _OFFSET.fullmatch(text):
         return int(text)
-    found = Position.parse(text)
-    if found is None:
+    position = Position.parse(text)
+    if position is None:
         raise ProtocolError(
-            f"since={text[:80]!r} is no place in a bus: use 'start', an offset, -n for the last n, or the `next` of an "
-            "earlier answer."
+            f"since={text[:80]!r} is not a position in a bus: use 'start', an offset, -n for the last n messages, or the "
+            "`next` of an earlier answer."
         )
-    return found
+    return position
 
 
 class Missed(NamedTuple):
-    """Messages were missed: ``skipped`` of them (None: nobody can know). What follows comes after ``resume_after``."""
+    """``skipped`` messages were missed (None: their number is unknown). Reading goes on after ``resume_after``."""
 
     skipped: int | None
     resume_after: int
 
 
 class BusReading:
-    """Reads a bus: what is there already, then (``live``) what is written, in batches as they come.
+    """Reads a bus in batches: first the log and then, if ``live``, new messages as they arrive.
 
     Attributes:
-        position: Where it has got to.
-        more: Whether the last batch was not the last one.
+        position: The last position read.
+        more: True if more messages follow the last batch.
     """
 
-    def __init__(self, visit: RequestClient, bus: frames.Opened, live: bool) -> None:
+    def __init__(self, client: RequestClient, bus: frames.Opened, live: bool) -> None:
         self.position = Position(bus.epoch, bus.last)
         self.more = True
-        self._visit = visit
+        self._client = client
         self._bus = bus
         self._live = live
         self._keyed = bus.spec.get("retain") == "keys"
         self._first: list[frames.Delivery | Missed] = []
         self._page: frames.Page | None = None
-        self._target: int | None = None  # the offset that a reading which is not live ends at
+        self._end: int | None = None  # the offset at which a reading that is not live ends
 
-    async def begin(self, where: Since) -> None:
-        """Ask for the beginning; raises what the broker has against it."""
-        if where is None:
+    async def start(self, since: Since) -> None:
+        """Request the first messages. Raises the broker's refusal."""
+        if since is None:
             await self._subscribe(None)
-        elif isinstance(where, Position):
-            self.position = where
-            await self._subscribe(where)
+        elif isinstance(since, Position):
+            self.position = since
+            await self._subscribe(since)
         else:
-            after = 0 if where == "start" else where
-            if after > self._bus.last:  # from another history: that offset has not been given yet
+            after = 0 if since == "start" else since
+            if after > self._bus.last:  # an offset of another history: this one has not reached it
                 self._first.append(Missed(None, 0))
                 after = 0
             await self._fetch(after)
@@ -114,7 +92,7 @@ class BusReading:
             if 0 < after < self._page.floor:
                 missed = Missed(self._page.floor - after, 0 if self._keyed else self._page.floor)
                 self._first.append(missed)
-                if self._keyed:  # only the whole state tells what has become of it
+                if self._keyed:  # deleted keys show only in the whole state
                     await self._fetch(0)
 
     async def __aiter__(self) -> AsyncIterator[list[frames.Delivery | Missed]]:
@@ -123,8 +101,8 @@ class BusReading:
         while self._page is not None:
             page = self._page
             self.more = page.more or self._live
-            yield [self._at(frames.delivery(message)) for message in page.messages]
-            self._reach(page.through)
+            yield [self._delivered(frames.delivery(message)) for message in page.messages]
+            self._advance(page.through)
             if page.more:
                 await self._fetch(page.through)
             elif not self._live:
@@ -132,34 +110,35 @@ class BusReading:
             else:
                 self._page = None
                 await self._subscribe(self.position)
-        while self._live or self.position.offset < (self._target or 0):
-            found = [item for frame in await self._visit.heard() if (item := self._item(frame)) is not None]
-            if found:
-                self.more = self._live or self.position.offset < (self._target or 0)
-                yield found
+        while self._live or self.position.offset < (self._end or 0):
+            items = [item for frame in await self._client.receive() if (item := self._item(frame)) is not None]
+            if items:
+                self.more = self._live or self.position.offset < (self._end or 0)
+                yield items
         self.more = False
 
     async def _fetch(self, after: int) -> None:
-        self._page = await self._visit.ask(frames.Page, frames.Fetch(self._visit.req(), self._bus.bus, after))
+        fetch = frames.Fetch(self._client.next_request(), self._bus.bus, after)
+        self._page = await self._client.request(fetch, frames.Page)
 
-    async def _subscribe(self, where: Position | None) -> None:
-        question = frames.Subscribe(self._visit.req(), self._bus.bus)
-        if where is not None:
-            question.epoch, question.after, question.last_id = where
-        answer = await self._visit.ask(frames.Subscribed, question)
-        self._target = answer.last
-        missed = self._item(answer)
+    async def _subscribe(self, position: Position | None) -> None:
+        subscribe = frames.Subscribe(self._client.next_request(), self._bus.bus)
+        if position is not None:
+            subscribe.epoch, subscribe.after, subscribe.last_id = position
+        subscribed = await self._client.request(subscribe, frames.Subscribed)
+        self._end = subscribed.last
+        missed = self._item(subscribed)
         if missed is not None:
             self._first.append(missed)
-        elif where is None:
-            self.position = Position(answer.epoch, answer.after)
+        elif position is None:
+            self.position = Position(subscribed.epoch, subscribed.after)
 
     def _item(self, frame: frames.BrokerFrame) -> frames.Delivery | Missed | None:
         match frame:
             case frames.Delivery():
-                return self._at(frame)
+                return self._delivered(frame)
             case frames.Advance():
-                self._reach(frame.offset)
+                self._advance(frame.offset)
             case frames.Lag():
                 self.position = Position(self._bus.epoch, frame.resume_after)
                 return Missed(frame.skipped, frame.resume_after)
@@ -168,104 +147,105 @@ class BusReading:
                 return Missed(None if frame.skipped < 0 else frame.skipped, frame.after)
         return None
 
-    def _at(self, delivery: frames.Delivery) -> frames.Delivery:
+    def _delivered(self, delivery: frames.Delivery) -> frames.Delivery:
         self.position = Position(self._bus.epoch, delivery.offset, message_id((delivery.sender.id, delivery.id)))
         return delivery
 
-    def _reach(self, offset: int) -> None:
+    def _advance(self, offset: int) -> None:
         if offset > self.position.offset:
             self.position = Position(self._bus.epoch, offset)
 
 
 class RequestClient:
-    """One connection to the broker, as an async context.
+    """One connection to the broker, as an asynchronous context manager.
 
     Args:
         attach: Makes the connection.
-        instance: 32 hexadecimal digits that nobody can guess; those of an earlier visit make this one its retry.
+        instance: 32 unguessable hexadecimal digits; a request with those of an earlier one is its retry. Default: new ones.
 
     Raises (all methods):
-        ConnectionLost: The broker has ended the connection, or `leave` was called.
-        EbusError: What the broker answered.
+        ConnectionLost: The broker has closed the connection, or `aclose` was called.
+        EbusError: The broker refused the request.
     """
 
     def __init__(self, attach: Callable[[LocalTransport], Attached], instance: str = "") -> None:
         self._attach = attach
         self._instance = instance or secrets.token_hex(16)
-        self._waiting: deque[frames.BrokerFrame] = deque()
-        self._req = 0
+        self._received: deque[frames.BrokerFrame] = deque()
+        self._request = 0
         self._bus = 0
 
     async def __aenter__(self) -> RequestClient:
         self._transport = LocalTransport(self._attach)
         self._messages = aiter(self._transport)
-        await self.ask(frames.Welcome, frames.Hello(frames.VERSION, self._instance, "http"))
+        await self.request(frames.Hello(frames.VERSION, self._instance, "http"), frames.Welcome)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        await self.leave()
+        await self.aclose()
 
-    async def leave(self) -> None:
-        """End, whatever is under way. Safe to call twice."""
+    async def aclose(self) -> None:
+        """Close the connection, whatever request is pending. Safe to call twice."""
         bus, self._bus = self._bus, 0
-        if bus:  # so that it is not shown as someone who may be back
+        if bus:  # a participant that leaves is not shown as away
             with contextlib.suppress(ConnectionLost):
-                await self._say(frames.Leave(bus))
+                await self._send(frames.Leave(bus))
         await self._transport.aclose()
 
     async def buses(self) -> list[dict[str, Any]]:
-        """The named buses within reach."""
-        return (await self.ask(frames.Listed, frames.List(self.req()))).buses
+        """List the named buses within reach."""
+        return (await self.request(frames.List(self.next_request()), frames.Listed)).buses
 
     async def open(self, scope: str, name: str, *, create: bool) -> frames.Opened:
         """Open a bus."""
-        opened = await self.ask(frames.Opened, frames.Open(self.req(), scope, name, create=create))
+        opened = await self.request(frames.Open(self.next_request(), scope, name, create=create), frames.Opened)
         self._bus = opened.bus
         return opened
 
-    async def write(self, bus: frames.Opened, value: bytes, **how: Any) -> int:
+    async def write(self, bus: frames.Opened, value: bytes, **fields: Any) -> int:
         """Write a value and return its offset. The keywords are the fields of `frames.Publish`."""
-        return (await self.ask(frames.Ok, frames.Publish(bus.bus, 1, msgspec.Raw(value), **how))).offset
+        return (await self.request(frames.Publish(bus.bus, 1, msgspec.Raw(value), **fields), frames.Ok)).offset
 
-    async def read(self, bus: frames.Opened, where: Since, *, live: bool) -> BusReading:
-        """Read from ``where`` on; raises at once what forbids it."""
+    async def read(self, bus: frames.Opened, since: Since, *, live: bool) -> BusReading:
+        """Start to read a bus at ``since``."""
         reading = BusReading(self, bus, live)
-        await reading.begin(where)
+        await reading.start(since)
         return reading
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
-    def req(self) -> int:
-        self._req += 1
-        return self._req
+    def next_request(self) -> int:
+        """Return a new request number."""
+        self._request += 1
+        return self._request
 
-    async def ask(self, kind: type[F], question: frames.ClientFrame) -> F:
-        """Say something, and wait for the answer of that kind; what comes in between is of no interest."""
-        await self._say(question)
+    async def request(self, frame: frames.ClientFrame, answer: type[F]) -> F:
+        """Send a frame and return its answer, the next frame of type ``answer``. Frames before that are discarded."""
+        await self._send(frame)
         while True:
-            frame = await self._next()
-            if isinstance(frame, kind):
-                return frame
+            received = await self._next_frame()
+            if isinstance(received, answer):
+                return received
 
-    async def heard(self) -> list[frames.BrokerFrame]:
-        """What the broker says next; all that is here already, one frame at least."""
-        found = [await self._next()]
-        while self._waiting:
-            found.append(self._heard(self._waiting.popleft()))
-        return found
+    async def receive(self) -> list[frames.BrokerFrame]:
+        """Wait for a frame, and return it with all others that have already arrived."""
+        received = [await self._next_frame()]
+        while self._received:
+            received.append(self._checked(self._received.popleft()))
+        return received
 
-    async def _say(self, frame: frames.Frame) -> None:
+    async def _send(self, frame: frames.Frame) -> None:
         await self._transport.send(frames.join([frames.encode(frame)]))
 
-    async def _next(self) -> frames.BrokerFrame:
-        while not self._waiting:
+    async def _next_frame(self) -> frames.BrokerFrame:
+        while not self._received:
             try:
-                self._waiting.extend(frames.from_broker(await anext(self._messages)))
+                self._received.extend(frames.from_broker(await anext(self._messages)))
             except StopAsyncIteration:
-                raise ConnectionLost("the server has ended the connection; try again.") from None
-        return self._heard(self._waiting.popleft())
+                raise ConnectionLost("the server has closed the connection; try again.") from None
+        return self._checked(self._received.popleft())
 
-    def _heard(self, frame: frames.BrokerFrame) -> frames.BrokerFrame:
+    def _checked(self, frame: frames.BrokerFrame) -> frames.BrokerFrame:
         match frame:
             case frames.Error():
                 raise frame.exception()

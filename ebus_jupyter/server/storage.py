@@ -1,7 +1,7 @@
-"""Where this server's named buses are kept: one file for each folder that a Jupyter server serves.
+"""The file in which a server stores its named buses: one for each folder that a Jupyter server serves.
 
-The file lies in Jupyter's data folder, named after the server's root folder, so that a server started again there, on
-whatever port, finds its buses. A second server of the same folder, while the first is running, gets a file of its own.
+The file lies in Jupyter's data folder and is named after the server's root folder, so that a server restarted there, on
+whatever port, finds its buses. A second server of the same folder uses a file of its own while the first is running.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from ebus_jupyter.backends.sqlite import SqliteBackend
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
-SERVERS = 20
+MAX_SERVERS = 20
 """How many servers may serve one folder at once, each with a file of its own."""
 
-PATIENCE_SECONDS = 5.0
-"""How long the first file is waited for: the server that has it may be about to end."""
+LOCK_TIMEOUT_SECONDS = 5.0
+"""How long to wait for the first file: the server that has it open may be about to stop."""
 
 
-def file_of(data_dir: str, root_dir: str) -> Path:
-    """The file for a server that serves ``root_dir``."""
+def default_path(data_dir: str, root_dir: str) -> Path:
+    """Return the file for a server that serves ``root_dir``."""
     root = Path(root_dir).expanduser().resolve()
     name = re.sub(r"[^\w.-]", "_", root.name)[:40] or "root"
     return Path(data_dir) / "ebus" / f"{name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}.sqlite"
 
 
 async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.Logger) -> SqliteBackend:
-    """The backend on ``path``, or, where another server has it, on the first free file beside it.
+    """Open the backend on ``path`` or, while another server uses that, on the first free file beside it.
 
     Raises:
-        BackendError: The file can't be made, read or written.
+        BackendError: The file can't be created, read or written, or `MAX_SERVERS` files are in use.
     """
-    for n in range(1, SERVERS + 1):
+    for n in range(1, MAX_SERVERS + 1):
         candidate = path if n == 1 else path.with_name(f"{path.stem}.{n}{path.suffix}")
         backend = SqliteBackend(
             candidate,
@@ -43,7 +43,7 @@ async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.L
             max_bytes=limits.log_bytes,
             dedupe=limits.dedupe,
             max_buses=limits.kept_buses,
-            patience=PATIENCE_SECONDS if n == 1 else 0.0,
+            patience=LOCK_TIMEOUT_SECONDS if n == 1 else 0.0,
         )
         try:
             await backend.buses()
@@ -52,6 +52,8 @@ async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.L
                 raise
             continue
         if n > 1:
-            log.warning("ebus: another server of this folder has %s; this one keeps its buses in %s", path, candidate)
+            log.warning("ebus: another server of this folder uses %s; this one stores its buses in %s", path, candidate)
         return backend
-    raise BackendError(f"{SERVERS} servers of one folder have their buses' files beside {path}; stop some of them.")
+    raise BackendError(
+        f"{MAX_SERVERS} servers of one folder already use {path} and the files beside it; stop some of them."
+    )

@@ -1,1 +1,1 @@
-"""How frames travel between a client and a broker. `base` is the seam; each other module is one implementation of it."""
+"""Transports carry frames between a client and a broker. `base` is the seam; each other module implements it."""

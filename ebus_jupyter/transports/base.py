@@ -1,8 +1,8 @@
-"""How frames travel between a client and a broker: one seam, three methods.
+"""The seam between a client and the way to its broker: one protocol with three methods.
 
-A transport carries whole messages (each an array of frames, see `core.protocol.frames`), in order, each once, until it ends.
-It does not reconnect, retry or buffer without bound: that is the client's business, and only there.
-Every transport passes `tests/contracts/transport.py`.
+A transport carries whole messages (each an array of frames, see `core.protocol.frames`) in order, each once, until it ends.
+It does not reconnect, retry or buffer without bound: the client alone does that. Every transport passes the contract in
+`tests/contracts/transport.py`.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Protocol
 
 
 class Transport(Protocol):
-    """One connection. Made connected, closed once."""
+    """One connection: connected when it is made, and never again once it has ended."""
 
     async def send(self, data: bytes) -> None:
-        """Hand over one message; returns when the next may be handed over (back-pressure).
+        """Send one message. Returns when the next may be sent (back-pressure).
 
         Raises:
-            ConnectionLost: The connection has ended; nothing says whether ``data`` arrived.
+            ConnectionLost: The connection has ended. ``data`` may have arrived or not.
         """
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The messages that arrive, until the connection ends, for whatever reason: then iteration just stops."""
+        """Iterate over the messages that arrive. Iteration stops when the connection ends, for whatever reason."""
 
     async def aclose(self) -> None:
-        """End the connection. Safe to call twice."""
+        """End the connection. A second call does nothing."""
 
 
 Connect = Callable[[], Awaitable[Transport]]
-"""Opens a connection, each time a new one.
+"""Opens a new connection at each call.
 
 Raises:
-    ConnectionLost: Nobody answered; trying again may help.
-    Unauthenticated, Forbidden: The broker turned us away; trying again won't help.
+    ConnectionLost: There was no answer; trying again may help.
+    Unauthenticated, Forbidden: The broker refused this client; trying again does not help.
 """

@@ -1,4 +1,4 @@
-"""Frames over a WebSocket, from Python: what a kernel, a script or a hub's client uses."""
+"""The transport of kernels, scripts and hub clients: a WebSocket, opened from Python."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from ebus_jupyter.errors import ConnectionLost, EbusError, Forbidden, Unauthenticated, from_wire
 
 PING_SECONDS = 20
-"""How often a silent connection is asked whether it is still there; without an answer for as long, it is not."""
+"""The interval of keepalive pings, and the time that the answer to one may take before the connection counts as lost."""
 
 OPEN_SECONDS = 10
-"""How long the server may take to answer a new connection."""
+"""The time that the server may take to accept a connection."""
 
 
 def websocket_url(url: str) -> str:
-    """Where the broker's socket is, for the URL of a Jupyter server.
+    """The URL of the broker's socket, for the base URL of a Jupyter server.
 
     >>> websocket_url("http://127.0.0.1:8888/user/ann/")
     'ws://127.0.0.1:8888/user/ann/ebus/ws'
@@ -61,11 +61,12 @@ async def connect_websocket(url: str, authorization: str, *, certificate: str = 
     Args:
         url: The server's base URL.
         authorization: The value of the Authorization header.
-        certificate: A file with the certificate to trust, where the server made its own.
+        certificate: A file with the certificate to trust, where the server made its own. Default: the system's authorities.
 
     Raises:
-        ConnectionLost: Nobody answers there, or not as a server with ebus_jupyter does.
-        Unauthenticated, Forbidden: The token is not known, or may not.
+        ConnectionLost: There is no answer, or not that of a server with ebus_jupyter.
+        Unauthenticated: The server does not know the token.
+        Forbidden: The token's user may not use the buses.
     """
     target = websocket_url(url)
     context: ssl.SSLContext | None = None
@@ -95,6 +96,7 @@ async def connect_websocket(url: str, authorization: str, *, certificate: str = 
 
 
 def _refusal(refused: InvalidStatus, url: str) -> EbusError:
+    """The error that a refused handshake stands for: the one in its body, or the best guess from its status."""
     status = refused.response.status_code
     try:
         said = msgspec.json.decode(refused.response.body or b"", type=dict[str, str])
@@ -106,4 +108,4 @@ def _refusal(refused: InvalidStatus, url: str) -> EbusError:
     if status in (401, 403):
         cls = Unauthenticated if status == 401 else Forbidden
         return cls(f"{url} refused the token (HTTP {status}). Take a fresh one from the server, and check the URL.")
-    return ConnectionLost(f"{url} answered with HTTP {status}.")
+    return ConnectionLost(f"{url} answered with HTTP {status}; the client tries again.")

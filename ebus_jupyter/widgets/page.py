@@ -1,7 +1,8 @@
-"""What every widget of ours does in a page: load the page's one client, and say which bus it is about.
+"""What all widgets of this package do in a page: load the page's one client, and tell it which bus they are about.
 
-The server extension serves the client at ``{base}ebus/client.js``; a widget's own module is a stub that imports it from
-there, so that its text does not travel with each widget and the page holds one connection however many widgets it shows.
+The server extension serves the client at ``{base}ebus/client.js``. A widget's own module is a stub that imports it from
+there, so the client's text does not travel with each widget, and the page holds one connection for all of them. A page that
+cannot import the client asks the kernel for its text by a custom message: ``{"ebus": "client"}``.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ import traitlets
 import ebus_jupyter
 from ebus_jupyter.client.bus import Bus
 
-from . import comm_tunnel as relay
+from . import comm_tunnel
 
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
+"""The folder of the built JavaScript."""
 
 
 def coordinates(bus: Bus[Any, Any]) -> dict[str, Any]:
-    """How a page opens ``bus``: by scope and name, or by the capability that only the broker can make.
+    """What a page needs to open ``bus``: its scope and name, or the capability that the broker has minted for it.
 
-    ``kernel`` names this kernel's client, for a page that can only go through it; ``embedded`` says that it must.
+    ``kernel`` is this kernel's client, for a page that connects through the kernel; ``embedded`` says that a page must.
     """
     return {
         "scope": bus.scope,
         "name": bus.name,
-        "owner": bus.channel.owner,
-        "cap": bus.channel.cap,
-        "kernel": relay.key_of(bus.client),
+        "owner": bus.owner,
+        "cap": bus.capability,
+        "kernel": comm_tunnel.client_key(bus.client),
         "embedded": bus.client.embedded,
     }
 
 
 class PageWidget(anywidget.AnyWidget):
-    """A widget without a face, whose page side is a function of the client named by ``_entry``."""
+    """A widget without a view. Its page side is the function of the client that ``_entry`` names."""
 
     _esm: Any = STATIC / "stub.js"
     _view_name = traitlets.Any(None, allow_none=True).tag(sync=True)
@@ -46,16 +48,24 @@ class PageWidget(anywidget.AnyWidget):
 
     def __init__(self, **traits: Any) -> None:
         if traits.get("_bus", {}).get("embedded"):
-            self._esm = self.client_text()  # no server serves the client: the widget brings it along
+            self._esm = self.client_text()  # no server serves the client, so the widget brings it along
         super().__init__(**traits)
-        self.on_msg(relay.page_says)
+        self.on_msg(self._receive)
 
     @staticmethod
     def client_text() -> str:
-        """The page's client and these entries, in one module."""
+        """The page's client and its entry points, in one module."""
         return (STATIC / "bundle.js").read_text(encoding="utf-8")
 
     def close(self) -> None:
-        """Close it in all pages, and the layout that ipywidgets gives every widget."""
+        """Close the widget in all pages, and with it the layout that ipywidgets gives every widget."""
         super().close()
         self.layout.close()
+
+    def _receive(self, _widget: Any, content: Any, buffers: list[Any]) -> None:
+        if not isinstance(content, dict):
+            return
+        if content.get("ebus") == "client":
+            self.send({"ebus": "client", "text": self.client_text()})
+        else:
+            comm_tunnel.receive(self, content, buffers)

@@ -1,23 +1,38 @@
-// Builds the served client and the widgets' stub into the Python package, and the client once more for npm.
-// Fails where they have grown over their bounds: the client's is a promise to the pages that load it.
+/**
+ * Builds the bundles into the Python package, and the client once more for npm.
+ *
+ * | bundle | source | loaded by |
+ * | --- | --- | --- |
+ * | `client.js` | `client/index.ts` | programs, and `attach.js` |
+ * | `attach.js` | `entries/attach.ts` | the loader; it imports the client from `client.js` |
+ * | `stub.js` | `entries/loader.ts` | anywidget: each widget carries it |
+ * | `bundle.js` | `entries/standalone.ts` | pages whose broker no server hosts |
+ * | `widgets/NAME.js` | `widgets/ready/NAME.ts` | `attach.js`, for a view |
+ *
+ * The build fails if a bundle exceeds its size limit (the limit of the client is documented), or if a bundle contains a
+ * module that it should import.
+ */
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 import { build } from "esbuild";
+import { minify } from "terser";
 
-const here = join(dirname(fileURLToPath(import.meta.url)), "..");
-const served = join(here, "..", "ebus_jupyter", "static");
-const bounds = { "client.js": 15_000, "attach.js": 4_000, "stub.js": 1_000 };
-
-const faces = ["chat", "presence", "whiteboard", "poll", "inspector", "status"];
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const source = join(root, "src");
+const output = join(root, "..", "ebus_jupyter", "static");
+/** The largest sizes, in bytes after gzip. */
+const limits = { "client.js": 15_000, "attach.js": 4_000, "stub.js": 1_000 };
+const views = ["chat", "presence", "whiteboard", "poll", "inspector", "status"];
 
 const common = {
-  absWorkingDir: here,
-  outdir: served,
+  absWorkingDir: root,
+  outdir: output,
   bundle: true,
   minify: true,
+  metafile: true,
   format: "esm",
   target: "es2022",
   charset: "utf8",
@@ -25,41 +40,69 @@ const common = {
   logLevel: "warning",
 };
 
-/** What stands beside the client takes the client's public names from it, instead of holding them once more. */
-const besideTheClient = {
-  name: "beside-the-client",
-  setup(build) {
-    build.onResolve({ filter: /^\.\.?\/(client|state|errors|index)\.js$/ }, () => ({ path: "./client.js", external: true }));
+/** The modules whose names `client.js` exports. */
+const served = new Set(["client/index.ts", "core/errors.ts"].map((path) => join(source, path)));
+
+/** Imports the client's public names from `client.js`, wherever the source module is imported from. */
+const clientIsExternal = {
+  name: "client-is-external",
+  setup({ onResolve, resolve }) {
+    onResolve({ filter: /^\.\.?\// }, async ({ path, pluginData, ...options }) => {
+      if (pluginData === "resolved") return undefined;
+      const { importer, kind, namespace, resolveDir } = options;
+      const found = await resolve(path, { importer, kind, namespace, resolveDir, pluginData: "resolved" });
+      return served.has(found.path) ? { path: "./client.js", external: true } : found;
+    });
   },
 };
 
-await build({ ...common, entryPoints: { client: "src/index.ts", stub: "src/stub.ts" } });
-await build({ ...common, entryPoints: { attach: "src/attach.ts" }, plugins: [besideTheClient] });
-// All in one, for a page that has it from its kernel, because no server serves it.
-await build({ ...common, entryPoints: { bundle: "src/standalone.ts" } });
+/** The modules of our own in a bundle, relative to `src`. */
+function modulesOf({ metafile }) {
+  return Object.keys(metafile.inputs)
+    .map((path) => relative(source, join(root, path)).split(sep).join("/"))
+    .filter((path) => !path.startsWith("../"));
+}
 
-// The faces of the ready-made widgets. They are handed a client, and import nothing at run time.
-await build({
+/** Fails if a module of the bundle matches `forbidden`. */
+function forbid(name, result, forbidden) {
+  const found = modulesOf(result).filter((path) => forbidden.test(path));
+  if (found.length > 0) throw new Error(`${name} contains ${found.join(", ")}`);
+}
+
+await build({ ...common, entryPoints: { client: "src/client/index.ts" } });
+// The client is minified further: its size is part of the documentation, and terser saves 400 bytes of it.
+const client = join(output, "client.js");
+const { code } = await minify(await readFile(client, "utf8"), { module: true, ecma: 2022, compress: { passes: 2 } });
+await writeFile(client, code);
+forbid("stub.js", await build({ ...common, entryPoints: { stub: "src/entries/loader.ts" } }), /^(?!entries\/loader)/);
+const attach = await build({ ...common, entryPoints: { attach: "src/entries/attach.ts" }, plugins: [clientIsExternal] });
+forbid("attach.js", attach, /^client\/|^core\/(errors|session)/);
+await build({ ...common, entryPoints: { bundle: "src/entries/standalone.ts" } });
+
+// A view is given a client, and imports nothing at run time.
+const ready = await build({
   ...common,
-  outdir: join(served, "widgets"),
-  entryPoints: faces.map((name) => `src/widgets/${name}.ts`),
+  outdir: join(output, "widgets"),
+  entryPoints: views.map((name) => `src/widgets/ready/${name}.ts`),
   loader: { ".css": "text" },
 });
-// The one that holds somebody else's work says so, and under which licence.
-const inspector = join(served, "widgets", "inspector.js");
-const licence = await readFile(join(here, "node_modules", "uplot", "LICENSE"), "utf8");
+forbid("widgets/*.js", ready, /^(?!widgets\/ready\/)/);
+
+// The inspector contains uPlot, whose licence must be stated.
+const inspector = join(output, "widgets", "inspector.js");
+const licence = await readFile(join(root, "node_modules", "uplot", "LICENSE"), "utf8");
 await writeFile(inspector, `/*! With uPlot.\n${licence.trim()}\n*/\n${await readFile(inspector, "utf8")}`);
 
-let grown = false;
-for (const [name, most] of Object.entries(bounds)) {
-  const size = gzipSync(await readFile(join(served, name)), { level: 9 }).length;
-  console.log(`${name}: ${size} bytes gzipped (at most ${most})`);
-  grown ||= size > most;
+let exceeded = false;
+for (const [name, limit] of Object.entries(limits)) {
+  const size = gzipSync(await readFile(join(output, name)), { level: 9 }).length;
+  console.log(`${name}: ${size} bytes gzipped (limit ${limit})`);
+  exceeded ||= size > limit;
 }
-if (grown) {
-  console.error("A bundle is over its bound.");
+if (exceeded) {
+  console.error("A bundle exceeds its size limit.");
   process.exit(1);
 }
 
-await mkdir(join(here, "dist"), { recursive: true });
-await copyFile(join(served, "client.js"), join(here, "dist", "client.js"));
+await mkdir(join(root, "dist"), { recursive: true });
+await copyFile(client, join(root, "dist", "client.js"));

@@ -1,4 +1,4 @@
-"""Large values, and readers that don't read: what they cost the server, and the others."""
+"""Large values, and subscribers that do not read: their cost for the server and for other subscribers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebus_jupyter.core.protocol import frames
 from . import fanout
 from .measure import Row, Span
 from .peers import jupyter
-from .wire import MARK, Line, frame, text_of
+from .wire import MARK, RawClient, frame, text_of
 
 CONFIG = (
     jupyter.UNBOUNDED.format(backend="sqlite")
@@ -21,11 +21,10 @@ CONFIG = (
 
 
 async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
-    """One writer sends arrays of so many megabytes; all subscribers get each. ``copies``: by how many arrays' worth the
-    server's memory grew at most."""
+    """One writer sends ``count`` arrays to all subscribers. ``copies``: peak growth of the server's memory, in arrays."""
     peer = jupyter.EBus("sqlite", config=CONFIG, spec={"type": "ndarray", "retain": "latest"})
     with peer.serve() as server:
-        async with fanout.audience(peer, server.port, subscribers) as (writer, lines):
+        async with fanout.audience(peer, server.port, subscribers) as (writer, clients):
             data = b"\0" * ((megabytes << 20) - len(MARK)) + MARK.encode()
             packed = msgspec.msgpack.encode(["<f8", [len(data) // 8], data])
             value = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, packed))
@@ -36,7 +35,7 @@ async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
                 peer.written += 1
                 publish = frames.encode(frames.Publish(peer.bus, peer.written, msgspec.Raw(value)))
                 writer.send(frame(frames.join([publish])))
-                arrived = [line.has(n) for line in lines]
+                arrived = [client.when_received(n) for client in clients]
                 while not all(future.done() for future in arrived):
                     most = max(most, span.megabytes())
                     await asyncio.sleep(0.002)
@@ -50,22 +49,22 @@ async def arrays(*, subscribers: int, megabytes: int, count: int) -> Row:
 
 
 async def slow_reader(*, subscribers: int, size: int, seconds: float, stalled: int) -> Row:
-    """A fan-out in which ``stalled`` more have subscribed and read nothing at all."""
+    """A fan-out in which ``stalled`` further subscribers never read."""
     peer = jupyter.EBus("sqlite")
     with peer.serve() as server:
-        idle = [await Line.connect(server.port) for _ in range(stalled)]
-        for line in idle:
-            await peer.listen(line)
-            line.stop_reading()
-        async with fanout.audience(peer, server.port, subscribers) as (writer, lines):
+        idle = [await RawClient.connect(server.port) for _ in range(stalled)]
+        for client in idle:
+            await peer.subscribe(client)
+            client.pause_reading()
+        async with fanout.audience(peer, server.port, subscribers) as (writer, clients):
             texts = [text_of(size)] * 50
-            await fanout.flood(peer, writer, lines, texts, 1.0, 500)  # the sockets of those who don't read fill up
-            span, before = Span(server.pid), lines[0].count
+            await fanout.flood(peer, writer, clients, texts, 1.0, 500)  # fill the sockets of the stalled subscribers
+            span, before = Span(server.pid), clients[0].count
             memory = span.megabytes()
-            await fanout.flood(peer, writer, lines, texts, seconds, 500)
+            await fanout.flood(peer, writer, clients, texts, seconds, 500)
             span.stop()
-            deliveries = subscribers * (lines[0].count - before)
+            deliveries = subscribers * (clients[0].count - before)
             grown = span.megabytes() - memory
-        for line in idle:
-            line.close()
+        for client in idle:
+            client.close()
     return {"deliveries_per_cpu_second": deliveries / span.cpu, "grown_megabytes": grown}

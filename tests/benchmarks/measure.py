@@ -1,7 +1,8 @@
-"""Taking a figure: a process's CPU and memory, percentiles, medians of rounds."""
+"""Measuring: the CPU time and memory of a process, percentiles, medians of rounds."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -9,12 +10,15 @@ from typing import Any
 
 import psutil
 
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+"""The resolution of CPU times: a process that used less counts as having used this much."""
+
 Row = dict[str, float]
-"""What one round of one peer came to: the figure's name and its number."""
+"""The result of one round of one peer: figures by name."""
 
 
 def allow_many_files() -> None:
-    """Let this process, and those that it starts, have as many connections as the system allows."""
+    """Allow this process and its children as many open files as the system permits."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -28,17 +32,13 @@ def percentile(times: Sequence[float], share: float) -> float:
 
 
 def median(rows: Iterable[Row]) -> Row:
-    """Figure by figure, over the rounds."""
+    """The median of each figure over the rounds."""
     rows = list(rows)
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-TICK = 0.01
-"""The system counts CPU time in hundredths of a second; a starved process may have used less than one."""
-
-
 class Span:
-    """The wall and CPU seconds from here to `stop`. The CPU is that of process ``pid``, its children left out."""
+    """Wall-clock and CPU seconds until `stop`. The CPU time is that of process ``pid``, without its children."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -48,11 +48,11 @@ class Span:
 
     def stop(self) -> Span:
         self.wall = time.perf_counter() - self._began
-        self.cpu = max(self._used() - self._cpu, TICK)
+        self.cpu = max(TICK_SECONDS, self._used() - self._cpu)
         return self
 
     def megabytes(self) -> float:
-        """The process's resident memory now."""
+        """The resident memory of the process, now."""
         return float(self._process.memory_info().rss) / 2**20
 
     def _used(self) -> float:

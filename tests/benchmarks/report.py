@@ -1,4 +1,4 @@
-"""What came out: a table of ratios for the terminal, a JSON for machines, a plot for people."""
+"""Reporting: a table of ratios for the terminal, JSON for programs, a plot for people."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that each peer has.
+    """One number that is measured of each peer.
 
     Attributes:
         name: Its key in a `Row`.
-        title: The column's head.
-        unit: Of the number shown.
-        more_is_better: Else less is. None: it is shown, but never judged.
+        title: The column's heading.
+        unit: The unit of the number shown.
+        more_is_better: True if more is better, False if less is. None: the figure is shown, but not judged.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Figure:
     more_is_better: bool | None = None
 
     def ratio(self, ours: Row, theirs: Row) -> float:
-        """How many times better we are; less than 1: how much of the peer's figure we reach."""
-        mine, other = ours[self.name], theirs[self.name]
-        return mine / other if self.more_is_better else other / mine
+        """How many times better ours is; below 1, the peer is better."""
+        our, their = ours[self.name], theirs[self.name]
+        return our / their if self.more_is_better else their / our
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure of ours is to reach.
+    """The goal for one of our figures.
 
     Attributes:
         name: The figure.
-        limit: Beside a peer: how many times better than it, at least. Alone: the figure's own bound.
-        peer: Whom it is compared with; "": nobody.
+        limit: With a peer: the least ratio to it. Without: the bound of the figure itself.
+        peer: The peer to compare with; "" for none.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Goal:
 
 @dataclass
 class Section:
-    """One benchmark: its peers' figures side by side. ``ours`` names the row that all are compared with."""
+    """One benchmark: the figures of all peers. ``ours`` names the row that the others are compared with."""
 
     title: str
     ours: str
@@ -71,7 +71,7 @@ class Section:
     missing: dict[str, str] = field(default_factory=dict)
 
     def judged(self) -> Iterator[tuple[str, bool]]:
-        """Each goal in words, and whether it is reached; a goal beside a peer that is missing is not."""
+        """Each goal in words, and whether it is reached. A goal relative to a missing peer is not reached."""
         ours = self.rows.get(self.ours, {})
         for goal in self.goals:
             figure = next(figure for figure in self.figures if figure.name == goal.name)
@@ -80,7 +80,7 @@ class Section:
             if goal.name not in ours or (goal.peer and theirs is None):
                 yield f"{figure.title}: not measured", False
             elif not all(math.isfinite(value) and value > 0 for value in compared):
-                yield f"{figure.title}: {', '.join(map(shown, compared))} {figure.unit} is no measurement", False
+                yield f"{figure.title}: {', '.join(map(shown, compared))} {figure.unit} is not a measurement", False
             elif theirs is not None:
                 ratio = figure.ratio(ours, theirs)
                 yield f"{figure.title}: {times(ratio)} {goal.peer} (to reach: {times(goal.limit)})", ratio >= goal.limit
@@ -91,7 +91,7 @@ class Section:
                 yield text, value >= goal.limit if figure.more_is_better else value <= goal.limit
 
     def lines(self) -> Iterator[str]:
-        """The table."""
+        """The section as a table."""
         ours = self.rows.get(self.ours)
         table = [["", *(f"{figure.title} [{figure.unit}]" for figure in self.figures)]]
         for name, row in self.rows.items():
@@ -118,7 +118,7 @@ class Section:
 
 
 def shown(number: float) -> str:
-    """Three digits that count.
+    """A number with three significant digits.
 
     >>> [shown(number) for number in (0.1234, 12.345, 1234567.0)]
     ['0.123', '12.3', '1,234,567']
@@ -127,7 +127,7 @@ def shown(number: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """How many times better we are, as the table says it.
+    """A ratio, as the table shows it.
 
     >>> times(21.4), times(0.5)
     ('×21', '×0.50')
@@ -136,7 +136,7 @@ def times(ratio: float) -> str:
 
 
 def table(sections: list[Section]) -> str:
-    """All sections, and how to read them."""
+    """All sections, with an explanation of the ratios."""
     lines = ["In parentheses: how many times better ebus_jupyter is than that peer (below ×1: the peer is better).", ""]
     for section in sections:
         lines += [*section.lines(), ""]
@@ -175,7 +175,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 
 def plot(sections: list[Section], folder: Path) -> None:
-    """A panel for each figure that is judged, a bar for each peer; ours is the dark one. Logarithmic."""
+    """Draw a panel for each judged figure with a bar for each peer, ours dark, on a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,5 +1,5 @@
-"""Which benchmarks there are, and how they are run: every peer in every round, one after the other, so that what else the
-machine does meets all of them alike. A figure is the median of the rounds.
+"""The benchmarks, and how they run: every peer in every round, one after the other, so that other load on the machine
+affects all of them alike. A figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from .peers.tornado_write import Tornado
 from .peers.websockets_broadcast import Websockets
 from .peers.ypywidgets import YPyWidgets
 from .report import Figure, Goal, Section
+from .requirements import missing_requirements
 
 OURS = EBus("sqlite").name
 
 RESULTS = Path(__file__).parent / "results"
 
 DELIVERIES = Figure("deliveries_per_cpu_second", "deliveries", "/s of server CPU", True)
-CPU = Figure("cpu_microseconds", "server CPU a delivery", "µs")
+CPU = Figure("cpu_microseconds", "server CPU per delivery", "µs")
 LAST_P50 = Figure("wait_p50_ms", "lone message, last subscriber p50", "ms", False)
 P95 = Figure("wait_p95_ms", "p95", "ms", False)
 P99 = Figure("wait_p99_ms", "p99", "ms", False)
@@ -48,8 +49,8 @@ SPREAD = (
 )
 WRITES = (
     Figure("writes_per_second", "acked writes", "/s", True),
-    Figure("client_microseconds", "client's CPU a write", "µs", False),
-    Figure("server_microseconds", "server's", "µs", False),
+    Figure("client_microseconds", "client CPU per write", "µs", False),
+    Figure("server_microseconds", "server CPU per write", "µs", False),
     Figure("wait_p50_us", "lone write → ack p50", "µs", False),
     Figure("wait_p99_us", "p99", "µs", False),
 )
@@ -58,25 +59,25 @@ JOIN = (
     Figure("state_ms", f"state of {writing.KEYS:,} keys", "ms", False),
 )
 SCALE = (
-    Figure("connection_kilobytes", "a connection", "kB", False),
-    Figure("bus_kilobytes", "an idle bus", "kB", False),
-    Figure("connect_seconds", "all connected in", "s"),
-    Figure("subscribe_seconds", "all buses opened and subscribed in", "s", False),
+    Figure("connection_kilobytes", "per connection", "kB", False),
+    Figure("bus_kilobytes", "per idle bus", "kB", False),
+    Figure("connect_seconds", "time to connect all", "s"),
+    Figure("subscribe_seconds", "time to open and subscribe to all buses", "s", False),
 )
 CELLS = (
-    Figure("idle_p95_ms", "a cell, idle p95", "ms"),
+    Figure("idle_p95_ms", "cell, idle p95", "ms"),
     Figure("busy_p95_ms", "under full load p95", "ms"),
     Figure("times_idle", "times idle", "", False),
-    Figure("delayed_idle_p95_ms", "with TCP's delayed ACKs: idle p95", "ms"),
+    Figure("delayed_idle_p95_ms", "with delayed TCP ACKs: idle p95", "ms"),
     Figure("delayed_busy_p95_ms", "under full load p95", "ms"),
     Figure("delayed_times_idle", "times idle", ""),
 )
 ARRAYS = (
-    Figure("array_ms", "an array at all", "ms"),
-    Figure("server_cpu_ms", "server's CPU", "ms"),
-    Figure("copies", "memory grown by, in arrays", "", False),
+    Figure("array_ms", "array to all subscribers", "ms"),
+    Figure("server_cpu_ms", "server CPU", "ms"),
+    Figure("copies", "memory growth, in arrays", "", False),
 )
-SLOW = (DELIVERIES, Figure("grown_megabytes", "memory grown by", "MB"))
+SLOW = (DELIVERIES, Figure("grown_megabytes", "memory growth", "MB"))
 START = (
     Figure("import_ms", "import ebus_jupyter", "ms", False),
     Figure("load_ext_ms", "%load_ext", "ms", False),
@@ -86,7 +87,7 @@ START = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done. The defaults take some minutes. ``memory``: whether ours is measured without its log's file too."""
+    """The amount of work. The defaults take several minutes. ``memory``: also measure ebus_jupyter with the memory backend."""
 
     rounds: int = 3
     seconds: float = 2.0
@@ -123,18 +124,18 @@ QUICK = Effort(
     starts=1,
     memory=False,
 )
-"""Enough to see that everything runs; the figures say nothing."""
+"""Enough to check that everything runs; the figures mean nothing."""
 
 
 SLOW_SECONDS = 20.0
-"""Who takes longer for a round has one round."""
+"""A peer that takes longer for a round runs one round only."""
 
 Peers = dict[str, Callable[[], Row]]
 Note = Callable[[str], None]
 
 
 def measured(section: Section, peers: Peers, rounds: int, note: Note) -> Section:
-    """Fill the section. A peer that can't be had, or fails, is named as failed, and the others go on."""
+    """Fill the section. A peer that is not available, or fails, is reported as failed; the others continue."""
     taken: dict[str, list[Row]] = {name: [] for name in peers}
     slow: set[str] = set()
     for n in range(1, rounds + 1):
@@ -183,10 +184,12 @@ def _fan_out(effort: Effort, note: Note, subscribers: int) -> Section:
 
 
 def growth(effort: Effort, note: Note) -> list[Section]:
-    """What a delivery costs, from few subscribers to many."""
+    """The cost of a delivery, from few subscribers to many."""
     rows = {f"{count:,} subscribers": count for count in effort.growth}
     first, *_, last = rows
-    section = Section("Fan-out: what a delivery costs as subscribers become more", last, (DELIVERIES, CPU, LAST_P50))
+    section = Section(
+        "Fan-out: the cost of a delivery as the number of subscribers grows", last, (DELIVERIES, CPU, LAST_P50)
+    )
     section.goals = (Goal(DELIVERIES.name, 0.8, first),)
     peers: Peers = {
         name: lambda count=count: asyncio.run(  # type: ignore
@@ -211,13 +214,13 @@ def pages(effort: Effort, note: Note) -> list[Section]:
         burst=1,
         ahead=20,
         pause=1 / 60,
-        prompt=True,
+        quick_ack=True,
     )
     return [measured(section, _each([ours, comm, YPyWidgets()], measure), effort.rounds, note)]
 
 
-def relay(effort: Effort, note: Note) -> list[Section]:
-    """A lone message, from one to one."""
+def lone_message(effort: Effort, note: Note) -> list[Section]:
+    """A lone message from one participant to another."""
     lone, warm_up = effort.lone * 5, effort.lone
     measure = partial(fanout.measure, subscribers=1, size=effort.size, seconds=0.1, lone=lone, warm_up=warm_up)
     ours, bare = EBus("sqlite"), Tornado()
@@ -228,7 +231,7 @@ def relay(effort: Effort, note: Note) -> list[Section]:
     }
     sections = []
     for way, measure_ours in ways.items():
-        section = Section(f"A lone message, {way}, beside a bare relay", ours.name, (LAST_P50, P99), goals)
+        section = Section(f"A lone message, {way}, compared with a bare relay", ours.name, (LAST_P50, P99), goals)
         sections.append(measured(section, {ours.name: measure_ours, **_each([bare], measure)}, effort.rounds, note))
     return sections
 
@@ -269,21 +272,21 @@ def many(effort: Effort, note: Note) -> list[Section]:
 
 
 def cells(effort: Effort, note: Note) -> list[Section]:
-    section = Section("The notebook comes first: a cell beside a bus under full load", OURS, CELLS)
+    section = Section("Fairness: a cell while the buses are under full load", OURS, CELLS)
     section.goals = (Goal(CELLS[2].name, 2),)
     measure = partial(notebook.measure, cells=effort.cells, subscribers=effort.pages, size=effort.size)
     return [measured(section, {OURS: lambda: asyncio.run(measure())}, effort.rounds, note)]
 
 
 def big(effort: Effort, note: Note) -> list[Section]:
-    readers = 10  # with a copy for each, memory would grow by more than as many arrays
+    readers = 10  # with one copy for each subscriber, memory would grow by more than this number of arrays
     goals = (Goal(ARRAYS[2].name, readers),)
     arrays = Section(f"Arrays of {effort.megabytes} MB → {readers} subscribers", OURS, ARRAYS, goals)
     measure = partial(large.arrays, subscribers=readers, megabytes=effort.megabytes, count=5)
     measured(arrays, {OURS: lambda: asyncio.run(measure())}, effort.rounds, note)
 
-    with_slow, without = "with 5 who read nothing", "all read"
-    slow = Section("Slow readers among fast ones", with_slow, SLOW, (Goal(DELIVERIES.name, 0.9, without),))
+    with_slow, without = "with 5 stalled subscribers", "all read"
+    slow = Section("Slow subscribers among fast ones", with_slow, SLOW, (Goal(DELIVERIES.name, 0.9, without),))
     spread = partial(large.slow_reader, subscribers=effort.pages, size=effort.size, seconds=effort.seconds)
     peers: Peers = {
         with_slow: lambda: asyncio.run(spread(stalled=5)),
@@ -292,48 +295,50 @@ def big(effort: Effort, note: Note) -> list[Section]:
     return [arrays, measured(slow, peers, effort.rounds, note)]
 
 
-def beginning(effort: Effort, note: Note) -> list[Section]:
+def start_up(effort: Effort, note: Note) -> list[Section]:
     ours = "ebus_jupyter"
     goals = (Goal(START[0].name, 60), Goal(START[1].name, 150), Goal(START[2].name, 100))
-    section = Section("To begin", ours, START, goals)
+    section = Section("Start-up", ours, START, goals)
     return [measured(section, {ours: lambda: start.measure(effort.starts)}, 1, note)]
 
 
 BENCHMARKS: dict[str, Callable[[Effort, Note], list[Section]]] = {
     "fanout": fan_out,
     "growth": growth,
-    "relay": relay,
+    "lone-message": lone_message,
     "writes": writes,
     "pages": pages,
     "scale": many,
     "cells": cells,
     "large": big,
-    "start": beginning,
+    "start": start_up,
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
     standard = Effort()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=standard.rounds)
-    parser.add_argument("--seconds", type=float, default=standard.seconds, help="how long each fan-out goes on")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the JSON and the plot")
-    parser.add_argument("--quick", action="store_true", help="only see that everything runs")
-    asked = parser.parse_args(arguments)
-    unknown = set(asked.only) - set(BENCHMARKS)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"parts to run: {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=standard.rounds, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=standard.seconds, help="duration of each fan-out")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON and the plot")
+    parser.add_argument("--quick", action="store_true", help="only check that everything runs")
+    options = parser.parse_args(arguments)
+    unknown = set(options.parts) - set(BENCHMARKS)
     if unknown:
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    effort = QUICK if asked.quick else Effort(rounds=asked.rounds, seconds=asked.seconds)
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}; the parts are {', '.join(BENCHMARKS)}")
+    effort = QUICK if options.quick else Effort(rounds=options.rounds, seconds=options.seconds)
     allow_many_files()
 
     def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    sections = [section for name in asked.only or BENCHMARKS for section in BENCHMARKS[name](effort, note)]
+    for what, advice in missing_requirements():
+        note(f"Missing: {what}. {advice}")
+    sections = [section for name in options.parts or BENCHMARKS for section in BENCHMARKS[name](effort, note)]
     print(report.table(sections))
-    report.write(sections, asked.results)
-    note(f"The figures and the plot are in {asked.results}")
+    report.write(sections, options.results)
+    note(f"Wrote the figures and the plot to {options.results}")
     failed = {name for section in sections for name in section.missing}
     if failed:
         sys.exit(f"not measured: {', '.join(sorted(failed))}")

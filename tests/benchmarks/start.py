@@ -1,4 +1,4 @@
-"""How long it takes to begin: to import the package, to load it in a notebook, to load it in a server."""
+"""Start-up time: importing the package, loading it in a notebook, loading it in a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOAD = (
     "print(time.perf_counter() - t)"
 )
 
-# The server is up without it; the difference of two servers' starts would drown in what a start varies by.
+# The extension is added to a server that runs without it: start-up times of whole servers vary by more than it costs.
 SERVER = """
 import time
 from jupyter_server.serverapp import ServerApp
@@ -37,7 +37,7 @@ print(spent)
 
 
 def measure(times: int) -> Row:
-    """The least of so many times: what else the machine does can only add."""
+    """The minimum of ``times`` runs: other load on the machine can only add to it."""
     imported = min(_seconds(IMPORT) for _ in range(times))
     extension = min(_seconds(SERVER) for _ in range(times))
     loaded = []

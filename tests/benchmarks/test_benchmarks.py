@@ -1,4 +1,4 @@
-"""The benchmarks run, and say what they measured. How fast anything is, is not asserted: tests run beside anything."""
+"""The benchmarks run and report. No test asserts how fast anything is: tests share the machine with anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_THE_EXTRA = {
     "ypywidgets",
     "jupyter-collaboration room",
 }
-"""Peers that `make bench` installs and `make test` does not."""
+"""Peers that need what `make bench` installs and `make test` does not."""
 
 
 ALL = (
@@ -40,7 +40,7 @@ def running() -> Iterator[jupyter.Server]:
 
 @pytest.fixture
 def one_server(running: jupyter.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting servers is most of the time: here all that need a Jupyter server of these packages share one."""
+    """Starting servers takes most of the time: all peers that need a Jupyter server of this environment share one."""
     own = jupyter.server
 
     def server(config: str, python: Path | str = sys.executable) -> contextlib.AbstractContextManager[jupyter.Server]:
@@ -51,7 +51,7 @@ def one_server(running: jupyter.Server, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("one_server")
 @pytest.mark.parametrize("name", run.BENCHMARKS)
-def test_a_benchmark_measures_us_and_its_peers(name: str) -> None:
+def test_benchmark_measures_us_and_its_peers(name: str) -> None:
     for section in run.BENCHMARKS[name](run.QUICK, lambda _: None):
         assert set(section.missing) <= OF_THE_EXTRA, section.missing
         assert not [why for why in section.missing.values() if why.startswith("it failed")], section.missing
@@ -62,7 +62,7 @@ def test_a_benchmark_measures_us_and_its_peers(name: str) -> None:
         assert len(list(section.judged())) == len(section.goals) > 0
 
 
-def test_a_report_is_a_table_a_json_and_a_plot(tmp_path: Path) -> None:
+def test_report_is_a_table_json_and_a_plot(tmp_path: Path) -> None:
     speed, wait = Figure("speed", "speed", "/s", True), Figure("wait", "wait", "ms", False)
     rows = {"we": {"speed": 300.0, "wait": 2.0}, "they": {"speed": 10.0, "wait": 1.0}}
     goals = (Goal("speed", 20, "they"), Goal("wait", 1.5), Goal("speed", 2, "absent"))
@@ -87,7 +87,7 @@ def test_a_report_is_a_table_a_json_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_fails_where_a_peer_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_fails_if_a_peer_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     section = Section("A race", "we", (), missing={"Redis publish": "no redis-server"})
     monkeypatch.setitem(run.BENCHMARKS, "start", lambda effort, note: [section])
     monkeypatch.setattr(report, "write", lambda sections, folder: None)

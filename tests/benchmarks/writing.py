@@ -1,4 +1,4 @@
-"""A kernel's writes, each acknowledged once it is kept; and the replay that a late joiner gets."""
+"""A kernel's acknowledged writes, and the replay for a late joiner."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ def row(writes: int, seconds: float, client: float, server: float, waits: list[f
 
 
 def ebus(backend: str, *, writes: int, in_flight: int, lone: int, size: int, replay: int) -> Row:
-    """A real kernel writes to the server that started it, and another one comes late."""
+    """A real kernel writes to the server that started it; another kernel joins late."""
     text = text_of(size)
     with jupyter.server(jupyter.UNBOUNDED.format(backend=backend)) as server:
         writer = server.start_kernel(jupyter.USER)
-        _call(
-            writer, f"write({text!r}, {in_flight}, {in_flight}, {replay})"
-        )  # once for nothing: it imports and connects
+        _call(writer, f"write({text!r}, {in_flight}, {in_flight}, {replay})")  # warm up: import and connect
         span = Span(server.pid)
         written = _call(writer, f"write({text!r}, {writes}, {in_flight}, {replay})")
         span.stop()
         waits = _call(writer, f"write_one_by_one({text!r}, {lone}, {replay})")
         joiner = server.start_kernel(jupyter.USER)
         joined = _call(joiner, f"join({replay})")
-        _call(writer, f"hold({KEYS})")
+        _call(writer, f"fill_state({KEYS})")
         state = _call(joiner, f"join_state({KEYS})")
         for kernel in (writer, joiner):
             kernel.shutdown()
@@ -52,20 +50,20 @@ def ebus(backend: str, *, writes: int, in_flight: int, lone: int, size: int, rep
 
 
 def kernel_to_kernel(*, lone: int, warm_up: int) -> Row:
-    """Two real kernels on one server: one writes lone messages, the other takes them from a stream."""
+    """Two real kernels on one server: one writes lone messages, the other reads them from a stream."""
     messages = warm_up + lone
     with jupyter.server(jupyter.UNBOUNDED.format(backend="sqlite")) as server:
         writer, reader = server.start_kernel(jupyter.USER), server.start_kernel(jupyter.USER)
-        heard = reader.submit(_code(f"listen({messages})"))
-        _call(writer, f"speak({messages})")
-        waits = json.loads(heard.result(60).stdout)[warm_up:]
+        received = reader.submit(_code(f"receive_lone({messages})"))
+        _call(writer, f"send_lone({messages})")
+        waits = json.loads(received.result(60).stdout)[warm_up:]
         for kernel in (writer, reader):
             kernel.shutdown()
     return {"wait_p50_ms": percentile(waits, 0.5) * 1e3, "wait_p99_ms": percentile(waits, 0.99) * 1e3}
 
 
 def _code(call: str) -> str:
-    return f"import json; from tests.benchmarks import kernelside\nprint(json.dumps(kernelside.{call}))"
+    return f"import json; from tests.benchmarks import kernel_side\nprint(json.dumps(kernel_side.{call}))"
 
 
 def _call(kernel: jupyter.Kernel, call: str) -> Any:
@@ -73,7 +71,7 @@ def _call(kernel: jupyter.Kernel, call: str) -> Any:
 
 
 async def bare(*, writes: int, in_flight: int, lone: int, size: int) -> Row:
-    """A bare WebSocket's echo: nothing is checked, ordered or kept."""
+    """A bare WebSocket echo server: no checks, no order, no log."""
     from websockets.asyncio.client import connect
 
     value = text_of(size).encode()
@@ -99,7 +97,7 @@ async def bare(*, writes: int, in_flight: int, lone: int, size: int) -> Row:
 
 
 async def jetstream(*, writes: int, in_flight: int, lone: int, size: int, replay: int) -> Row:
-    """nats-py on JetStream, one replica, as it comes: an ack precedes the disk, as ours does by default."""
+    """nats-py on JetStream with one replica and default settings: an ack does not wait for the disk, as ours by default."""
     with nats.serve() as server:
         import nats as client
 

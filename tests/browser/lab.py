@@ -1,12 +1,12 @@
-"""People in front of a real JupyterLab, each in a browser context of their own."""
+"""People in front of a real JupyterLab: one browser context for each person."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,179 +18,216 @@ from playwright.sync_api import Error as PlaywrightError
 from tests.server.harness import Server
 
 READY_MS = 60_000
-"""How long a notebook may take until its kernel answers, on a busy machine."""
+"""How long JupyterLab may take to open a notebook whose kernel answers, on a busy machine."""
+
+WAIT_SECONDS = 60.0
+"""How long a condition may take to become true, on a busy machine."""
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
-READY = """() => {
-  const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;
+DISMISS_DIALOGS = """
+// JupyterLab reports a lost server or kernel in modal dialogs, which lie over the notebook. They appear whenever a request
+// of its own fails, so a test cannot wait for them. Each is rejected before the mouse or the keyboard can reach it.
+const dialogs = document.getElementsByClassName("jp-Dialog");
+new MutationObserver(() => {
+  for (const dialog of [...dialogs]) dialog.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", keyCode: 27 }));
+}).observe(document, { childList: true, subtree: true });
+"""
+
+NOTEBOOK = """(path) => [...(window.jupyterapp?.shell?.widgets("main") ?? [])].find(
+  (widget) => widget.context?.path.split(":").pop() === path
+)"""
+"""The widget of a notebook. jupyter-collaboration puts a drive's name in front of the path."""
+
+READY = f"""(path) => {{
+  const shell = window.jupyterapp?.shell;
+  const widget = ({NOTEBOOK})(path);
+  if (!widget) return false;
+  if (shell.currentWidget !== widget) {{
+    shell.activateById(widget.id);
+    return false;
+  }}
+  const context = widget.sessionContext;
   const kernel = context?.session?.kernel;
   return Boolean(context?.isReady && kernel && kernel.connectionStatus === "connected" && kernel.status === "idle");
-}"""
+}}"""
 
-# Playwright waits for a script's promise for as long as it takes, and a server that dies settles none.
-WITHIN = """async (work, what) => {
-  const late = new Promise((_, fail) => setTimeout(() => fail(new Error(`${what}: no answer`)), LIMIT));
+# Playwright waits for a promise of the page without a limit, and a server that has died settles none.
+WITHIN = f"""async (work, what) => {{
+  const late = new Promise((_, fail) => setTimeout(() => fail(new Error(`${{what}}: no answer`)), {READY_MS}));
   return await Promise.race([work, late]);
-}""".replace("LIMIT", str(READY_MS))
+}}"""
 
-RUN = """async ([code, wait]) => {
-  const within = WITHIN;
-  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  const [body, last] = code;
-  const future = kernel.requestExecute({
-    code: body, store_history: false, user_expressions: last ? { value: last } : {}, stop_on_error: false,
-  });
+RUN = f"""async ([path, body, last, wait]) => {{
+  const kernel = ({NOTEBOOK})(path).sessionContext.session.kernel;
+  const future = kernel.requestExecute({{
+    code: body, store_history: false, user_expressions: last ? {{ value: last }} : {{}}, stop_on_error: false,
+  }});
   if (!wait) return null;
-  const reply = (await within(future.done, body || last)).content;
-  if (reply.status !== "ok") throw new Error(`${reply.ename}: ${reply.evalue}`);
+  const reply = (await ({WITHIN})(future.done, body || last)).content;
+  if (reply.status !== "ok") throw new Error(`${{reply.ename}}: ${{reply.evalue}}`);
   const value = reply.user_expressions?.value;
-  if (value?.status === "error") throw new Error(`${value.ename}: ${value.evalue}`);
+  if (value?.status === "error") throw new Error(`${{value.ename}}: ${{value.evalue}}`);
   return value ? value.data["text/plain"] : null;
-}""".replace("WITHIN", WITHIN)
+}}"""
 
-
-def write_notebook(server: Server, name: str, *cells: str) -> str:
-    """A notebook with these code cells in the server's folder; returns its name."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, server.folder / "notebooks" / name)
-    return name
-
-
-def kept(name: str, ending: str) -> Path:
-    """Where something of that name is kept for people to look at."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    return ARTIFACTS / (re.sub(r"[^\w.-]", "_", name) + ending)
-
-
-def keep_text(name: str, text: str) -> None:
-    kept(name, ".log").write_text(text)
-
-
-LEAVE = """async () => {
+CLOSE_NOTEBOOKS = """async () => {
   const open = [...window.jupyterapp.shell.widgets("main")];
-  await Promise.all(open.map((document) => document.sessionContext?.shutdown().catch(() => undefined)));
+  await Promise.all(open.map(async (document) => {
+    const kernel = document.sessionContext?.session?.kernel;
+    if (kernel?.status === "busy") await kernel.interrupt().catch(() => undefined);  // else its end is waited for
+    await document.sessionContext?.shutdown().catch(() => undefined);
+  }));
   for (const document of open) {
-    if (document.context) document.context.model.dirty = false;  // nobody is there to answer a question
+    if (document.context) document.context.model.dirty = false;  // else JupyterLab asks whether to save it
     document.dispose();
   }
 }"""
 
 
-class Lab:
-    """One browser on one JupyterLab.
+def write_notebook(server: Server, name: str, *cells: str) -> str:
+    """Write a notebook with these code cells into a new folder of the server. Returns its path.
 
-    Who goes home between two tests leaves the page open, with no notebook on it: JupyterLab takes five seconds to load.
+    JupyterLab gives a notebook the kernel that runs for its path, which may be that of another test.
+    """
+    path = Path(uuid.uuid4().hex[:8]) / name
+    (server.folder / "notebooks" / path).parent.mkdir()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, server.folder / "notebooks" / path)
+    return path.as_posix()
+
+
+def artifact(name: str, ending: str) -> Path:
+    """The path of a file that is kept for people to look at."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    return ARTIFACTS / (re.sub(r"[^\w.-]", "_", name) + ending)
+
+
+class Lab:
+    """The people on one JupyterLab server.
+
+    Pages are kept from test to test: JupyterLab takes seconds to load, and less in a browser context that has loaded it before.
     """
 
     def __init__(self, server: Server, browser: Browser) -> None:
         self.server = server
         self._browser = browser
-        self._at_home: list[Person] = []
+        self._idle: list[Person] = []
         self.people: list[Person] = []
 
     def person(self, user: str) -> Person:
-        """``user``, logged in, in a browser of their own."""
-        person = next((person for person in self._at_home if person.user == user), None)
+        """``user``, logged in, with a browser context of their own."""
+        person = next((person for person in self._idle if person.user == user), None)
         if person is None:
             context = self._browser.new_context(viewport={"width": 1280, "height": 800})
             person = Person(self.server, user, context)
         else:
-            self._at_home.remove(person)
+            self._idle.remove(person)
         self.people.append(person)
         return person
 
-    def go_home(self) -> None:
-        """All leave their notebooks, and shut down the kernels; pages that something was done to are closed."""
+    def reset(self) -> None:
+        """Shut down all notebooks and kernels, and keep the pages for the next test."""
         for person in self.people:
-            if person.leave():
-                self._at_home.append(person)
-            else:
+            try:
+                person.leave()
+                self._idle.append(person)
+            except PlaywrightError:  # the page has crashed, or the test has closed it
                 person.close()
         self.people.clear()
+        for session in self.server.request("GET", "api/sessions", self.server.users[0]).good().json():
+            self.server.request("DELETE", f"api/sessions/{session['id']}", self.server.users[0])
 
     def close(self) -> None:
-        for person in (*self.people, *self._at_home):
+        """Close all pages."""
+        for person in (*self.people, *self._idle):
             person.close()
         self.people.clear()
-        self._at_home.clear()
+        self._idle.clear()
 
 
 class Person:
-    """One person, one browser context, one page."""
+    """One person: one browser context with one page.
+
+    Attributes:
+        console: The console messages and uncaught errors of the page.
+        bus_sockets: The number of the page's open WebSockets to the bus.
+    """
 
     def __init__(self, server: Server, user: str, context: BrowserContext) -> None:
         self.server = server
         self.user = user
         self.context = context
+        context.add_init_script(DISMISS_DIALOGS)
         self.page: Page = context.new_page()
-        self.said: list[str] = []
+        self.console: list[str] = []
         self.bus_sockets = 0
-        self._process = 0
-        """The server's, at the time when the page was loaded."""
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"page error: {error}"))
-        self.page.on("websocket", self._count)
-        self.page.add_locator_handler(self.page.locator(".jp-Dialog").first, lambda _: self.dismiss_dialogs())
+        self._notebook = ""
+        self._reusable_with = 0
+        """The process id of the server whose JupyterLab the page shows; 0: the page has to be loaded again."""
+        self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
+        self.page.on("websocket", self._count_socket)
 
-    def _count(self, socket: Any) -> None:
+    def _count_socket(self, socket: Any) -> None:
         if "/ebus/ws" not in socket.url:
             return
         self.bus_sockets += 1
 
-        def gone(_: Any) -> None:
+        def closed(_: Any) -> None:
             self.bus_sockets -= 1
 
-        socket.on("close", gone)
+        socket.on("close", closed)
 
     def close(self) -> None:
+        """Close the page."""
         self.context.close()
 
-    def leave(self) -> bool:
-        """Close the notebooks; whether the page is as good as new."""
-        if not self.server.runs(self._process) or self.page.is_closed() or self.page.locator(".jp-Dialog").count():
-            return False
-        with contextlib.suppress(PlaywrightError):
-            self._within(f"({LEAVE})()")
-            self.said.clear()
-            return True
-        return False
+    def leave(self) -> None:
+        """Shut down and close all notebooks; a page that the test has disturbed is emptied instead."""
+        if self.server.runs(self._reusable_with):
+            self._within(f"({CLOSE_NOTEBOOKS})()")
+        else:
+            self.page.goto("about:blank")
+        self.console.clear()
 
     # --- JupyterLab -------------------------------------------------------------------------------------------------
 
     def open(self, notebook: str) -> Person:
-        """Open a notebook and wait until its kernel answers; the first one in a workspace of its own."""
-        if self.server.runs(self._process):
+        """Open a notebook and wait until its kernel answers. A new page gets a workspace of its own."""
+        if self.server.runs(self._reusable_with):
             self.command("docmanager:open", path=notebook)
-            self.wait_ready()
-            return self
-        self._process = self.server.pid
-        self.visit(f"lab/workspaces/{self.user}-{uuid.uuid4().hex[:8]}/tree/{notebook}")
-        self.wait_ready()
+        else:
+            self.goto(f"lab/workspaces/{self.user}-{uuid.uuid4().hex[:8]}/tree/{notebook}")
+            self._reusable_with = self.server.pid
+        self.wait_ready(notebook)
         return self
 
-    def visit(self, path: str) -> Person:
-        """Go to a page of the server's, logged in."""
+    def goto(self, path: str) -> Person:
+        """Load a page of the server, logged in."""
+        self._reusable_with = 0
         self.page.goto(f"{self.server.url}{path}?token={self.server.token(self.user)}")
         return self
 
-    def wait_ready(self) -> None:
-        self.page.wait_for_function(READY, timeout=READY_MS)
+    def wait_ready(self, notebook: str = "") -> None:
+        """Wait until a notebook is in front and its kernel answers. Default: the one opened last."""
+        self._notebook = notebook or self._notebook
+        self.page.wait_for_function(READY, arg=self._notebook, timeout=READY_MS)
 
     def reload(self) -> None:
         """Save, reload the page, and wait until the notebook is back."""
-        self._process = 0  # JupyterLab opens the address's notebook once more, whenever it comes to that
+        self._reusable_with = 0  # JupyterLab may restore the notebook once more, during the next test
         self.command("docmanager:save")
         self.page.reload()
         self.wait_ready()
 
     def command(self, name: str, **args: Any) -> None:
-        """Run a command of JupyterLab's and wait for its end."""
+        """Execute a command of JupyterLab and wait for its end."""
         self._within("window.jupyterapp.commands.execute(...given)", name, args)
 
     def _within(self, work: str, *given: Any) -> None:
-        """Wait for a promise of the page's, not for ever."""
+        """Wait for a promise of the page, with a limit."""
         self.page.evaluate(f"(given) => ({WITHIN})({work}, {json.dumps(work)}).then(() => null)", list(given))
 
     def run_all(self) -> None:
@@ -198,55 +235,85 @@ class Person:
         self.command("notebook:run-all-cells")
 
     def run_cell(self, n: int) -> None:
-        """Run the n-th code cell, and wait for its end."""
+        """Run the n-th code cell and wait for its end."""
         self.page.locator(".jp-Notebook-cell.jp-CodeCell").nth(n).locator(".jp-InputArea-editor").click()
         self.command("notebook:run-cell")
 
     def eval(self, expression: str, before: str = "") -> str:
-        """Run code in this notebook's kernel; the text of ``expression``."""
-        found: str = self.page.evaluate(RUN, [[before, expression], True])
+        """Run ``before`` in the notebook's kernel, then evaluate ``expression``. Returns its repr."""
+        found: str = self.page.evaluate(RUN, [self._notebook, before, expression, True])
         return found
 
-    def eval_soon(self, expression: str, expected: str, tries: int = 40) -> None:
-        """Wait until ``expression`` is ``expected``: a kernel takes what a page sends between two cells."""
-        for _ in range(tries):
-            found = self.eval(expression)
-            if found == expected:
-                return
+    def wait_eval(self, expression: str, expected: str, before: str = "") -> None:
+        """Wait until ``expression`` is ``expected``, up to white space.
+
+        A kernel applies what arrives between two cells, so what a page shows is not in the kernel at the same moment.
+        """
+        found = ""
+
+        def check() -> bool:
+            nonlocal found
+            found = " ".join(self.eval(expression, before).split())
+            return found == expected
+
+        if not self.wait_until(check):
+            raise AssertionError(f"in {self.user}'s kernel {expression} is {found}, not {expected}")
+
+    def wait_until(self, check: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
+        """Wait until ``check`` holds. Returns whether it did in time."""
+        deadline = time.monotonic() + seconds
+        while not check():
+            if time.monotonic() > deadline:
+                return False
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"in {self.user}'s kernel {expression} is {found}, not {expected}")
+        return True
+
+    def wait_bound(self, name: str) -> None:
+        """Wait until this page takes the values of the shared widget ``name`` from the bus.
+
+        Until then a page and its kernel both write what a person does, and the widget may show older values in between.
+        """
+        self.wait_eval(
+            f"[share.live for share in shares_of({name})]",
+            "[True]",
+            before="from ebus_jupyter.widgets.sharing.share import shares_of",
+        )
 
     def keep_busy(self, seconds: float) -> None:
-        """Make the kernel busy, and don't wait."""
-        self.page.evaluate(RUN, [[f"import time; time.sleep({seconds})", ""], False])
+        """Make the kernel busy, and return at once."""
+        self.page.evaluate(RUN, [self._notebook, f"import time; time.sleep({seconds})", "", False])
 
     def kernel_status(self) -> str:
-        found: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status")
+        found: str = self.page.evaluate(
+            f"(path) => ({NOTEBOOK})(path).sessionContext.session.kernel.status", self._notebook
+        )
         return found
 
+    def wait_kernel_status(self, status: str) -> None:
+        self.page.wait_for_function(
+            f"([path, status]) => ({NOTEBOOK})(path).sessionContext.session.kernel.status === status",
+            arg=[self._notebook, status],
+        )
+
     def kernel_id(self) -> str:
-        found: str = self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
+        found: str = self.page.evaluate(
+            f"(path) => ({NOTEBOOK})(path).sessionContext.session.kernel.id", self._notebook
+        )
         return found
 
     def kill_kernel(self) -> None:
-        """Let the kernel end by itself, in half a second; the server will start it again."""
-        self._process = 0  # what JupyterLab makes of it would still be under way in the next test
+        """Let the kernel end by itself in half a second. The server starts it again."""
+        self._reusable_with = 0  # JupyterLab would still deal with it in the next test
         self.eval("1", before="import os, threading; threading.Timer(.5, os._exit, [1]).start()")
 
     def restart_kernel(self) -> None:
-        self._within("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        """Restart the kernel and wait until it answers."""
+        self._within(f"({NOTEBOOK})(given[0]).sessionContext.session.kernel.restart()", self._notebook)
         self.wait_ready()
-        self.eval("1")  # what it says of its start comes before the answer; JupyterLab drops all comms when it hears it
-
-    def dismiss_dialogs(self) -> None:
-        """Take JupyterLab's own questions away (that the server is gone, say): they lie over the notebook.
-
-        Before a locator acts this is done anyway; not before the mouse does.
-        """
-        self.page.evaluate("document.querySelectorAll('.jp-Dialog').forEach((dialog) => dialog.remove())")
+        self.eval("1")  # JupyterLab drops all comms on the kernel's "restarting", which comes before this answer
 
     def theme(self, name: str) -> None:
-        """ "JupyterLab Dark" or "JupyterLab Light"."""
+        """Switch to "JupyterLab Dark" or "JupyterLab Light"."""
         self.command("apputils:change-theme", theme=name)
 
     # --- what is on the page ----------------------------------------------------------------------------------------
@@ -260,7 +327,7 @@ class Person:
         return Slider(self.page.locator(".widget-hslider").nth(n))
 
     def screenshot(self, name: str) -> Path:
-        path = kept(name, ".png")
+        path = artifact(name, ".png")
         self.page.screenshot(path=path)
         return path
 
@@ -268,7 +335,7 @@ class Person:
     def offline(self) -> Iterator[None]:
         """Without a network, for a while."""
         self.context.set_offline(True)
-        self._process = 0  # JupyterLab takes its time to come back
+        self._reusable_with = 0  # JupyterLab takes a while to recover
         try:
             yield
         finally:
@@ -284,22 +351,22 @@ class Slider:
         self.readout = root.locator(".widget-readout")
 
     def drag_to(self, fraction: float, steps: int = 10) -> str:
-        """Drag the handle to ``fraction`` of the track, with the mouse; returns what the readout then shows."""
+        """Drag the handle to ``fraction`` of the track with the mouse. Returns the text that the readout then shows."""
+        self.handle.hover()  # scrolls to it, and waits until it stands still and nothing covers it
         track = self.root.locator(".noUi-base").bounding_box()
         grip = self.handle.bounding_box()
         assert track is not None
         assert grip is not None
         mouse = self.root.page.mouse
-        mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
         mouse.down()
         mouse.move(track["x"] + track["width"] * fraction, grip["y"] + grip["height"] / 2, steps=steps)
         mouse.up()
-        return self.shows()
+        return self.text()
 
-    def shows(self) -> str:
+    def text(self) -> str:
         """What the readout shows."""
         return self.readout.inner_text()
 
-    def shows_soon(self, value: str, timeout: float = 5_000) -> None:
+    def expect_text(self, value: str) -> None:
         """Wait until the readout shows ``value``."""
-        expect(self.readout).to_have_text(value, timeout=timeout)
+        expect(self.readout).to_have_text(value)

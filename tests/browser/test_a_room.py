@@ -1,15 +1,17 @@
-"""A room with everything in it, in all weathers: whatever happens to a page, a kernel, the network or the server, all who
-are there end up with the same, and so does who comes late."""
+"""A room with every widget. Whatever happens to a page, a kernel, the network or the server, all people end up with the same
+room, and so do late joiners."""
 
 from __future__ import annotations
 
+import ast
 import random
+from functools import partial
 from typing import Any
 
 from playwright.sync_api import Locator, expect
 
-from .lab import Lab, Person, write_notebook
-from .stage import say
+from .lab import WAIT_SECONDS, Lab, Person, write_notebook
+from .stage import send_chat
 
 ROOM = """
 import ipywidgets as widgets, ebus_jupyter as ebus
@@ -51,17 +53,24 @@ def widget(person: Person, name: str) -> Locator:
 
 
 def enter(lab: Lab, user: str, room: str) -> Person:
-    person = lab.person(user).open(write_notebook(lab.server, f"{room}-{user}.ipynb", ROOM.replace("ROOM", room)))
-    person.run_all()
-    all_live(person)
+    notebook = write_notebook(lab.server, f"{room}-room-{user}.ipynb", ROOM.replace("ROOM", f"{room}-room"))
+    person = lab.person(user).open(notebook)
+    run(person)
     return person
 
 
-def all_live(person: Person, status: str = "live", timeout: float = 40_000) -> None:
-    """Every widget says how things stand."""
+def run(person: Person) -> None:
+    """Run all cells, and wait until all widgets are live."""
+    person.run_all()
+    wait_all(person)
+    person.wait_bound("speed")
+
+
+def wait_all(person: Person, status: str = "live") -> None:
+    """Wait until all widgets show this status of their connection."""
     for name in WIDGETS:
         light = widget(person, name).locator(f".ebus-status[data-status={status}]").first
-        light.wait_for(timeout=timeout)
+        light.wait_for(timeout=WAIT_SECONDS * 1000)
 
 
 def vote(person: Person, choice: str) -> None:
@@ -84,110 +93,110 @@ def draw(person: Person, dice: random.Random) -> None:
 
 
 def does_something(person: Person, dice: random.Random, *, drags: bool = True) -> None:
-    """Says a word, votes, draws, and drags the slider."""
-    person.dismiss_dialogs()
-    say(person, f"{person.user} {dice.randrange(1000)}")
+    """``person`` writes a message, votes, draws, and drags the slider."""
+    send_chat(person, f"{person.user} {dice.randrange(1000)}")
     vote(person, dice.choice(["Yes", "No"]))
     draw(person, dice)
     if drags:
-        slider = person.slider()
-        slider.root.scroll_into_view_if_needed()
-        slider.drag_to(dice.random(), steps=4)
+        person.slider().drag_to(dice.random(), steps=4)
 
 
-def same_for_all(*people: Person, lines: int, votes: int, timeout: float = 30_000) -> dict[str, Any]:
-    """Wait until all see the same, and it is all that was done; then the kernels have it too. Returns what they see."""
+def expect_same_room(*people: Person, lines: int, votes: int) -> dict[str, Any]:
+    """Wait until all people see the same room, with this many messages and votes. Returns what they see."""
     seen: list[dict[str, Any]] = []
-    for _ in range(int(timeout / 200)):
-        seen = [person.page.evaluate(SEES) for person in people]
+
+    def same() -> bool:
+        seen[:] = [person.page.evaluate(SEES) for person in people]
         voted = sum(int(text.split()[0]) for text in seen[0]["votes"] if text)
-        if all(other == seen[0] for other in seen) and len(seen[0]["said"]) == lines and voted == votes:
-            break
-        people[0].page.wait_for_timeout(200)
-    else:
-        raise AssertionError(f"they see different things, or not {lines} lines and {votes} votes: {seen}")
+        return all(other == seen[0] for other in seen) and len(seen[0]["said"]) == lines and voted == votes
+
+    assert people[0].wait_until(same), f"they see different rooms, or not {lines} lines and {votes} votes: {seen}"
     return seen[0]
 
 
-def kernels_have(seen: dict[str, Any], *people: Person, strokes: int) -> None:
+def expect_kernels_have(seen: dict[str, Any], *people: Person, strokes: int) -> None:
+    """Wait until all kernels have the room that the pages show."""
+    kernel: dict[str, Any] = {}
+
+    def same(person: Person) -> bool:
+        kernel.update(ast.literal_eval(person.eval(KERNEL_HAS)))
+        tally = sorted(str(list(kernel["votes"].values()).count(choice)) for choice in ("Yes", "No"))
+        return (
+            kernel["said"] == seen["said"]
+            and kernel["speed"] == seen["speed"]
+            and kernel["strokes"] == strokes
+            and tally == sorted(text.split()[0] for text in seen["votes"])
+        )
+
     for person in people:
-        for _ in range(50):
-            has = eval(person.eval(KERNEL_HAS))
-            tally = sorted(str(list(has["votes"].values()).count(choice)) for choice in ("Yes", "No"))
-            same = has["said"] == seen["said"] and has["speed"] == seen["speed"] and has["strokes"] == strokes
-            if same and tally == sorted(text.split()[0] for text in seen["votes"]):
-                break
-            person.page.wait_for_timeout(100)
-        else:
-            raise AssertionError(f"{person.user}'s kernel has {has}; the pages: {seen}")
+        assert person.wait_until(partial(same, person)), f"{person.user}'s kernel has {kernel}; the pages: {seen}"
 
 
-def test_late_ones_and_those_who_reload_have_what_all_have(lab: Lab) -> None:
+def test_late_and_reloaded_pages_show_the_same_room(lab: Lab) -> None:
     dice = random.Random("late")
     alice, bob = enter(lab, "alice", "late"), enter(lab, "bob", "late")
     does_something(alice, dice)
     does_something(bob, dice)
     carol = enter(lab, "carol", "late")
-    seen = same_for_all(alice, bob, carol, lines=2, votes=2)
-    kernels_have(seen, alice, bob, carol, strokes=2)
+    seen = expect_same_room(alice, bob, carol, lines=2, votes=2)
+    expect_kernels_have(seen, alice, bob, carol, strokes=2)
     alice.reload()
-    all_live(alice)
-    assert same_for_all(alice, bob, carol, lines=2, votes=2) == seen
+    wait_all(alice)
+    assert expect_same_room(alice, bob, carol, lines=2, votes=2) == seen
     expect(widget(alice, "presence").locator(".ebus-person")).to_have_count(3)
-    expect(widget(alice, "inspector").get_by_role("button", name="chat:late")).to_be_visible()
+    expect(widget(alice, "inspector").get_by_role("button", name="chat:late-room")).to_be_visible()
 
 
-def test_a_restarted_kernel_has_what_all_have(lab: Lab) -> None:
+def test_restarted_kernel_has_the_same_room(lab: Lab) -> None:
     dice = random.Random("kernel")
     alice, bob = enter(lab, "alice", "kernel"), enter(lab, "bob", "kernel")
     does_something(alice, dice)
     alice.restart_kernel()
     does_something(bob, dice)
-    alice.run_all()
-    all_live(alice)
-    seen = same_for_all(alice, bob, lines=2, votes=2)
-    kernels_have(seen, alice, bob, strokes=2)
+    run(alice)
+    seen = expect_same_room(alice, bob, lines=2, votes=2)
+    expect_kernels_have(seen, alice, bob, strokes=2)
     does_something(alice, dice)
-    seen = same_for_all(alice, bob, lines=3, votes=2)
-    kernels_have(seen, alice, bob, strokes=3)
+    seen = expect_same_room(alice, bob, lines=3, votes=2)
+    expect_kernels_have(seen, alice, bob, strokes=3)
 
 
-def test_what_is_done_without_a_network_is_there_when_it_is_back(lab: Lab) -> None:
+def test_offline_changes_arrive_when_the_network_is_back(lab: Lab) -> None:
     dice = random.Random("network")
     alice, bob = enter(lab, "alice", "network"), enter(lab, "bob", "network")
     with bob.offline():
-        all_live(bob, "reconnecting")
+        wait_all(bob, "reconnecting")
         does_something(bob, dice, drags=False)
         does_something(alice, dice)
-    all_live(bob)
-    same_for_all(alice, bob, lines=2, votes=2)
+    wait_all(bob)
+    expect_same_room(alice, bob, lines=2, votes=2)
 
 
-def test_the_server_is_killed_and_comes_back(lab: Lab) -> None:
+def test_room_survives_a_killed_server(lab: Lab) -> None:
     dice = random.Random("server")
     alice, bob = enter(lab, "alice", "server"), enter(lab, "bob", "server")
     does_something(alice, dice)
-    same_for_all(alice, bob, lines=1, votes=1)
+    expect_same_room(alice, bob, lines=1, votes=1)
     lab.server.kill9()
     for person in (alice, bob):
-        all_live(person, "reconnecting")
+        wait_all(person, "reconnecting")
     does_something(bob, dice)
     lab.server.start()
     for person in (alice, bob):
-        all_live(person)
+        wait_all(person)
     does_something(alice, dice)
-    seen = same_for_all(alice, bob, lines=3, votes=2)
+    seen = expect_same_room(alice, bob, lines=3, votes=2)
     carol = enter(lab, "carol", "server")
-    assert same_for_all(alice, bob, carol, lines=3, votes=2) == seen
-    kernels_have(seen, carol, strokes=3)
+    assert expect_same_room(alice, bob, carol, lines=3, votes=2) == seen
+    expect_kernels_have(seen, carol, strokes=3)
 
 
-def test_five_people_at_once(lab: Lab) -> None:
+def test_five_people_see_the_same_room(lab: Lab) -> None:
     dice = random.Random("five")
     people = [enter(lab, user, "five") for user in ("alice", "bob", "carol", "dave", "eve")]
     for n in range(10):
         does_something(people[n] if n < 5 else dice.choice(people), dice)
-    seen = same_for_all(*people, lines=10, votes=5)
-    kernels_have(seen, *people, strokes=10)
+    seen = expect_same_room(*people, lines=10, votes=5)
+    expect_kernels_have(seen, *people, strokes=10)
     for person in people:
         expect(widget(person, "presence").locator(".ebus-person")).to_have_count(5)

@@ -1,15 +1,15 @@
-"""A game: each player has a private bus as the way in; the server's referee judges moves and tells everyone the truth."""
+"""A game: each player sends moves on a private bus; a referee in the server judges them and publishes the state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.server.harness import Server
 
-from .conftest import LAB_ARGS
 from .lab import Lab, write_notebook
 
 REFEREE = '''
@@ -20,13 +20,13 @@ import asyncio
 
 async def referee(ebus):
     lobby = ebus.bus("lobby", str)
-    truth = ebus.bus("sticks", dict, writers=[])     # nobody writes it but the server
+    truth = ebus.bus("sticks", dict, writers=[])     # only the server writes it
     players, sticks, listening = [], 10, set()
 
     async def listen(uplink):
         nonlocal sticks
         async for move in uplink.messages(since="start"):
-            who = move.sender.user                   # stamped by the broker: nobody plays for another
+            who = move.sender.user                   # stamped by the broker, so nobody plays for another
             legal = who == players[0] and move.value in (1, 2, 3) and move.value <= sticks
             if legal:
                 sticks -= move.value
@@ -42,10 +42,10 @@ async def referee(ebus):
 
 PLAY = """
 import ebus_jupyter as ebus
-me = ebus.bus(type=int)                              # unnamed: only who is handed its address can enter
+me = ebus.bus(type=int)                              # unnamed: only those who are given its address can open it
 truth = ebus.bus("sticks").stream()
-ebus.bus("lobby", str).write(me.uri).result(10)
-truth.get(10)
+ebus.bus("lobby", str).write(me.uri).result(30)
+truth.get(30)
 """
 
 PAGE = """
@@ -74,18 +74,15 @@ Board(me=me, sticks=ebus.bus("sticks"))
 
 
 @pytest.fixture
-def game(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("game")
-    (folder / "sticks_referee.py").write_text(REFEREE)
+def game(tmp_path: Path, make_server: Callable[..., Server], browser: Browser) -> Iterator[Lab]:
+    (tmp_path / "sticks_referee.py").write_text(REFEREE)
     config = "c.EBus.participants = {'referee': 'sticks_referee:referee'}\n"
-    server = Server(folder, app="jupyterlab", args=LAB_ARGS, config=config, env={"PYTHONPATH": str(folder)})
-    with server:
-        lab = Lab(server, browser)
-        yield lab
-        lab.close()
+    lab = Lab(make_server("alice", "bob", config=config, env={"PYTHONPATH": str(tmp_path)}), browser)
+    yield lab
+    lab.close()
 
 
-def test_the_referee_judges_moves_and_everyone_hears_the_truth(game: Lab) -> None:
+def test_referee_judges_moves_and_publishes_the_state(game: Lab) -> None:
     alice = game.person("alice").open(write_notebook(game.server, "alice.ipynb", PLAY, PAGE))
     alice.run_all()
     bob = game.person("bob").open(write_notebook(game.server, "bob.ipynb", PLAY, PAGE))
@@ -95,17 +92,17 @@ def test_the_referee_judges_moves_and_everyone_hears_the_truth(game: Lab) -> Non
 
     alice.page.locator(".take").click()
     for person in (alice, bob):
-        expect(person.page.locator(".said")).to_have_text("alice took 2: 8 left", timeout=10_000)
+        expect(person.page.locator(".said")).to_have_text("alice took 2: 8 left")
 
     alice.page.locator(".take").click()
     expect(bob.page.locator(".said")).to_have_text("alice took 2: illegal")
 
-    bob.eval("me.write(3).result(5)")
+    bob.eval("me.write(3).result(30)")
     expect(alice.page.locator(".said")).to_have_text("bob took 3: 5 left")
 
-    # Bob can neither write the truth, nor play for alice: he does not have the address of her way in.
+    # Bob can neither write the state, nor play for Alice: he does not have the address of her bus.
     forbidden = (
-        "try: ebus.bus('sticks').write({'by': 'bob', 'left': 0}).result(5)\nexcept ebus.Forbidden as no: said = str(no)"
+        "try: ebus.bus('sticks').write({'by': 'bob', 'left': 0}).result()\nexcept ebus.Forbidden as no: said = str(no)"
     )
     assert "read sticks but not write to it" in bob.eval("said", before=forbidden) or "may read" in bob.eval("said")
     hers = alice.eval("me.uri").strip("'").partition("#")[0]

@@ -1,26 +1,28 @@
-"""Who is here: people once each, kernels with what they do, and those who have just lost the connection."""
+"""Presence: each person once, kernels with their activity, and people who have just lost their connection."""
 
 from __future__ import annotations
 
 from playwright.sync_api import Locator, expect
 
 from .lab import Lab, Person
-from .stage import face, live, pictures, show
+from .stage import screenshots, show_widget, view, wait_status
 
 
 def enter(lab: Lab, user: str, name: str, notebook: str = "") -> Person:
-    return show(lab, user, f"here = ebus.widgets.Presence('{name}', title='In this room')\nhere", notebook or name)
+    return show_widget(
+        lab, user, f"here = ebus.widgets.Presence('{name}', title='In this room')\nhere", notebook or name
+    )
 
 
 def people(person: Person) -> Locator:
-    return face(person).locator(".ebus-person")
+    return view(person).locator(".ebus-person")
 
 
 def kernel(person: Person, of: str) -> Locator:
-    return face(person).locator(".ebus-kernel", has_text=of)
+    return view(person).locator(".ebus-kernel", has_text=of)
 
 
-def test_people_and_their_kernels_come_and_go(lab: Lab) -> None:
+def test_people_and_kernels_join_and_leave(lab: Lab) -> None:
     alice = enter(lab, "alice", "room")
     expect(people(alice)).to_have_count(1)
     expect(people(alice).first).to_contain_text("you")
@@ -28,40 +30,40 @@ def test_people_and_their_kernels_come_and_go(lab: Lab) -> None:
     for person in (alice, bob):
         expect(people(person)).to_have_count(2)
         expect(kernel(person, "Bob")).to_have_attribute("data-activity", "idle")
-    assert alice.eval("here.people") == "['Alice', 'Bob']"
+    alice.wait_eval("here.people", "['Alice', 'Bob']")
 
-    bob.keep_busy(6)
+    bob.keep_busy(8)
     expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "busy")
-    expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle", timeout=15_000)
+    expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle")
 
     bob.close()
     expect(people(alice).filter(has_text="Bob")).to_have_attribute("data-status", "away")
-    expect(people(alice)).to_have_count(1, timeout=30_000)
-    expect(face(alice).locator(".ebus-hidden[role=status]")).to_have_text("Bob left.")
+    expect(people(alice)).to_have_count(1)
+    expect(view(alice).locator(".ebus-hidden[role=status]")).to_have_text("Bob left.")
 
 
-def test_a_restarting_kernel_is_seen_by_the_others(lab: Lab) -> None:
+def test_restarting_kernel_is_shown_to_others(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "restart"), enter(lab, "bob", "restart")
     expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle")
     bob.restart_kernel()
-    expect(kernel(alice, "Bob")).to_have_count(0, timeout=40_000)
+    expect(kernel(alice, "Bob")).to_have_count(0)
     bob.run_all()
-    expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle", timeout=40_000)
+    expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle")
 
 
-def test_who_is_offline_is_away_and_comes_back(lab: Lab) -> None:
+def test_people_return_after_a_killed_server(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "offline"), enter(lab, "bob", "offline")
     lost = people(alice).filter(has_text="Bob")
     expect(lost).to_have_attribute("data-status", "here")
     lab.server.kill9()
-    live(alice, "reconnecting")
+    wait_status(alice, "reconnecting")
     lab.server.start()
     for person in (alice, bob):
-        live(person, timeout=40_000)
-        expect(people(person)).to_have_count(2, timeout=20_000)
+        wait_status(person)
+        expect(people(person)).to_have_count(2)
 
 
-def test_one_person_with_two_pages_is_one_person_and_a_reload_is_no_leaving(lab: Lab) -> None:
+def test_two_pages_are_one_person_and_a_reload_is_no_leave(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "twice"), enter(lab, "bob", "twice")
     again = enter(lab, "bob", "twice", notebook="twice-again")
     expect(people(alice)).to_have_count(2)
@@ -69,18 +71,18 @@ def test_one_person_with_two_pages_is_one_person_and_a_reload_is_no_leaving(lab:
     again.close()
     expect(people(alice).filter(has_text="Bob")).not_to_contain_text("pages")
     bob.reload()
-    live(bob)
+    wait_status(bob)
     expect(people(bob)).to_have_count(2)
-    expect(face(alice).locator(".ebus-hidden[role=status]")).not_to_have_text("Bob left.")
+    expect(view(alice).locator(".ebus-hidden[role=status]")).not_to_have_text("Bob left.")
 
 
-def test_five_people(lab: Lab) -> None:
+def test_five_people_are_present(lab: Lab) -> None:
     all_ = [enter(lab, user, "five") for user in ("alice", "bob", "carol", "dave", "eve")]
     for person in all_:
         expect(people(person)).to_have_count(5)
-        expect(face(person).locator(".ebus-kernel")).to_have_count(5)
+        expect(view(person).locator(".ebus-kernel")).to_have_count(5)
     all_[1].keep_busy(60)
     expect(kernel(all_[0], "Bob")).to_have_attribute("data-activity", "busy")
     all_[4].close()
     expect(people(all_[0]).filter(has_text="Eve")).to_have_attribute("data-status", "away")
-    pictures(all_[0], "presence")
+    screenshots(all_[0], "presence")

@@ -1,4 +1,4 @@
-"""Every kind of control, a container of them, and text that two people type: shared in real JupyterLab."""
+"""Controls of every kind, containers, and text that two people type, shared in a real JupyterLab."""
 
 from __future__ import annotations
 
@@ -38,36 +38,27 @@ def with_cell(lab: Lab, user: str, name: str, cell: str) -> Person:
 def with_panel(lab: Lab, user: str, name: str) -> Person:
     person = with_cell(lab, user, name, PANEL)
     person.output(1).locator(".widget-tab").wait_for()
+    person.wait_bound("panel")
     return person
 
 
-def kernel_says(person: Person, expression: str, wanted: str) -> None:
-    """The kernel takes what is shared between two cells."""
-    found = ""
-    for _ in range(60):
-        found = " ".join(person.eval(expression).split())
-        if found == wanted:
-            return
-        person.page.wait_for_timeout(50)
-    raise AssertionError(f"{person.user}'s kernel says {found}, not {wanted}")
+def expect_kernels_agree(*people: Person) -> None:
+    """Wait until all kernels have the same values, twice in a row."""
+    found: list[str] = []
 
-
-def kernels_agree(*people: Person) -> str:
-    """All kernels have the same, and stay with it."""
-    for _ in range(100):
-        found = [person.eval(EVERYTHING) for person in people]
+    def agree() -> bool:
+        found[:] = [person.eval(EVERYTHING) for person in people]
         people[0].page.wait_for_timeout(50)
-        if len(set(found)) == 1 and people[0].eval(EVERYTHING) == found[0]:
-            return found[0]
-    raise AssertionError(f"the kernels have {found}")
+        return len(set(found)) == 1 and people[0].eval(EVERYTHING) == found[0]
+
+    assert people[0].wait_until(agree), f"the kernels have {found}"
 
 
-def pages_say(person: Person) -> dict[str, Any]:
-    """What the models on this person's page hold, by the key of each."""
+def values_on_page(person: Person) -> dict[str, Any]:
+    """The values of all inputs on this person's page, by position."""
     text: str = person.page.evaluate(
         """async () => {
           const found = {};
-          const widget = window.jupyterapp.shell.currentWidget;
           for (const node of document.querySelectorAll(".jp-CodeCell input, .jp-CodeCell textarea, .jp-CodeCell select")) {
             found[Object.keys(found).length] = node.type === "checkbox" || node.type === "radio" ? node.checked : node.value;
           }
@@ -79,7 +70,7 @@ def pages_say(person: Person) -> dict[str, Any]:
     return found
 
 
-def test_a_tab_with_all_that_is_in_it(lab: Lab) -> None:
+def test_tab_is_shared_with_the_controls_inside_it(lab: Lab) -> None:
     alice, bob = with_panel(lab, "alice", "panel"), with_panel(lab, "bob", "panel")
     words = [person.output(1).locator(".widget-text input") for person in (alice, bob)]
     words[0].fill("hello")
@@ -91,13 +82,13 @@ def test_a_tab_with_all_that_is_in_it(lab: Lab) -> None:
 
     bob.page.get_by_role("tab", name="choices").click()
     choice = alice.output(1).locator(".widget-dropdown select")
-    choice.wait_for()  # the tab has come to alice
+    choice.wait_for()  # the tab follows Bob's choice
     choice.select_option("cocoa")
     expect(bob.output(1).locator(".widget-dropdown select")).to_have_value("cocoa")
     bob.output(1).get_by_label("two").check()
     expect(alice.output(1).get_by_label("two")).to_be_checked()
     shown = alice.slider().drag_to(0.7)
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     bob.output(1).locator("input[type=date]").fill("2024-02-29")
     expect(alice.output(1).locator("input[type=date]")).to_have_value("2024-02-29")
     alice.output(1).locator(".widget-colorpicker input[type=text]").fill("#ff8800")
@@ -108,13 +99,13 @@ def test_a_tab_with_all_that_is_in_it(lab: Lab) -> None:
         f"[1, 'hello', 'two\\nlines', True, 'cocoa', 'two', {shown}, (25, 75), '#ff8800', datetime.date(2024, 2, 29)]"
     )
     for person in (alice, bob):
-        kernel_says(person, EVERYTHING, wanted)
+        person.wait_eval(EVERYTHING, wanted)
     carol = with_panel(lab, "carol", "panel")
     expect(carol.output(1).locator(".widget-dropdown select")).to_have_value("cocoa")
-    kernel_says(carol, EVERYTHING, wanted)
+    carol.wait_eval(EVERYTHING, wanted)
 
 
-def test_typing_fast_loses_no_letter(lab: Lab) -> None:
+def test_fast_typing_loses_no_letter(lab: Lab) -> None:
     alice, bob = with_panel(lab, "alice", "typing"), with_panel(lab, "bob", "typing")
     fields = [person.output(1).locator(".widget-text input") for person in (alice, bob)]
     text = "The quick brown fox jumps over the lazy dog. " * 3
@@ -122,7 +113,7 @@ def test_typing_fast_loses_no_letter(lab: Lab) -> None:
     alice.page.keyboard.type(text)
     expect(fields[0]).to_have_value(text)
     expect(fields[1]).to_have_value(text)
-    # The other goes on in the middle of it, and the caret stays where they put it.
+    # The other person types in the middle of it, and their caret stays where it is.
     fields[1].click()
     bob.page.keyboard.press("Home")
     bob.page.keyboard.type("Look: ", delay=15)
@@ -130,7 +121,7 @@ def test_typing_fast_loses_no_letter(lab: Lab) -> None:
     assert fields[1].evaluate("field => field.selectionStart") == len("Look: ")
 
 
-def test_two_who_type_at_once_end_with_the_same(lab: Lab) -> None:
+def test_concurrent_typing_converges(lab: Lab) -> None:
     alice, bob = with_panel(lab, "alice", "both"), with_panel(lab, "bob", "both")
     fields = [person.output(1).locator(".widget-text input") for person in (alice, bob)]
     for field in fields:
@@ -138,18 +129,12 @@ def test_two_who_type_at_once_end_with_the_same(lab: Lab) -> None:
     for letter in "abcdefghijklmnopqrstuvwxyz":
         alice.page.keyboard.type(letter)
         bob.page.keyboard.type(letter.upper())
-    for _ in range(100):
-        values = [field.input_value() for field in fields]
-        if values[0] == values[1]:
-            break
-        alice.page.wait_for_timeout(20)
-    alice.page.wait_for_timeout(500)
-    values = [field.input_value() for field in fields]
-    assert values[0] == values[1] != ""
-    kernels_agree(alice, bob)
+    alice.wait_until(lambda: fields[0].input_value() == fields[1].input_value())
+    expect_kernels_agree(alice, bob)
+    assert alice.wait_until(lambda: fields[0].input_value() == fields[1].input_value() != "")
 
 
-def test_a_kernel_that_is_restarted_has_what_all_have(lab: Lab) -> None:
+def test_restarted_kernel_takes_the_shared_values(lab: Lab) -> None:
     alice, bob = with_panel(lab, "alice", "restart"), with_panel(lab, "bob", "restart")
     alice.output(1).locator(".widget-text input").fill("before")
     expect(bob.output(1).locator(".widget-text input")).to_have_value("before")
@@ -157,49 +142,53 @@ def test_a_kernel_that_is_restarted_has_what_all_have(lab: Lab) -> None:
     alice.output(1).locator(".widget-text input").fill("meanwhile")
     bob.run_all()
     field = bob.output(1).locator(".widget-text input")
-    expect(field).to_have_value("meanwhile", timeout=15_000)
-    kernel_says(bob, "panel.children[0].children[0].value", "'meanwhile'")
+    expect(field).to_have_value("meanwhile")
+    bob.wait_eval("panel.children[0].children[0].value", "'meanwhile'")
     field.fill("after")
     expect(alice.output(1).locator(".widget-text input")).to_have_value("after")
-    kernel_says(alice, "panel.children[0].children[0].value", "'after'")
+    alice.wait_eval("panel.children[0].children[0].value", "'after'")
 
 
-def test_who_only_follows_can_t_change_it(lab: Lab) -> None:
+def test_read_only_slider_reverts(lab: Lab) -> None:
     alice = with_cell(lab, "alice", "follow", 'w = ebus.share(widgets.FloatSlider(max=100), "NAME")\nw')
     bob = with_cell(lab, "bob", "follow", 'w = ebus.share(widgets.FloatSlider(max=100), "NAME", read_only=True)\nw')
     for person in (alice, bob):
         person.slider().handle.wait_for()
+        person.wait_bound("w")
     shown = alice.slider().drag_to(0.6)
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     bob.slider().drag_to(0.1)
-    bob.slider().shows_soon(shown)
-    assert alice.slider().shows() == shown
-    kernel_says(bob, "round(w.value, 2)", str(float(shown)))
+    bob.slider().expect_text(shown)
+    assert alice.slider().text() == shown
+    bob.wait_eval("round(w.value, 2)", str(float(shown)))
 
 
-def test_a_widget_with_a_smaller_range_shows_what_it_can(lab: Lab) -> None:
+def test_smaller_range_clips_without_a_write(lab: Lab) -> None:
     alice = with_cell(lab, "alice", "range", 'w = ebus.share(widgets.IntSlider(max=1000), "NAME")\nw')
     bob = with_cell(lab, "bob", "range", 'w = ebus.share(widgets.IntSlider(max=50), "NAME")\nw')
     for person in (alice, bob):
         person.slider().handle.wait_for()
+        person.wait_bound("w")
     shown = alice.slider().drag_to(0.9)
-    bob.slider().shows_soon("50")
-    alice.page.wait_for_timeout(1500)  # nobody quarrels
-    assert (alice.slider().shows(), bob.slider().shows()) == (shown, "50")
+    bob.slider().expect_text("50")
+    alice.page.wait_for_timeout(1500)  # the two widgets start no loop of writes
+    assert (alice.slider().text(), bob.slider().text()) == (shown, "50")
     back = bob.slider().drag_to(0.5)
-    alice.slider().shows_soon(back)
+    alice.slider().expect_text(back)
 
 
-def test_the_one_who_plays_drives_the_others(lab: Lab) -> None:
+def test_play_drives_the_other_notebook(lab: Lab) -> None:
     cell = 'w = ebus.share(widgets.Play(max=20, interval=50), "NAME")\nwidgets.VBox([w, widgets.Label()])'
     alice, bob = with_cell(lab, "alice", "play", cell), with_cell(lab, "bob", "play", cell)
+    for person in (alice, bob):
+        person.wait_bound("w")
     alice.output(1).locator(".widget-play button").first.click()
-    kernel_says(bob, "w.value", "20")
-    kernel_says(alice, "w.value", "20")
+    bob.wait_eval("w.value", "20")
+    alice.wait_eval("w.value", "20")
 
 
 @pytest.mark.parametrize("users", [("alice", "bob"), ("alice", "bob", "carol", "dave", "eve")], ids=["two", "five"])
-def test_after_random_edits_all_pages_and_kernels_hold_the_same(lab: Lab, users: tuple[str, ...]) -> None:
+def test_pages_and_kernels_converge_after_random_edits(lab: Lab, users: tuple[str, ...]) -> None:
     dice = random.Random(len(users))
     name = f"random{len(users)}"
     people = [with_panel(lab, user, name) for user in users]
@@ -231,11 +220,16 @@ def test_after_random_edits_all_pages_and_kernels_hold_the_same(lab: Lab, users:
                     out.get_by_label(dice.choice(["one", "two", "three"])).click(timeout=500)
                 case "slider":
                     person.slider().drag_to(dice.random(), steps=4)
-        except Exception as gone:  # somebody has just turned the page to the other tab
-            if "Timeout" not in str(gone) and not isinstance(gone, AssertionError):
+        except Exception as error:  # another person has just chosen the other tab
+            if "Timeout" not in str(error) and not isinstance(error, AssertionError):
                 raise
         if dice.random() < 0.2:
             dice.choice(people).eval("None", before=f"panel.children[1].children[2].value = {dice.randrange(1000)}")
-    kernels_agree(*people)
-    shown = [pages_say(person) for person in people]
-    assert all(other == shown[0] for other in shown), shown
+    expect_kernels_agree(*people)
+    shown: list[dict[str, Any]] = []
+
+    def same() -> bool:
+        shown[:] = [values_on_page(person) for person in people]
+        return all(other == shown[0] for other in shown)
+
+    assert people[0].wait_until(same), shown

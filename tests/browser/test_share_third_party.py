@@ -1,31 +1,44 @@
-"""Widgets of other libraries, with nested and binary state: shared in real JupyterLab, and no quarrel between two pages."""
+"""Widgets of other libraries, with nested and binary state, shared in a real JupyterLab."""
 
 from __future__ import annotations
 
 import importlib
+import time
+
+from playwright.sync_api import expect
 
 from .lab import Lab, Person
-from .test_share_controls import kernel_says, with_cell
+from .test_share_controls import with_cell
 
-OFFSET = "from ebus_jupyter.widgets.sharing.share import _shares\nstate = _shares[w.model_id][0].state"
+LAST_OFFSET = "shares_of(w)[0].state.bus.last"
 
-
-def comes_to_rest(*people: Person) -> None:
-    """After a while nobody writes any more."""
-    people[0].page.wait_for_timeout(2500)
-    before = people[0].eval("state.bus.last", before=OFFSET)
-    people[0].page.wait_for_timeout(1500)
-    assert people[0].eval("state.bus.last") == before, "two pages answer each other"
+QUIET_SECONDS = 1.5
+"""Longer than a widget may take to settle into a value that it was shown (`SETTLE` in the page's half of sharing)."""
 
 
-def both(lab: Lab, name: str, cell: str, face: str) -> tuple[Person, Person]:
+def expect_quiet(person: Person) -> None:
+    """Wait until nobody writes any more: two pages must not answer each other for ever."""
+    offset, since = "", 0.0
+
+    def quiet() -> bool:
+        nonlocal offset, since
+        now = person.eval(LAST_OFFSET, before="from ebus_jupyter.widgets.sharing.share import shares_of")
+        if now != offset:
+            offset, since = now, time.monotonic()
+        return time.monotonic() - since > QUIET_SECONDS
+
+    assert person.wait_until(quiet), "two pages answer each other"
+
+
+def both(lab: Lab, name: str, cell: str, selector: str) -> tuple[Person, Person]:
     alice, bob = with_cell(lab, "alice", name, cell), with_cell(lab, "bob", name, cell)
     for person in (alice, bob):
-        person.output(1).locator(face).first.wait_for()
+        person.output(1).locator(selector).first.wait_for()
+        person.wait_bound("w")
     return alice, bob
 
 
-def test_a_map_and_its_markers(lab: Lab) -> None:
+def test_map_and_markers(lab: Lab) -> None:
     importlib.import_module("ipyleaflet")
     cell = """
 import ipyleaflet
@@ -36,10 +49,13 @@ ebus.share(w, "NAME")
 w
 """
     alice = with_cell(lab, "alice", "map", cell.replace("PLACE", "'700px'"))
-    bob = with_cell(lab, "bob", "map", cell.replace("PLACE", "'433px'"))  # so that their roundings differ
+    bob = with_cell(
+        lab, "bob", "map", cell.replace("PLACE", "'433px'")
+    )  # another size, so that the pages round differently
     for person in (alice, bob):
         person.output(1).locator(".leaflet-container").wait_for()
-    comes_to_rest(alice, bob)
+        person.wait_bound("w")
+    expect_quiet(alice)
     start = bob.eval("w.center")
     box = alice.output(1).locator(".leaflet-container").bounding_box()
     assert box is not None
@@ -48,18 +64,18 @@ w
     mouse.down()
     mouse.move(box["x"] + 220, box["y"] + 160, steps=8)
     mouse.up()
-    comes_to_rest(alice, bob)
+    expect_quiet(alice)
     assert bob.eval("w.center") != start
-    kernel_says(bob, "w.center", " ".join(alice.eval("w.center").split()))
+    bob.wait_eval("w.center", " ".join(alice.eval("w.center").split()))
 
     bob.output(1).locator(".leaflet-control-zoom-in").click()
-    kernel_says(alice, "w.zoom", "6.0")
+    alice.wait_eval("w.zoom", "6.0")
     bob.eval("None", before="marker.location = (51.5, 9)")
-    kernel_says(alice, "marker.location", "[51.5, 9]")
-    comes_to_rest(alice, bob)
+    alice.wait_eval("marker.location", "[51.5, 9]")
+    expect_quiet(alice)
 
 
-def test_a_plot_with_binary_data(lab: Lab) -> None:
+def test_plot_with_binary_data(lab: Lab) -> None:
     importlib.import_module("bqplot")
     cell = """
 import bqplot, numpy as np
@@ -70,19 +86,16 @@ ebus.share(w, "NAME")
 w
 """
     alice, bob = both(lab, "bqplot", cell, ".bqplot")
-    before = bob.output(1).locator("path.line").first.get_attribute("d")
+    before = bob.output(1).locator("path.line").first.get_attribute("d") or ""
     alice.eval("None", before="line.y = np.array([1.0, 4.0, np.nan, 2.5, 9.0]); w.title = 'shared'; x.max = 4.0")
-    kernel_says(bob, "line.y", "array([1. , 4. , nan, 2.5, 9. ])")
-    kernel_says(bob, "(w.title, x.max)", "('shared', 4.0)")
+    bob.wait_eval("line.y", "array([1. , 4. , nan, 2.5, 9. ])")
+    bob.wait_eval("(w.title, x.max)", "('shared', 4.0)")
     bob.output(1).get_by_text("shared").wait_for()
-    bob.page.wait_for_timeout(500)
-    assert bob.output(1).locator("path.line").first.get_attribute("d") != before, (
-        "drawn from the bytes that came by the bus"
-    )
-    comes_to_rest(alice, bob)
+    expect(bob.output(1).locator("path.line").first).not_to_have_attribute("d", before)  # drawn from the bus's bytes
+    expect_quiet(alice)
 
 
-def test_a_grid_of_cells(lab: Lab) -> None:
+def test_datagrid_cells_and_selection(lab: Lab) -> None:
     importlib.import_module("ipydatagrid")
     cell = """
 import ipydatagrid, pandas as pd
@@ -92,19 +105,19 @@ w
 """
     alice, bob = both(lab, "grid", cell, "canvas")
     alice.eval("None", before="w.set_cell_value_by_index('a', 1, 9)")
-    kernel_says(bob, "w.data['a'].tolist()", "[1, 9]")
+    bob.wait_eval("w.data['a'].tolist()", "[1, 9]")
     grid = bob.output(1).locator(".lm-DataGrid, .p-DataGrid").first.bounding_box()
     assert grid is not None
-    bob.page.mouse.click(grid["x"] + 64 + 32, grid["y"] + 20 + 10)  # behind the headers: the first cell
-    kernel_says(alice, "[(s['r1'], s['c1']) for s in w.selections]", "[(0, 0)]")
+    bob.page.mouse.click(grid["x"] + 64 + 32, grid["y"] + 20 + 10)  # the first cell, past the headers
+    alice.wait_eval("[(s['r1'], s['c1']) for s in w.selections]", "[(0, 0)]")
     bob.page.keyboard.type("7")
     bob.page.keyboard.press("Enter")
-    kernel_says(bob, "w.data['a'].tolist()", "[7, 9]")
-    kernel_says(alice, "w.data['a'].tolist()", "[7, 9]")
-    comes_to_rest(alice, bob)
+    bob.wait_eval("w.data['a'].tolist()", "[7, 9]")
+    alice.wait_eval("w.data['a'].tolist()", "[7, 9]")
+    expect_quiet(alice)
 
 
-def test_a_plotly_figure(lab: Lab) -> None:
+def test_plotly_figure(lab: Lab) -> None:
     importlib.import_module("plotly")
     cell = """
 import plotly.graph_objects as go
@@ -114,7 +127,7 @@ w
 """
     alice, bob = both(lab, "plotly", cell, ".plotly")
     alice.eval("None", before="w.data[0].y = [5, 4, 3]; w.layout.title = 'shared'")
-    kernel_says(bob, "w.data[0].y", "(5, 4, 3)")
+    bob.wait_eval("w.data[0].y", "(5, 4, 3)")
     bob.output(1).get_by_text("shared").wait_for()
     area = alice.output(1).locator(".nsewdrag").first.bounding_box()
     assert area is not None
@@ -123,13 +136,13 @@ w
     mouse.down()
     mouse.move(area["x"] + 300, area["y"] + 150, steps=6)
     mouse.up()
-    comes_to_rest(alice, bob)
+    expect_quiet(alice)
     zoomed = " ".join(alice.eval("w.layout.xaxis.range").split())
     assert zoomed != "None"
-    kernel_says(bob, "w.layout.xaxis.range", zoomed)
+    bob.wait_eval("w.layout.xaxis.range", zoomed)
 
 
-def test_a_canvas_where_it_applies(lab: Lab) -> None:
+def test_canvas_size(lab: Lab) -> None:
     importlib.import_module("ipycanvas")
     cell = """
 import ipycanvas
@@ -138,5 +151,5 @@ w
 """
     alice, bob = both(lab, "canvas", cell, "canvas")
     alice.eval("None", before="w.fill_rect(0, 0, 10, 10); w.width = 320")
-    kernel_says(bob, "w.width", "320")
-    comes_to_rest(alice, bob)
+    bob.wait_eval("w.width", "320")
+    expect_quiet(alice)

@@ -1,10 +1,6 @@
-"""Two people, one slider: each has a notebook and a kernel of their own, and both have the same value."""
+"""One slider for two people with a notebook and a kernel each."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-
-from playwright.sync_api import Browser
 
 from tests.server.harness import Server
 
@@ -20,80 +16,76 @@ def shared_slider(server: Server, who: str, name: str) -> str:
     )
 
 
-def with_slider(lab: Lab, user: str, name: str) -> Person:
+def with_slider(lab: Lab, user: str, name: str, *, late: bool = False) -> Person:
+    """``user`` with a shared slider; ``late``: as it is first shown, before the page has the bus."""
     person = lab.person(user).open(shared_slider(lab.server, user, name))
     person.run_all()
     person.slider().handle.wait_for()
+    if not late:
+        person.wait_bound("speed")
     return person
 
 
 def kernel_has(person: Person, value: str, expression: str = "speed.value") -> None:
-    """The kernel takes the value between two cells; so it has it when the next one runs, or the one after."""
-    for _ in range(20):
-        if round(float(person.eval(expression)), 2) == float(value):
-            return
-        person.page.wait_for_timeout(50)
-    raise AssertionError(f"{person.user}'s kernel has {person.eval(expression)}, not {value}")
+    person.wait_eval(f"float(round({expression}, 2))", str(float(value)))
 
 
-def test_one_drags_and_the_other_s_slider_page_and_kernel_have_the_value(lab: Lab) -> None:
+def test_drag_reaches_the_other_page_and_both_kernels(lab: Lab) -> None:
     alice, bob = with_slider(lab, "alice", "speed"), with_slider(lab, "bob", "speed")
     shown = alice.slider().drag_to(0.6)
     assert float(shown) > 40
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     kernel_has(bob, shown)
     kernel_has(alice, shown)
 
     back = bob.slider().drag_to(0.2)
-    alice.slider().shows_soon(back)
+    alice.slider().expect_text(back)
     kernel_has(alice, back)
 
 
-def test_who_comes_late_sees_the_current_value_at_once_and_a_reload_keeps_it(lab: Lab) -> None:
+def test_late_joiner_and_reload_show_the_current_value(lab: Lab) -> None:
     alice = with_slider(lab, "alice", "late")
     shown = alice.slider().drag_to(0.7)
-    carol = with_slider(lab, "carol", "late")
-    assert carol.slider().shows() == shown, "at once: what it shows first is what everybody has"
+    carol = with_slider(lab, "carol", "late", late=True)
+    assert carol.slider().text() == shown, "the first value shown is the shared one"
     kernel_has(carol, shown)
 
     carol.reload()
-    carol.slider().shows_soon(shown, timeout=15_000)
+    carol.slider().expect_text(shown)
     moved = alice.slider().drag_to(0.3)
-    carol.slider().shows_soon(moved)
+    carol.slider().expect_text(moved)
 
 
-def test_pages_follow_each_other_while_both_kernels_are_busy(lab: Lab) -> None:
+def test_pages_follow_each_other_while_kernels_are_busy(lab: Lab) -> None:
     alice, bob = with_slider(lab, "alice", "busy"), with_slider(lab, "bob", "busy")
     first = alice.slider().drag_to(0.4)
-    bob.slider().shows_soon(first)
+    bob.slider().expect_text(first)
     for person in (alice, bob):
-        person.keep_busy(8)
+        person.keep_busy(15)
     for person in (alice, bob):
-        person.page.wait_for_function(
-            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
-        )
+        person.wait_kernel_status("busy")
 
     shown = alice.slider().drag_to(0.8)
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     back = bob.slider().drag_to(0.1)
-    alice.slider().shows_soon(back)
-    assert alice.kernel_status() == bob.kernel_status() == "busy", "all of that while the cells ran"
+    alice.slider().expect_text(back)
+    assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
 
-    # And what the comms bring late, when the kernels come to it, changes nothing.
+    # The late comm messages, which the kernels handle after their cells, change nothing.
     kernel_has(alice, back)
     kernel_has(bob, back)
-    assert alice.slider().shows() == bob.slider().shows() == back
+    assert alice.slider().text() == bob.slider().text() == back
 
 
-def test_what_the_program_sets_everyone_sees(lab: Lab) -> None:
+def test_value_set_by_a_program_reaches_everyone(lab: Lab) -> None:
     alice, bob = with_slider(lab, "alice", "program"), with_slider(lab, "bob", "program")
     alice.eval("speed.value", before="speed.value = 12.5")
     for person in (alice, bob):
-        person.slider().shows_soon("12.50")
+        person.slider().expect_text("12.50")
     kernel_has(bob, "12.5")
 
 
-def test_a_page_holds_one_socket_however_many_widgets_it_shows(lab: Lab) -> None:
+def test_page_holds_one_socket_for_all_widgets(lab: Lab) -> None:
     five = write_notebook(
         lab.server,
         "five.ipynb",
@@ -104,29 +96,26 @@ def test_a_page_holds_one_socket_however_many_widgets_it_shows(lab: Lab) -> None
     for person in (alice, bob):
         person.run_all()
     bob.slider().handle.wait_for()
+    bob.wait_bound("speed")
+    alice.wait_bound("sliders[3]")
     shown = alice.slider(3).drag_to(0.5)
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     assert alice.bus_sockets == 1
 
 
-def test_a_killed_server_comes_back_with_the_value_and_both_pages_go_on(
-    make_server: Callable[..., Server], browser: Browser
-) -> None:
-    lab = Lab(make_server("alice", "bob"), browser)
+def test_value_survives_a_killed_server(lab: Lab) -> None:
     alice, bob = with_slider(lab, "alice", "kept"), with_slider(lab, "bob", "kept")
     shown = alice.slider().drag_to(0.6)
-    bob.slider().shows_soon(shown)
+    bob.slider().expect_text(shown)
     lab.server.kill9()
     lab.server.start()
-    for person in (alice, bob):  # JupyterLab complains of what it has lost; the slider is still there behind that
-        person.page.wait_for_function(f"document.querySelector('.widget-readout').textContent === '{shown}'")
-    # The kernels went with the server. The pages have each other, by the keyboard as well.
-    alice.dismiss_dialogs()
-    alice.slider().handle.press("ArrowRight", timeout=15_000)
-    moved = alice.slider().shows()
+    for person in (alice, bob):
+        person.slider().expect_text(shown)
+    # The kernels ended with the server. The pages still follow each other, also by the keyboard.
+    alice.slider().handle.press("ArrowRight")
+    moved = alice.slider().text()
     assert moved != shown
-    bob.slider().shows_soon(moved, timeout=20_000)
+    bob.slider().expect_text(moved)
 
-    late = with_slider(lab, "alice", "kept")
-    assert late.slider().shows() == moved, "and a new kernel finds it"
-    lab.close()
+    late = with_slider(lab, "carol", "kept", late=True)
+    assert late.slider().text() == moved, "a new kernel takes the shared value"

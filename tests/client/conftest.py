@@ -12,7 +12,8 @@ import pytest
 from ebus_jupyter.backends.base import Backend
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.broker.outlet import Authorizer
-from ebus_jupyter.client.client import Client, background_loop
+from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.loop_thread import loop_thread
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import Kind, Participant
 from ebus_jupyter.errors import ConnectionLost
@@ -20,7 +21,7 @@ from ebus_jupyter.transports.local import LocalTransport
 
 
 class Line:
-    """The line between clients and a broker; it can be cut, and the broker can be restarted."""
+    """A line between clients and a broker. The line can be cut, and the broker restarted."""
 
     def __init__(self, limits: Limits, durable: Backend | None = None) -> None:
         self.up = True
@@ -29,7 +30,7 @@ class Line:
         self._durable = durable
         self._open: list[LocalTransport] = []
         self._clients: list[Client] = []
-        self.loop = background_loop()
+        self.loop = loop_thread().loop
         self.start()
 
     def start(self) -> None:
@@ -37,7 +38,7 @@ class Line:
         self.run(self.broker.start())
 
     def restart(self) -> None:
-        """The broker ends; a client asks for it in vain; another one begins."""
+        """Stop the broker; let a client fail to connect; start another broker."""
         self.run(self.broker.aclose())
         self._tried.clear()
         assert self._tried.wait(10)
@@ -67,7 +68,7 @@ class Line:
         return client
 
     def cut(self) -> None:
-        """Every connection is lost, and no new one can be made until `mend`."""
+        """Lose every connection, and allow no new one until `mend`."""
         self.up = False
 
         async def lose() -> None:

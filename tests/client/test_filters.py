@@ -1,4 +1,4 @@
-"""A filter in the kernel that made the bus: it sees every write before anybody hears it."""
+"""Filters in the kernel that made the bus: they see every write before anyone receives it."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def stamp(text: str, sender: ebus.Participant) -> Post:
     return Post(text.strip(), sender.user)
 
 
-def test_a_filter_changes_the_type_and_sees_the_stamped_sender(line: Line) -> None:
+def test_filter_changes_the_type_and_sees_the_stamped_sender(line: Line) -> None:
     clean = line.client("alice").bus("clean", str, emits=Post, filter=stamp)
     guest = line.client("bob", "k2").bus("clean")
-    ear, guest_ear = clean.stream(), guest.stream()
+    stream, guest_stream = clean.stream(), guest.stream()
     guest.write("  tea  ").result(5)
     clean.write("milk").result(5)
-    assert ear.take(2, 5) == [Post("tea", "bob"), Post("milk", "alice")], "the maker's own writes pass it too"
-    assert guest_ear.take(2, 5) == [["tea", "bob"], ["milk", "alice"]]
+    assert stream.take(2, 5) == [Post("tea", "bob"), Post("milk", "alice")], "the maker's own writes are filtered too"
+    assert guest_stream.take(2, 5) == [["tea", "bob"], ["milk", "alice"]]
 
 
-def test_a_refused_write_is_heard_by_nobody(line: Line) -> None:
+def test_rejected_write_reaches_nobody(line: Line) -> None:
     clean = line.client("alice").bus("clean", str, emits=Post, filter=stamp)
-    ear = clean.stream()
+    stream = clean.stream()
     with pytest.raises(ebus.Filtered, match="no spam, please") as refused:
         line.client("bob", "k2").bus("clean").write("spam").result(5)
     assert refused.value.reason == "no spam, please"
     clean.write("tea").result(5)
-    assert ear.get(5) == Post("tea", "alice")
+    assert stream.get(5) == Post("tea", "alice")
 
 
-def test_an_async_filter_keeps_each_writer_s_order(line: Line) -> None:
+def test_async_filter_keeps_each_writer_s_order(line: Line) -> None:
     async def slow_at_first(n: int, sender: ebus.Participant) -> int:
         await asyncio.sleep(0.02 if n == 0 else 0)
         return n
 
     bus = line.client("alice").bus("ordered", int, filter=slow_at_first)
     other = line.client("bob", "k2").bus("ordered")
-    ear = bus.stream()
+    stream = bus.stream()
     for n in range(5):
         other.write(n)
-    assert ear.take(5, 5) == [0, 1, 2, 3, 4]
+    assert stream.take(5, 5) == [0, 1, 2, 3, 4]
 
 
-def test_while_its_kernel_is_away_nothing_passes_unfiltered_and_its_return_resumes_it(line: Line) -> None:
+def test_absent_filter_refuses_writes_until_its_kernel_returns(line: Line) -> None:
     owner = line.client("alice")
     owner.bus("clean", str, emits=Post, filter=stamp)
     guest = line.client("bob", "k2").bus("clean")
@@ -77,13 +77,13 @@ def test_while_its_kernel_is_away_nothing_passes_unfiltered_and_its_return_resum
     assert back.history(1) == [Post("after", "bob")]
 
 
-def test_somebody_else_cannot_offer_to_filter(line: Line) -> None:
+def test_another_user_cannot_provide_the_filter(line: Line) -> None:
     line.client("alice").bus("clean", str, emits=Post, filter=stamp)
     with pytest.raises(ebus.Forbidden, match="alice"):
         line.client("mallory", "k9").bus("clean", str, emits=Post, filter=stamp)
 
 
-def test_a_filter_that_fails_lets_nothing_through(line: Line) -> None:
+def test_failing_filter_accepts_no_write(line: Line) -> None:
     def broken(text: str, sender: ebus.Participant) -> str:
         return 1 / 0  # type: ignore[return-value]
 
@@ -93,7 +93,7 @@ def test_a_filter_that_fails_lets_nothing_through(line: Line) -> None:
     assert bus.history() == []
 
 
-def test_a_filter_that_answers_too_late_is_not_waited_for(make_line: Callable[..., Line]) -> None:
+def test_filter_that_times_out_refuses_the_write(make_line: Callable[..., Line]) -> None:
     never = threading.Event()
 
     async def stuck(text: str, sender: Any) -> str:
@@ -106,7 +106,7 @@ def test_a_filter_that_answers_too_late_is_not_waited_for(make_line: Callable[..
     never.set()
 
 
-def test_what_a_feed_yields_is_written(line: Line) -> None:
+def test_feed_writes_what_its_source_yields(line: Line) -> None:
     async def readings() -> Any:
         for n in range(3):
             yield n * 1.5

@@ -1,4 +1,4 @@
-"""A session's traffic goes into a file, and back onto a bus."""
+"""Recording a bus in a file, and replaying it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_session_is_recorded_and_replayed_into_another_bus(line: Line, tmp_path: Path) -> None:
+def test_recorded_messages_replay_into_another_bus(line: Line, tmp_path: Path) -> None:
     alice, bob = line.client("alice"), line.client("bob", "k2")
     votes = alice.bus("votes", Vote)
-    bob.bus("votes", Vote).write(Vote("tea"))
+    bob.bus("votes", Vote).write(Vote("tea")).result(5)
     votes.write(Vote("milk", 2)).result(5)
     assert record(votes, tmp_path / "votes.jsonl", n=2, since="start") == 2
 
@@ -44,7 +44,7 @@ def test_a_session_is_recorded_and_replayed_into_another_bus(line: Line, tmp_pat
     assert {message.sender.user for message in replayed} == {"alice"}, "nobody writes as someone else"
 
 
-def test_the_file_says_what_the_bus_was_and_who_wrote(line: Line, tmp_path: Path) -> None:
+def test_recording_holds_the_spec_and_the_senders(line: Line, tmp_path: Path) -> None:
     votes = line.client("alice").bus("votes", Vote, size=5)
     votes.write(Vote("tea")).result(5)
     record(votes, tmp_path / "votes.jsonl", n=1, since="start")
@@ -70,7 +70,7 @@ def test_the_file_says_what_the_bus_was_and_who_wrote(line: Line, tmp_path: Path
     ],
     ids=repr,
 )
-def test_what_json_has_no_word_for_comes_back_as_it_was(line: Line, tmp_path: Path, value: Any) -> None:
+def test_values_beyond_json_survive_record_and_replay(line: Line, tmp_path: Path, value: Any) -> None:
     bus = line.client().bus("anything")
     bus.write(value).result(5)
     record(bus, tmp_path / "x.jsonl", n=1, since="start")
@@ -79,7 +79,7 @@ def test_what_json_has_no_word_for_comes_back_as_it_was(line: Line, tmp_path: Pa
     assert heard.get(5) == value
 
 
-def test_an_array_comes_back_with_its_dtype_and_shape(line: Line, tmp_path: Path) -> None:
+def test_recorded_array_keeps_dtype_and_shape(line: Line, tmp_path: Path) -> None:
     bus = line.client().bus("pictures", np.ndarray)
     picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
     bus.write(picture).result(5)
@@ -91,7 +91,7 @@ def test_an_array_comes_back_with_its_dtype_and_shape(line: Line, tmp_path: Path
     np.testing.assert_array_equal(back, picture)
 
 
-def test_a_state_is_replayed_key_by_key_removals_too(line: Line, tmp_path: Path) -> None:
+def test_state_replays_keys_and_removals(line: Line, tmp_path: Path) -> None:
     client = line.client()
     dash = client.bus("dash", retain="keys")
     dash.write(1, key="a")
@@ -108,7 +108,7 @@ def test_a_state_is_replayed_key_by_key_removals_too(line: Line, tmp_path: Path)
     assert dict(again) == {"b": 2}
 
 
-def test_it_goes_on_for_as_long_as_asked_and_ends_with_the_bus(line: Line, tmp_path: Path) -> None:
+def test_record_ends_after_its_time_or_with_the_bus(line: Line, tmp_path: Path) -> None:
     bus = line.client().bus("quiet")
     assert record(bus, tmp_path / "x.jsonl", seconds=0.01) == 0
     recorder = threading.Thread(target=record, args=(bus, tmp_path / "x.jsonl"), kwargs={"since": "start"})
@@ -119,9 +119,7 @@ def test_it_goes_on_for_as_long_as_asked_and_ends_with_the_bus(line: Line, tmp_p
     assert not recorder.is_alive()
 
 
-def test_in_real_time_the_pauses_are_those_of_the_session(
-    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replay_speed_scales_the_recorded_pauses(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bus = line.client().bus("drums")
     path = tmp_path / "drums.jsonl"
     bus.write("boom").result(5)
@@ -152,7 +150,7 @@ def test_in_real_time_the_pauses_are_those_of_the_session(
         replay(bus, path, speed=0)
 
 
-def test_what_the_recorder_missed_is_in_the_file(line: Line, tmp_path: Path) -> None:
+def test_lag_of_the_recorder_is_in_the_file(line: Line, tmp_path: Path) -> None:
     bus = line.client().bus("fast", size=2)
     stream_began = bus.write("a").result(5)
     for value in "bcde":
@@ -164,7 +162,7 @@ def test_what_the_recorder_missed_is_in_the_file(line: Line, tmp_path: Path) -> 
     assert replay(line.client().bus("again"), tmp_path / "x.jsonl") == 2
 
 
-def test_a_recording_that_was_cut_off_is_good_up_to_there(line: Line, tmp_path: Path) -> None:
+def test_truncated_recording_replays_its_complete_lines(line: Line, tmp_path: Path) -> None:
     bus = line.client().bus("votes")
     for value in "abc":
         bus.write(value).result(5)
@@ -175,13 +173,13 @@ def test_a_recording_that_was_cut_off_is_good_up_to_there(line: Line, tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["", "a shopping list\n", "[1, 2]\n", '{"ebus": 99}\n'])
-def test_a_file_that_is_no_recording_is_named(line: Line, tmp_path: Path, text: str) -> None:
+def test_file_that_is_not_a_recording_is_named(line: Line, tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jsonl").write_text(text)
     with pytest.raises(RecordingError, match=r"x\.jsonl"):
         replay(line.client().bus("again"), tmp_path / "x.jsonl")
 
 
-def test_a_message_that_the_bus_does_not_take_is_refused_by_name(line: Line, tmp_path: Path) -> None:
+def test_replay_of_a_mistyped_message_raises_type_mismatch(line: Line, tmp_path: Path) -> None:
     client = line.client()
     words = client.bus("words")
     words.write("tea").result(5)
@@ -190,7 +188,7 @@ def test_a_message_that_the_bus_does_not_take_is_refused_by_name(line: Line, tmp
         replay(client.bus("numbers", int), tmp_path / "x.jsonl")
 
 
-def test_a_bus_is_made_such_as_the_recorded_one_was_as_received(line: Line, tmp_path: Path) -> None:
+def test_bus_for_makes_a_bus_like_the_recorded_one(line: Line, tmp_path: Path) -> None:
     def stamped(text: str, sender: ebus.Participant) -> dict[str, str]:
         return {"text": text, "by": sender.user}
 

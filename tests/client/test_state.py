@@ -1,4 +1,4 @@
-"""A shared mapping: what one sets, all see."""
+"""Shared mappings: what one participant sets, all see."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def eventually(state: State, check: Callable[[], bool]) -> None:
     assert check()
 
 
-def test_what_one_sets_the_other_sees(line: Line) -> None:
+def test_set_value_reaches_other_participants(line: Line) -> None:
     mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
     mine["speed"] = 3
     assert mine["speed"] == 3, "at once, here"
@@ -36,7 +36,7 @@ def test_what_one_sets_the_other_sees(line: Line) -> None:
     eventually(mine, lambda: "speed" not in mine)
 
 
-def test_who_comes_late_sees_everything_at_once(line: Line) -> None:
+def test_late_joiner_receives_all_entries_at_once(line: Line) -> None:
     first = line.client().state("dash")
     first.update({f"key {n}": n for n in range(200)})
     first.flush()
@@ -44,7 +44,7 @@ def test_who_comes_late_sees_everything_at_once(line: Line) -> None:
     assert dict(late) == dict(first) and len(late) == 200
 
 
-def test_only_one_of_two_replaces(line: Line) -> None:
+def test_only_one_of_two_concurrent_replaces_wins(line: Line) -> None:
     mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
     assert mine.replace("turn", MISSING, "alice")
     assert not theirs.replace("turn", MISSING, "bob")
@@ -53,7 +53,7 @@ def test_only_one_of_two_replaces(line: Line) -> None:
     assert theirs["turn"] == "bob", "what was just replaced is what is read back"
 
 
-def test_a_conflict_ends_the_same_everywhere(line: Line) -> None:
+def test_concurrent_writes_converge_everywhere(line: Line) -> None:
     states = [line.client(name, name).state("dash") for name in ("alice", "bob", "carol")]
     for n in range(30):
         for who, state in enumerate(states):
@@ -65,7 +65,7 @@ def test_a_conflict_ends_the_same_everywhere(line: Line) -> None:
         eventually(state, lambda state=state: state["x"] == last["x"])  # type: ignore[misc]
 
 
-def test_the_state_is_whole_after_the_line_was_cut(line: Line) -> None:
+def test_state_is_complete_after_a_reconnect(line: Line) -> None:
     mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
     mine.update(a=1, b=2)
     eventually(theirs, lambda: dict(theirs) == {"a": 1, "b": 2})
@@ -78,7 +78,7 @@ def test_the_state_is_whole_after_the_line_was_cut(line: Line) -> None:
     eventually(theirs, lambda: dict(theirs) == {"a": 10, "c": 3})
 
 
-def test_a_change_tells_what_was_and_who_did_it(line: Line) -> None:
+def test_change_reports_old_new_and_local(line: Line) -> None:
     mine, theirs = line.client("alice").state("dash"), line.client("bob", "k2").state("dash")
     changes: list[Any] = []
     heard = threading.Event()
@@ -89,7 +89,7 @@ def test_a_change_tells_what_was_and_who_did_it(line: Line) -> None:
     assert [(c.key, c.old, c.new, c.local) for c in changes] == [("speed", MISSING, 1, False), ("speed", 1, 2, True)]
 
 
-def test_a_typed_state_refuses_other_values(line: Line) -> None:
+def test_typed_state_refuses_other_types(line: Line) -> None:
     state = line.client().state("sizes", type=int)
     with pytest.raises(ebus.TypeMismatch, match="expected int, got str"):
         state["a"] = "tall"

@@ -1,4 +1,4 @@
-"""Every kind of type goes through a bus and comes out as it went in."""
+"""Values of every kind of type round-trip through a bus."""
 
 from __future__ import annotations
 
@@ -72,25 +72,25 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_value_comes_out_as_it_went_in(line: Line, type_: Any, value: Any) -> None:
+def test_value_round_trips_through_a_bus(line: Line, type_: Any, value: Any) -> None:
     bus = line.client().bus("typed", type_)
-    ear = bus.stream()
+    stream = bus.stream()
     bus.write(value).result(5)
-    assert ear.get(5) == value
+    assert stream.get(5) == value
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i8", "|u1", "|b1", "<c16", "<M8[s]"])
-def test_an_array_keeps_dtype_and_shape(line: Line, dtype: str) -> None:
+def test_array_keeps_dtype_and_shape(line: Line, dtype: str) -> None:
     array = np.arange(6).astype(dtype).reshape(2, 3)
     bus = line.client().bus("arrays", np.ndarray)
-    ear = bus.stream()
+    stream = bus.stream()
     bus.write(array).result(5)
-    heard = ear.get(5)
+    heard = stream.get(5)
     assert (heard.dtype, heard.shape) == (array.dtype, array.shape)
     assert (heard == array).all()
 
 
-def test_an_array_of_another_dtype_is_refused_here_and_by_the_broker(line: Line) -> None:
+def test_array_of_wrong_dtype_is_refused_on_both_sides(line: Line) -> None:
     bus = line.client().bus("floats", npt.NDArray[np.float32])
     with pytest.raises(ebus.TypeMismatch, match="expected array of <f4"):
         bus.write(np.zeros(2))
@@ -98,14 +98,14 @@ def test_an_array_of_another_dtype_is_refused_here_and_by_the_broker(line: Line)
         line.client("bob", "k2").bus("floats").write(np.zeros(2)).result(5)
 
 
-def test_an_array_inside_a_struct(line: Line) -> None:
+def test_array_inside_a_struct_round_trips(line: Line) -> None:
     bus = line.client().bus("struct", WithArray)
-    ear = bus.stream()
+    stream = bus.stream()
     bus.write(WithArray(np.ones(3, "f4"))).result(5)
-    assert (ear.get(5).data == 1).all()
+    assert (stream.get(5).data == 1).all()
 
 
-def test_a_value_that_cannot_travel_says_so(line: Line) -> None:
+def test_value_that_cannot_travel_is_refused_with_its_type(line: Line) -> None:
     bus = line.client().bus("any")
     with pytest.raises(ebus.TypeMismatch, match="values of type object can't travel"):
         bus.write(object())
@@ -113,11 +113,11 @@ def test_a_value_that_cannot_travel_says_so(line: Line) -> None:
         line.client().bus("odd", type(lambda: 0))
 
 
-def test_a_bus_knows_its_typescript(line: Line) -> None:
+def test_bus_describes_its_type_in_typescript(line: Line) -> None:
     assert line.client().bus("typed", Data).typescript == "export type Data = { raw: Uint8Array; tags: Array<string> };"
 
 
-def test_latest_keeps_one_and_a_slow_reader_sees_only_that(line: Line) -> None:
+def test_latest_retains_one_and_conflates_for_slow_readers(line: Line) -> None:
     speed = line.client().bus("speed", int, retain="latest")
     slow = speed.stream()
     for n in range(50):
@@ -127,10 +127,10 @@ def test_latest_keeps_one_and_a_slow_reader_sees_only_that(line: Line) -> None:
     seen = [slow.get(5)]
     while seen[-1] != 49:
         seen.append(slow.get(5))
-    assert seen == sorted(seen), "what it saw is in order, whatever it did not see"
+    assert seen == sorted(seen), "what it received is in order"
 
 
-def test_keys_keeps_the_last_of_each(line: Line) -> None:
+def test_keys_retains_the_last_message_of_each_key(line: Line) -> None:
     places = line.client().bus("places", str, retain="keys")
     for key, value in [("a", "1"), ("b", "1"), ("a", "2")]:
         places.write(value, key=key)

@@ -1,4 +1,4 @@
-"""How long hypothesis looks: moderately here, hard with EBUS_HYPOTHESIS=thorough."""
+"""The profiles of hypothesis: moderate by default, thorough with EBUS_HYPOTHESIS=thorough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from tests.core.play import Play
 
 PROFILES = {
-    # The same plays every time: what is found in passing belongs to whoever looks for it.
+    # The same examples every time, so that a failure belongs to the change that is tested.
     "moderate": settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True),
     "thorough": settings(
         max_examples=3000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)

@@ -1,4 +1,4 @@
-"""What the modules' documentation shows is so."""
+"""The examples in the docstrings of the core, its errors and the transports."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import pkgutil
 
 import pytest
 
-from ebus_jupyter import core
+from ebus_jupyter import core, transports
 
-MODULES = [module.name for module in pkgutil.walk_packages(core.__path__, f"{core.__name__}.")]
+MODULES = ["ebus_jupyter.errors"] + [
+    module.name
+    for package in (core, transports)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
+def test_docstring_examples(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -1,4 +1,4 @@
-"""Runs the scenarios that the page's client runs too; `tests/vectors/README.md` says what they mean."""
+"""Runs the scenarios that the browser client runs too; see `tests/vectors/README.md`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, Lagged
 
 from . import vectors
-from .vectors import BY_NAME, fields, frame_of, load, said_by, step_of
+from .vectors import BY_NAME, described, fields, frame_of, load, step_of
 
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -34,14 +34,14 @@ def cases(name: str) -> Any:
     return pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load(name)["cases"]])
 
 
-def test_every_file_is_run():
-    assert set(vectors.FILES) == {"frames", "values", "addresses", "errors", "replica", "link"}
+def test_all_files_are_run():
+    assert set(vectors.FILES) == {"frames", "values", "addresses", "errors", "replica", "session"}
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_layout_is_that_of_the_frames():
+def test_layout_matches_the_frame_classes():
     layout = load("frames")["layout"]
     assert layout.pop("seat") == {"fields": vectors.SEAT, "defaults": {}}
     types: dict[str, Any] = {"participant": Participant, **BY_NAME}
@@ -66,22 +66,22 @@ def defaults(type_: Any) -> dict[str, Any]:
 
 
 @cases("frames")
-def test_frames_are_these_bytes(case):
+def test_frames_have_these_bytes(case):
     with fields(case) as given:
         given.take("name")
         if "longer" in given:
-            heard = frames.from_broker(bytes.fromhex(given.take("longer")))
-            assert [said_by(frame) for frame in heard] == given.take("means")
+            received = frames.from_broker(bytes.fromhex(given.take("longer")))
+            assert [described(frame) for frame in received] == given.take("means")
             return
         named = given.take("frame")
         data = bytes.fromhex(given.take("hex"))
         assert frames.encode(frame_of(named)) == data
         read = frames.from_client if BY_NAME[next(iter(named))].__struct_config__.tag < 64 else frames.from_broker
         for each in (data, bytes.fromhex(given.take("short", data.hex()))):
-            assert [said_by(frame) for frame in read(frames.join([each]))] == [named]
+            assert [described(frame) for frame in read(frames.join([each]))] == [named]
 
 
-def test_every_frame_has_its_bytes():
+def test_all_frames_have_a_case():
     assert {name for case in load("frames")["cases"] for name in case.get("frame", ())} == set(BY_NAME)
 
 
@@ -89,7 +89,7 @@ def test_every_frame_has_its_bytes():
 
 
 @cases("values")
-def test_values_are_these_bytes(case):
+def test_values_have_these_bytes(case):
     codec: Codec[Any] = Codec()
     with fields(case) as given:
         given.take("name"), given.take("page", None)
@@ -102,30 +102,30 @@ def test_values_are_these_bytes(case):
 
 
 def value_of(given: Any) -> Any:
-    """The value that a scenario means."""
+    """The value of a scenario."""
     if isinstance(given, list):
         return [value_of(item) for item in given]
     if not isinstance(given, dict):
         return given
     if "$" not in given:
         return {key: value_of(item) for key, item in given.items()}
-    with fields(given) as said:
-        match said.take("$"):
+    with fields(given) as found:
+        match found.take("$"):
             case "int":
-                return int(said.take("is"))
+                return int(found.take("is"))
             case "float":
-                return float(said.take("is"))
+                return float(found.take("is"))
             case "bytes":
-                return bytes.fromhex(said.take("hex"))
+                return bytes.fromhex(found.take("hex"))
             case "time":
-                return datetime.fromisoformat(said.take("is"))
+                return datetime.fromisoformat(found.take("is"))
             case "tuple":
-                return tuple(value_of(item) for item in said.take("is"))
+                return tuple(value_of(item) for item in found.take("is"))
             case "array":
-                data = [value_of(item) for item in said.take("data")]
-                return numpy.array(data, dtype=said.take("dtype")).reshape(said.take("shape"))
+                data = [value_of(item) for item in found.take("data")]
+                return numpy.array(data, dtype=found.take("dtype")).reshape(found.take("shape"))
             case other:
-                raise AssertionError(f"no value is of kind {other}")
+                raise AssertionError(f"unknown kind of value: {other}")
 
 
 def alike(a: Any, b: Any) -> bool:
@@ -146,7 +146,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 @cases("addresses")
-def test_uris_name_buses(case):
+def test_uris_have_these_addresses(case):
     with fields(case) as given:
         given.take("name")
         uri = given.take("uri")
@@ -163,7 +163,7 @@ def test_uris_name_buses(case):
 
 
 @cases("errors")
-def test_errors_have_their_codes(case):
+def test_errors_have_these_codes(case):
     with fields(case) as given:
         name = given.take("name")
         if "wire" in given:
@@ -178,15 +178,15 @@ def test_errors_have_their_codes(case):
         assert above is None or getattr(errors, above) in type_.__bases__
 
 
-def test_every_error_is_told_of():
+def test_all_errors_have_a_case():
     assert {case["code"] for case in load("errors")["cases"] if "code" in case} == set(errors.BY_CODE)
 
 
-# --- a shared state -------------------------------------------------------------------------------------------------
+# --- replica --------------------------------------------------------------------------------------------------------
 
 
 @cases("replica")
-def test_copies_of_a_shared_state(case):
+def test_replica(case):
     with fields(case) as given:
         given.take("name")
         replica = Replica()
@@ -203,50 +203,47 @@ def replica_step(replica: Replica, step: dict[str, Any]) -> None:
     changes: list[Change] = []
     match verb:
         case "write":
-            change, sends = replica.write(what[0], missing(what[1]))
+            change, send = replica.write(what[0], missing(what[1]))
             changes = [change]
-            assert sends is more.take("sends", True)
-        case "accepted" | "refused":
-            key, offset = what if verb == "accepted" else (what, 0)
-            changes, sends = replica.acked(key, offset, accepted=verb == "accepted")
-            assert sends is more.take("sends", False)
-        case "arrives":
+            assert send is more.take("send", True)
+        case "accepted":
+            changes, send = replica.accepted(*what)
+            assert send is more.take("send", False)
+        case "refused":
+            changes, send = replica.refused(what)
+            assert send is more.take("send", False)
+        case "apply":
             changes = replica.apply(what[0], what[1], missing(what[2]))
-        case "snapshot":
+        case "begin_snapshot":
             replica.begin_snapshot()
-            for key, offset, value in what:
-                changes += replica.apply(key, offset, missing(value))
-            changes += replica.end_snapshot()
-        case "snapshot_begins":
-            replica.begin_snapshot()
-        case "snapshot_ends":
+        case "end_snapshot":
             changes = replica.end_snapshot()
-        case "shows":
+        case "shown":
             assert {key: replica.shown(key) for key in list(replica.keys())} == what
-        case "offsets":
+        case "offset":
             assert {key: replica.offset(key) for key in what} == what
         case _:
-            raise AssertionError(f"nobody knows the step {verb}")
+            raise AssertionError(f"unknown step {verb}")
     wanted = [Change(key, missing(old), missing(new), local) for key, old, new, local in more.take("changes", [])]
     assert sorted(changes, key=repr) == sorted(wanted, key=repr), step
-    assert not more, f"nobody reads {sorted(more)} of {step}"
+    assert not more, f"unknown fields {sorted(more)} of {step}"
 
 
-# --- a client -------------------------------------------------------------------------------------------------------
+# --- session --------------------------------------------------------------------------------------------------------
 
 
-@cases("link")
-def test_a_client_and_its_readers(case):
+@cases("session")
+def test_session(case):
     with fields(case) as given:
         given.take("name")
-        client = Scripted(load("link")["people"])
+        session = ScriptedSession(load("session")["people"])
         for step in given.take("steps"):
-            client.step(step)
-        client.is_done()
+            session.step(step)
+        session.assert_done()
 
 
-class Scripted:
-    """A client whose broker is a scenario."""
+class ScriptedSession:
+    """A session whose broker is the scenario."""
 
     def __init__(self, people: dict[str, Any]) -> None:
         self.people = people
@@ -256,72 +253,73 @@ class Scripted:
         self.readers: dict[str, Reader] = {}
         self.reqs: dict[str, int] = {}
         self.writes: dict[int, str] = {}
-        self.asked: dict[int, str | Reader] = {}
-        self.answers: dict[str, Any] = {}
-        self.ended: dict[str, str] = {}
-        self.goodbye: Any = None
+        self.requests: dict[int, str | Reader] = {}
+        self.settled: dict[str, Any] = {}
+        self.closed: dict[str, str] = {}
+        self.connection_ended: Any = None
 
     def step(self, step: dict[str, Any]) -> None:
         verb, what, more = step_of(step)
-        does: Callable[[Any], None] | None = getattr(self, f"step_{verb}", None)
-        assert does is not None, f"nobody knows the step {verb}"
-        assert not more, f"nobody reads {sorted(more)} of {step}"
+        run: Callable[[Any], None] | None = getattr(self, f"step_{verb}", None)
+        assert run is not None, f"unknown step {verb}"
+        assert not more, f"unknown fields {sorted(more)} of {step}"
         try:
-            does(what)
+            run(what)
         except AssertionError as error:
             error.add_note(f"in the step {step}")
             raise
 
-    def is_done(self) -> None:
-        assert (self.said(), self.answers, self.ended, self.goodbye) == ([], {}, {}, None), "no step told of this"
+    def assert_done(self) -> None:
+        left = (self.sent(), self.settled, self.closed, self.connection_ended)
+        assert left == ([], {}, {}, None), "no step has expected this"
 
-    def said(self) -> list[Any]:
+    def sent(self) -> list[Any]:
         found: list[Any] = []
-        while (data := self.session.data_to_send(self.now)) is not None:
+        while (data := self.session.data_to_send()) is not None:
             found += frames.from_client(data)
         return found
 
-    # --- what the client does ---------------------------------------------------------------------------------------
+    # --- calls ------------------------------------------------------------------------------------------------------
 
-    def step_connect(self, what: Any) -> None:
+    def step_connection_made(self, what: Any) -> None:
         assert what is True
         self.session.connection_made()
 
-    def step_lose(self, what: Any) -> None:
+    def step_connection_lost(self, what: Any) -> None:
         assert what is True
-        self.said()
-        self.happened(self.session.connection_lost())
+        self.sent()
+        self.dispatch(self.session.connection_lost())
 
-    def step_passes(self, what: float) -> None:
+    def step_tick(self, what: float) -> None:
         self.now += what
+        self.session.tick(self.now)
 
     def step_open(self, what: Any) -> None:
         with fields(what) as given:
-            as_, name, hold = given.take("as"), given.take("name"), given.take("hold", False)
+            as_, name, batch = given.take("as"), given.take("name"), given.take("batch", False)
             scope, spec = given.take("scope", "server"), given.take("spec", {})
-            bus = self.session.open(
-                scope, name, spec, **{key: given.take(key) for key in ("owner", "cap", "create") if key in given}
-            )
-            if hold:
+            options = {key: given.take(key) for key in ("owner", "cap", "create") if key in given}
+            bus = self.session.open(scope, name, spec, **options)
+            if batch:
                 bus.flush_size, bus.flush_interval = 1000, math.inf
             self.buses[as_] = bus
 
-    def step_write(self, what: Any) -> None:
+    def step_publish(self, what: Any) -> None:
         with fields(what) as given:
             as_, bus, value = given.take("as"), self.buses[given.take("bus")], pack(given.take("value"))
-            how = {key: given.take(key) for key in ("key", "deleted", "echo", "to", "expect") if key in given}
-            self.writes[self.session.publish(bus, value, 0.0, **how)] = as_
+            options = {key: given.take(key) for key in ("key", "deleted", "echo", "to", "expect") if key in given}
+            self.writes[self.session.publish(bus, value, 0.0, **options)] = as_
 
     def step_flush(self, what: str) -> None:
         self.session.flush(self.buses[what])
 
     def step_leave(self, what: str) -> None:
-        self.happened(self.session.leave(self.buses[what]))
+        self.dispatch(self.session.leave(self.buses[what]))
 
     def step_delete(self, what: Any) -> None:
         with fields(what) as given:
             as_ = given.take("as")
-            self.asked[self.session.delete(self.buses[given.take("bus")])] = as_
+            self.requests[self.session.delete(self.buses[given.take("bus")])] = as_
 
     def step_reader(self, what: Any) -> None:
         with fields(what) as given:
@@ -331,30 +329,19 @@ class Scripted:
         with fields(what) as given:
             self.readers[given.take("as")] = self.readers[given.take("of")].clone()
 
-    def step_watch(self, what: str) -> None:
+    def step_watch_presence(self, what: str) -> None:
         self.session.watch_presence(self.buses[what])
 
-    def step_say(self, what: Any) -> None:
+    def step_set_presence(self, what: Any) -> None:
         with fields(what) as given:
             self.session.set_presence(self.buses[given.take("bus")], pack(given.take("state")))
 
-    # --- what travels -----------------------------------------------------------------------------------------------
+    def step_receive_data(self, what: list[Any]) -> None:
+        data = [frames.encode(frame_of(self.complete(frame), self.people)) for frame in what]
+        self.dispatch(self.session.receive_data(frames.join(data), self.now))
 
-    def step_says(self, what: list[Any]) -> None:
-        said = [said_by(frame) for frame in self.said()]
-        assert [list(frame) for frame in said] == [list(frame) for frame in what], said
-        for frame, wanted in zip(said, what, strict=True):
-            ((name, pattern),) = wanted.items()
-            for field, value in pattern.items():
-                if field == "req" and value not in self.reqs:
-                    self.reqs[value] = frame[name][field]
-                assert frame[name][field] == (self.reqs[value] if field == "req" else value), (field, said)
-
-    def step_hears(self, what: list[Any]) -> None:
-        said = [frames.encode(frame_of(self.completed(frame), self.people)) for frame in what]
-        self.happened(self.session.receive_data(frames.join(said), self.now))
-
-    def completed(self, frame: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Fill in request numbers, and the defaults of a delivery."""
         ((name, given),) = frame.items()
         given = dict(given)
         if isinstance(given.get("req"), str):
@@ -362,67 +349,77 @@ class Scripted:
         if name == "delivery":
             given = {"id": given["offset"], "time": 0.0, "sender": "bob", **given}
         if name == "page":
-            messages = [self.completed({"delivery": each})["delivery"] for each in given.get("messages", [])]
+            messages = [self.complete({"delivery": each})["delivery"] for each in given.get("messages", [])]
             given["messages"] = [{"bus": given["bus"], **each} for each in messages]
         return {name: given}
 
-    def happened(self, happened: list[events.Event]) -> None:
-        for event in happened:
+    def dispatch(self, found: list[events.Event]) -> None:
+        for event in found:
             match event:
                 case events.WriteSettled(id_, offset, error):
-                    self.answers[self.writes[id_]] = offset if error is None else error.code
+                    self.settled[self.writes[id_]] = offset if error is None else error.code
                 case events.RequestSettled(req, frame, error):
-                    asker = self.asked.pop(req)
-                    if isinstance(asker, Reader):
+                    owner = self.requests.pop(req)
+                    if isinstance(owner, Reader):
                         assert frame is None or isinstance(frame, frames.Page)
-                        asker.page_received(frame, error)
+                        owner.page_received(frame, error)
                     else:
-                        self.answers[asker] = "done" if error is None else error.code
+                        self.settled[owner] = "done" if error is None else error.code
                 case events.BusClosed(bus, error):
-                    self.ended[next(name for name, each in self.buses.items() if each is bus)] = error.code
-                case events.ConnectionEnded(error, again):
-                    self.goodbye = {"code": error.code, "again": again}
+                    self.closed[next(name for name, each in self.buses.items() if each is bus)] = error.code
+                case events.ConnectionEnded(error, reconnect):
+                    self.connection_ended = {"code": error.code, "reconnect": reconnect}
 
-    # --- what has come of it ----------------------------------------------------------------------------------------
+    # --- expectations -----------------------------------------------------------------------------------------------
 
-    def step_answers(self, what: Any) -> None:
-        assert self.answers == what
-        self.answers = {}
+    def step_data_to_send(self, what: list[Any]) -> None:
+        sent = [described(frame) for frame in self.sent()]
+        assert [list(frame) for frame in sent] == [list(frame) for frame in what], sent
+        for frame, wanted in zip(sent, what, strict=True):
+            ((name, pattern),) = wanted.items()
+            for field, value in pattern.items():
+                if field == "req" and value not in self.reqs:
+                    self.reqs[value] = frame[name][field]
+                assert frame[name][field] == (self.reqs[value] if field == "req" else value), (field, sent)
 
-    def step_ended(self, what: Any) -> None:
-        assert self.ended == what
-        self.ended = {}
+    def step_settled(self, what: Any) -> None:
+        assert self.settled == what
+        self.settled = {}
 
-    def step_goodbye(self, what: Any) -> None:
-        assert self.goodbye == what
-        self.goodbye = None
+    def step_closed(self, what: Any) -> None:
+        assert self.closed == what
+        self.closed = {}
 
-    def step_reads(self, what: Any) -> None:
+    def step_connection_ended(self, what: Any) -> None:
+        assert self.connection_ended == what
+        self.connection_ended = None
+
+    def step_read_nowait(self, what: Any) -> None:
         for name, wanted in what.items():
             assert self.read(self.readers[name]) == wanted
 
     def read(self, reader: Reader) -> list[Any]:
+        """All items that are available; then the next page of history is requested, if one is needed."""
         found: list[Any] = []
         while True:
             try:
                 item = reader.read_nowait()
             except Lagged as lag:
-                found.append({"lagged": lag.skipped, "after": lag.resume_after})
+                found.append({"lagged": lag.skipped, "resume_after": lag.resume_after})
                 continue
             except EbusError as error:
-                return [*found, {"ends": error.code}]
+                return [*found, {"error": error.code}]
             if item is None:
-                req = reader.request_page()
-                if req:
-                    self.asked[req] = reader
+                if req := reader.request_page():
+                    self.requests[req] = reader
                 return found
-            about = {"at": item.offset} if item.key is None else {"at": item.offset, "key": item.key}
-            found.append({**about, "removed": True} if item.deleted else {**about, "is": unpack(item.value)})
+            read = {"offset": item.offset} if item.key is None else {"offset": item.offset, "key": item.key}
+            found.append({**read, "deleted": True} if item.deleted else {**read, "value": unpack(item.value)})
 
     def step_caught_up(self, what: Any) -> None:
         assert {name: self.readers[name].caught_up for name in what} == what
 
-    def step_seats(self, what: Any) -> None:
+    def step_participants(self, what: Any) -> None:
         for name, wanted in what.items():
             seats = self.buses[name].participants.values()
             assert [[who.id, status, state] for who, status, _, state, _ in seats] == wanted

@@ -1,4 +1,4 @@
-"""The scenarios of `tests/vectors`, read strictly: a field that nobody reads is a scenario that nobody runs."""
+"""Reads the scenarios of `tests/vectors` strictly: a field that no code reads is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 class Fields(dict[str, Any]):
-    """An object of a scenario, whose fields are taken out as they are read."""
+    """An object of a scenario. Reading a field removes it."""
 
     def take(self, name: str, default: Any = ...) -> Any:
         if default is ... and name not in self:
@@ -28,22 +28,22 @@ class Fields(dict[str, Any]):
 
 @contextmanager
 def fields(given: dict[str, Any]) -> Iterator[Fields]:
-    """All of ``given`` is to be read within."""
+    """The fields of ``given``, all of which must be read within."""
     found = Fields(given)
     yield found
-    assert not found, f"nobody reads {sorted(found)} of {given}"
+    assert not found, f"unknown fields {sorted(found)} of {given}"
 
 
 def load(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert found["cases"], f"{name}.json holds no scenario"
+    assert found["cases"], f"{name}.json has no scenario"
     names = [case["name"] for case in found["cases"]]
-    assert len(names) == len(set(names)), f"two scenarios of {name}.json have one name"
+    assert len(names) == len(set(names)), f"two scenarios of {name}.json have the same name"
     return found
 
 
 def step_of(step: dict[str, Any]) -> tuple[str, Any, Fields]:
-    """The verb of a step, its object, and what else it says."""
+    """The verb of a step, the verb's value, and the other fields."""
     (verb, what), *rest = step.items()
     return verb, what, Fields(rest)
 
@@ -57,7 +57,7 @@ for _type in frames.Frame.__subclasses__():
 
 
 def frame_of(named: dict[str, Any], people: dict[str, Any] | None = None) -> Any:
-    """The frame that a scenario names."""
+    """The frame for a frame of a scenario."""
     ((name, given),) = named.items()
     return BY_NAME[name](**{field: _into(name, field, value, people) for field, value in given.items()})
 
@@ -79,12 +79,12 @@ SEAT = ["who", "status", "since", "state", "activity"]
 
 
 def person(given: Any, people: dict[str, Any] | None = None) -> Participant:
-    """Somebody: by all fields, or by a name among ``people``."""
+    """A participant, given by all fields or by a name from ``people``."""
     return Participant(**(people or {})[given] if isinstance(given, str) else given)
 
 
-def said_by(frame: Any) -> dict[str, Any]:
-    """A frame, as a scenario names it, with all its fields."""
+def described(frame: Any) -> dict[str, Any]:
+    """A frame as scenarios name it, with all fields."""
     name = next(name for name, type_ in BY_NAME.items() if type_ is type(frame))
     return {name: {field: _from(name, field, getattr(frame, field)) for field in frame.__struct_fields__}}
 
@@ -98,7 +98,7 @@ def _from(frame: str, field: str, value: Any) -> Any:
         seats = [msgspec.msgpack.decode(raw, type=tuple[Participant, str, float, Any, str]) for raw in value]
         return [dict(zip(SEAT, [public(seat[0]), *seat[1:]], strict=True)) for seat in seats]
     if (frame, field) == ("page", "messages"):
-        return [said_by(frames.delivery(raw))["delivery"] for raw in value]
+        return [described(frames.delivery(raw))["delivery"] for raw in value]
     return value
 
 

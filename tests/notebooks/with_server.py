@@ -1,7 +1,7 @@
-"""A pytest plugin: the notebooks' kernels meet a real server.
+"""A pytest plugin that gives the notebooks' kernels a real server.
 
-nbval starts its kernels itself, with pytest's environment and no server; so the server is started here, before anything
-is collected, and named in the environment as it would be for a kernel of its own.
+nbval starts kernels itself, with pytest's environment and without a server. This plugin starts a server before collection
+and names it in the environment, as a server does for its own kernels.
 
     python -m pytest -p tests.notebooks.with_server --nbval notebooks
 """
@@ -27,7 +27,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"the notebooks' buses are at {os.environ.get('EBUS_URL', 'no server')}"
+    return f"notebooks connect to {os.environ.get('EBUS_URL', 'no server')}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,4 +1,4 @@
-"""How the extension is found, configured, and what it serves beside the socket."""
+"""Discovery and configuration of the extension, and what it serves beside the WebSocket and the HTTP API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .harness import Server
 from .wire import Wire
 
 
-def test_installing_the_package_enables_it() -> None:
+def test_installing_the_package_enables_the_extension() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "jupyter", "server", "extension", "list"], capture_output=True, text=True, check=True
     )
@@ -31,59 +31,59 @@ def test_installing_the_package_enables_it() -> None:
 
 
 @pytest.mark.parametrize("limit", msgspec.structs.fields(Limits), ids=lambda limit: limit.name)
-def test_every_limit_can_be_configured_and_says_what_it_bounds(limit: msgspec.structs.FieldInfo) -> None:
+def test_limit_is_configurable_and_documented(limit: msgspec.structs.FieldInfo) -> None:
     trait = EBus.class_traits(config=True)[limit.name]
     assert trait.default() == limit.default
     assert len(trait.help) > 20
 
 
-def test_a_limit_from_the_configuration_reaches_the_clients(server: Server) -> None:
+def test_configured_limit_reaches_the_clients(server: Server) -> None:
     with Wire(server, auth=f"token {server.token('alice')}") as wire:
         assert wire.hello().limits["batch_bytes"] == 1_000_000
 
 
-def test_status_is_for_those_who_are_known(server: Server) -> None:
+def test_status_needs_authentication_and_permission(server: Server) -> None:
     assert server.request("GET", "ebus/api/status").status == 403
     assert server.request("GET", "ebus/api/status", "mallory").status == 403
     status = server.request("GET", "ebus/api/status", "carol").good().json()
     assert status == {"version": ebus_jupyter.__version__, "protocol": VERSION}
 
 
-def test_with_tls_a_kernel_connects_by_the_servers_own_certificate(tmp_path: Path) -> None:
+def test_kernel_connects_over_tls_with_the_servers_certificate(tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
-        pytest.fail("there is no openssl here to make a certificate with")
+        pytest.fail("making a certificate needs the command openssl")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=elsewhere.example -keyout KEY -out CERT"
     names = {"KEY": str(key), "CERT": str(certificate)}
     subprocess.run([names.get(word, word) for word in command.split()], capture_output=True, check=True)
     with Server(tmp_path / "server", tls=(certificate, key)) as server:
         kernel = server.start_kernel("alice")
-        said = kernel.run("import os; print(*(os.environ['EBUS_' + name] for name in ('URL', 'CERT', 'TOKEN')))")
-        url, trusted, secret = said.stdout.split()
+        printed = kernel.run("import os; print(*(os.environ['EBUS_' + name] for name in ('URL', 'CERT', 'TOKEN')))")
+        url, trusted, secret = printed.stdout.split()
         assert (url, trusted) == (server.url, str(certificate))
         with Wire(server, auth=f"ebus {secret}") as wire:
             assert wire.hello().you.kernel_id == kernel.id
 
 
-# --- the page's client ------------------------------------------------------------------------------------------------
+# --- the pages' client -------------------------------------------------------------------------------------------------
 
 
-def test_the_client_is_served_to_anyone_as_a_module(server: Server) -> None:
+def test_client_module_is_public(server: Server) -> None:
     answer = server.request("GET", "ebus/client.js").good()
     assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.body
 
 
-def test_a_browser_asks_again_unless_the_link_names_the_version(server: Server) -> None:
+def test_client_module_is_cached_for_good_only_with_a_version(server: Server) -> None:
     plain = server.request("GET", "ebus/client.js").good()
     assert plain.headers["Cache-Control"] == "no-cache"
     again = server.request("GET", "ebus/client.js", headers={"If-None-Match": plain.headers["ETag"]})
     assert (again.status, again.body) == (304, b"")
-    fixed = server.request("GET", "ebus/client.js?v=abc").good()
-    assert "immutable" in fixed.headers["Cache-Control"]
+    versioned = server.request("GET", "ebus/client.js?v=abc").good()
+    assert "immutable" in versioned.headers["Cache-Control"]
 
 
 @pytest.mark.parametrize("path", ["ebus/nothing.js", "ebus/..%2f__init__.js", "ebus/client.py", "ebus/"])
-def test_nothing_else_is_served(server: Server, path: str) -> None:
+def test_other_files_are_not_served(server: Server, path: str) -> None:
     assert server.request("GET", path).status in (403, 404)

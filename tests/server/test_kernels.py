@@ -1,16 +1,15 @@
-"""Real kernels: each gets a token of its own, acts for its starter, and takes its scope with it."""
+"""Real kernels: their tokens, users, activity and scope."""
 
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import pytest
 
 from ebus_jupyter.core.protocol import frames
 
 from .harness import Kernel, Server
-from .wire import TurnedAway, Wire
+from .wire import Refused, Wire
 
 ENVIRONMENT = "import os; print(*(os.environ.get('EBUS_' + name, '-') for name in ('URL', 'TOKEN', 'CERT')))"
 
@@ -23,8 +22,8 @@ def token(kernel: Kernel) -> str:
     return environment(kernel)[1]
 
 
-@pytest.mark.parametrize("notebook", [None, "work.ipynb"], ids=["by itself", "for a notebook"])
-def test_a_kernel_finds_its_server_and_acts_for_the_user_who_started_it(server: Server, notebook: str | None) -> None:
+@pytest.mark.parametrize("notebook", [None, "work.ipynb"], ids=["alone", "for a notebook"])
+def test_kernel_connects_to_its_server_as_the_user_who_started_it(server: Server, notebook: str | None) -> None:
     kernel = server.start_kernel("bob", notebook)
     url, secret, certificate = environment(kernel)
     assert (url, certificate) == (server.url, "-")
@@ -34,7 +33,7 @@ def test_a_kernel_finds_its_server_and_acts_for_the_user_who_started_it(server: 
     kernel.shutdown()
 
 
-def test_a_token_outlives_restarts_and_crashes_but_not_the_kernel(server: Server) -> None:
+def test_token_survives_restarts_and_crashes_but_not_shutdown(server: Server) -> None:
     kernel = server.start_kernel("alice")
     secret = token(kernel)
     with as_kernel(server, secret) as wire:
@@ -48,17 +47,17 @@ def test_a_token_outlives_restarts_and_crashes_but_not_the_kernel(server: Server
             bus = onlooker.open("crash")
             onlooker.watch(bus)
             wire.open("crash")
-            while onlooker.seat()[2] != "restarting":
+            while onlooker.next_presence()[2] != "restarting":
                 pass
         assert token(kernel) == secret
         kernel.shutdown()
         bye = wire.expect_end()
         assert bye.code == "unauthenticated" and not bye.reconnect
-    with pytest.raises(TurnedAway, match="shut down"):
+    with pytest.raises(Refused, match="shut down"):
         as_kernel(server, secret)
 
 
-def test_what_a_kernel_does_is_a_fact_of_the_bus(server: Server) -> None:
+def test_kernel_activity_is_shown_in_presence(server: Server) -> None:
     kernel = server.start_kernel("alice")
     with Wire(server, auth=f"token {server.token('bob')}") as bob, as_kernel(server, token(kernel)) as wire:
         bob.hello(), wire.hello()
@@ -66,26 +65,26 @@ def test_what_a_kernel_does_is_a_fact_of_the_bus(server: Server) -> None:
         bob.watch(bus)
         wire.open("lab")
 
-        def doing() -> str:
+        def activity() -> str:
             while True:
-                who, _, activity = bob.seat()
+                who, _, current = bob.next_presence()
                 if who.kernel_id == kernel.id:
-                    return activity
+                    return current
 
-        assert doing() == "idle"
+        assert activity() == "idle"
         cell = kernel.submit("input_ = __import__('time').sleep(30)")
-        assert doing() == "busy"
+        assert activity() == "busy"
         kernel.interrupt()
         with pytest.raises(Exception, match="KeyboardInterrupt"):
             cell.result()
-        assert doing() == "idle"
+        assert activity() == "idle"
         kernel.restart()
-        assert [doing(), doing()] == ["restarting", "idle"]
+        assert [activity(), activity()] == ["restarting", "idle"]
         kernel.shutdown()
-        assert doing() in ("dead", "idle")
+        assert activity() in ("dead", "idle")
 
 
-def test_the_kernels_scope_is_reclaimed_when_it_is_shut_down(server: Server) -> None:
+def test_kernel_scope_is_reclaimed_at_shutdown(server: Server) -> None:
     kernel = server.start_kernel("alice")
     with as_kernel(server, token(kernel)) as wire:
         wire.hello()
@@ -100,18 +99,18 @@ def test_the_kernels_scope_is_reclaimed_when_it_is_shut_down(server: Server) -> 
             assert "shut down" in page.expect(frames.Gone).reason
 
 
-def test_a_renamed_session_does_not_bring_in_the_servers_own_environment(server: Server) -> None:
+def test_renamed_session_keeps_the_kernels_environment(server: Server) -> None:
     kernel = server.start_kernel("alice", "before.ipynb")
-    was = environment(kernel)
+    before = environment(kernel)
     sessions = server.request("GET", "api/sessions", "alice").good().json()
     session = next(found["id"] for found in sessions if found["kernel"]["id"] == kernel.id)
     server.request("PATCH", f"api/sessions/{session}", "alice", body={"path": "after.ipynb"}).good()
     kernel.restart()
-    assert environment(kernel) == was
+    assert environment(kernel) == before
     kernel.shutdown()
 
 
-def test_who_asks_for_a_running_kernel_does_not_become_its_user(server: Server) -> None:
+def test_requesting_a_running_kernel_does_not_change_its_user(server: Server) -> None:
     chosen = str(uuid.uuid4())
     kernel = server.start_kernel("alice", kernel_id=chosen)
     assert kernel.id == chosen
@@ -124,7 +123,7 @@ def test_who_asks_for_a_running_kernel_does_not_become_its_user(server: Server) 
     kernel.shutdown()
 
 
-def test_a_kernel_may_do_what_its_user_may(server: Server) -> None:
+def test_kernel_has_the_permissions_of_its_user(server: Server) -> None:
     kernel = server.start_kernel("carol")
     with as_kernel(server, token(kernel)) as wire, Wire(server, auth=f"token {server.token('alice')}") as alice:
         wire.hello(), alice.hello()
@@ -135,17 +134,16 @@ def test_a_kernel_may_do_what_its_user_may(server: Server) -> None:
     kernel.shutdown()
 
 
-def test_after_a_crash_of_the_server_old_tokens_are_refused_with_a_hint(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        kernel = server.start_kernel("alice")
-        secret = token(kernel)
-        kernel.close()
-        port = server.port
-        server.kill9()
-        server.start()
-        assert server.port == port
-        with pytest.raises(TurnedAway, match="started anew"):
-            as_kernel(server, secret)
+def test_tokens_issued_before_a_server_crash_are_refused_with_a_hint(server: Server) -> None:
+    kernel = server.start_kernel("alice")
+    secret = token(kernel)
+    kernel.close()
+    port = server.port
+    server.kill9()
+    server.start()
+    assert server.port == port
+    with pytest.raises(Refused, match="restarted"):
+        as_kernel(server, secret)
 
 
 def as_kernel(server: Server, secret: str) -> Wire:

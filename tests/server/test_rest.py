@@ -1,128 +1,26 @@
-"""Buses over plain HTTP, as a script, a dashboard or a page without the client meets them."""
+"""Buses over plain HTTP: reading and writing, errors, and access."""
 
 from __future__ import annotations
 
 import http.cookiejar
-import json
-import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-import ebus_jupyter as ebus
 from ebus_jupyter.client.client import Client
 
-from .conftest import RULES
-from .harness import Answer, Server
-
-BUS = "ebus/api/buses/{scope}/{name}/{what}"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        tmp_path_factory.mktemp("rest"),
-        users=("alice", "bob", "carol", "mallory"),
-        base_url="/deep/er/",
-        config=RULES + "c.EBus.ping_interval = 0.3\n",
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def name() -> str:
-    """A bus that no other test uses."""
-    return f"bus-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def client_of(server: Server) -> Iterator[Callable[[str], Client]]:
-    made: list[Client] = []
-
-    def make(user: str) -> Client:
-        made.append(ebus.connect(server.url, server.token(user)))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
-
-
-def read(server: Server, name: str, query: str = "", user: str = "alice", scope: str = "server") -> Answer:
-    return server.request("GET", BUS.format(scope=scope, name=name, what="messages") + query, user)
-
-
-def write(server: Server, name: str, user: str = "alice", scope: str = "server", **body: Any) -> Answer:
-    answer = server.request("POST", BUS.format(scope=scope, name=name, what="messages"), user, body=body)
-    assert answer.status < 500, answer.body
-    return answer
-
-
-def values(answer: Answer) -> list[Any]:
-    return [message["value"] for message in answer.good().json()["messages"]]
-
-
-class Events:
-    """What a browser's EventSource does: reads events, and knows the id of the last one."""
-
-    def __init__(self, server: Server, name: str, query: str = "", *, last: str = "", user: str = "alice") -> None:
-        headers = server.headers(user) | ({"Last-Event-ID": last} if last else {})
-        url = server.url + BUS.format(scope="server", name=name, what="events") + query
-        self.response = server._opener().open(urllib.request.Request(url, headers=headers), timeout=10)
-        self.last = last
-        self.comments = 0
-        assert self.response.headers["Content-Type"].startswith("text/event-stream")
-        assert self.next() == ("retry", "1000")
-
-    def next(self) -> tuple[str, Any]:
-        """The next event: its kind ("message" where it has none) and data. EOFError where the server has ended."""
-        kind, data = "message", None
-        deadline = time.monotonic() + 15
-        while True:
-            assert time.monotonic() < deadline, "nothing but comments"
-            line = self.response.readline().decode()
-            if not line:
-                raise EOFError
-            field, _, content = line.rstrip("\n").partition(": ")
-            match field:
-                case "":
-                    if data is not None:
-                        return kind, data
-                    self.comments += content != ""
-                case "event":
-                    kind = content
-                case "id":
-                    self.last = content
-                case "data":
-                    data = json.loads(content)
-                case "retry":
-                    kind, data = field, content
-
-    def take(self, n: int) -> list[Any]:
-        found = [self.next() for _ in range(n)]
-        assert {kind for kind, _ in found} == {"message"}, found
-        return [data["value"] for _, data in found]
-
-    def close(self) -> None:
-        self.response.close()
-
-    def __enter__(self) -> Events:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
+from .harness import Server
+from .http_api import BUS, read, values, write
 
 # --- reading and writing ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_there_with_its_stamped_sender(server: Server, name: str) -> None:
+def test_written_value_is_read_with_its_stamped_sender(server: Server, name: str) -> None:
     answer = write(server, name, user="bob", value={"tea": 1})
     assert (answer.status, answer.json()) == (201, {"offset": 1})
     [message] = read(server, name).good().json()["messages"]
@@ -130,7 +28,7 @@ def test_what_is_written_is_there_with_its_stamped_sender(server: Server, name: 
     assert (message["sender"]["user"], message["sender"]["kind"]) == ("bob", "client")
 
 
-def test_the_next_question_goes_on_where_the_answer_ended(server: Server, name: str) -> None:
+def test_next_resumes_where_the_answer_ended(server: Server, name: str) -> None:
     for n in range(5):
         write(server, name, value=n)
     first = read(server, name, "?limit=3")
@@ -143,16 +41,16 @@ def test_the_next_question_goes_on_where_the_answer_ended(server: Server, name: 
 
 
 @pytest.mark.parametrize(
-    ("query", "found"), [("", [0, 1, 2]), ("?since=start", [0, 1, 2]), ("?since=2", [2]), ("?since=-2", [1, 2])]
+    ("query", "expected"), [("", [0, 1, 2]), ("?since=start", [0, 1, 2]), ("?since=2", [2]), ("?since=-2", [1, 2])]
 )
-def test_one_reads_from_where_one_likes(server: Server, name: str, query: str, found: list[int]) -> None:
+def test_since_selects_where_reading_starts(server: Server, name: str, query: str, expected: list[int]) -> None:
     for n in range(3):
         write(server, name, value=n)
     answer = read(server, name, query)
-    assert (values(answer), answer.json()["missed"]) == (found, 0)
+    assert (values(answer), answer.json()["missed"]) == (expected, 0)
 
 
-def test_who_comes_too_late_is_told_how_much_was_missed(
+def test_late_reader_is_told_how_many_messages_it_missed(
     server: Server, name: str, client_of: Callable[[str], Client]
 ) -> None:
     client_of("alice").bus(name, size=2)
@@ -165,7 +63,7 @@ def test_who_comes_too_late_is_told_how_much_was_missed(
         assert ([message["value"] for message in late["messages"]], late["missed"]) == (["d", "e"], 2)
 
 
-def test_a_bus_that_was_begun_anew_is_not_taken_for_the_old_one(
+def test_position_in_a_deleted_bus_is_not_resumed_in_its_successor(
     server: Server, name: str, client_of: Callable[[str], Client]
 ) -> None:
     for n in range(3):
@@ -178,7 +76,7 @@ def test_a_bus_that_was_begun_anew_is_not_taken_for_the_old_one(
     assert (values(answer), answer.json()["missed"]) == (list("abcd"), None)
 
 
-def test_values_that_json_has_no_word_for_go_both_ways(
+def test_values_that_json_cannot_represent_round_trip(
     server: Server, name: str, client_of: Callable[[str], Client]
 ) -> None:
     bus = client_of("alice").bus(name)
@@ -186,14 +84,14 @@ def test_values_that_json_has_no_word_for_go_both_ways(
     bus.write(np.array([1.5, 2.5])).result(10)
     picture, array = values(read(server, name))
     assert picture == {"picture": {"$bytes": "aGk="}}
-    heard = bus.stream(since=2)
+    received = bus.stream(since=2)
     write(server, name, value=picture).good()
     write(server, name, value=array).good()
-    assert heard.get(10) == {"picture": b"hi"}
-    np.testing.assert_array_equal(heard.get(10), [1.5, 2.5])
+    assert received.get(10) == {"picture": b"hi"}
+    np.testing.assert_array_equal(received.get(10), [1.5, 2.5])
 
 
-def test_a_key_is_set_and_removed_and_compared(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
+def test_keys_are_set_deleted_and_compared(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
     state = client_of("alice").state(name)
     assert write(server, name, key="speed", value=1).status == 201
     assert write(server, name, key="speed", value=2, expect=7).json()["code"] == "conflict"
@@ -205,21 +103,19 @@ def test_a_key_is_set_and_removed_and_compared(server: Server, name: str, client
     assert state.replace("tea", "green", "black")
 
 
-def test_a_write_for_some_is_read_by_those(server: Server, name: str) -> None:
+def test_write_to_named_users_is_read_by_them_only(server: Server, name: str) -> None:
     write(server, name, to="bob", value="psst")
     assert [values(read(server, name, user=user)) for user in ("bob", "carol")] == [["psst"], []]
 
 
-def test_a_write_sent_again_with_its_key_is_written_once(server: Server, name: str) -> None:
+def test_write_repeated_with_its_idempotency_key_is_written_once(server: Server, name: str) -> None:
     path, key = BUS.format(scope="server", name=name, what="messages"), {"Idempotency-Key": str(uuid.uuid4())}
     answers = [server.request("POST", path, "alice", body={"value": 1}, headers=key).json() for _ in range(3)]
     assert answers == [{"offset": 1}] * 3
     assert values(read(server, name)) == [1]
 
 
-def test_who_only_asked_is_not_shown_as_someone_who_is_there(
-    server: Server, name: str, client_of: Callable[[str], Client]
-) -> None:
+def test_finished_requests_leave_no_participant(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
     bus = client_of("alice").bus(name)
     write(server, name, user="bob", value=1)
     read(server, name, user="bob")
@@ -242,13 +138,13 @@ def test_who_only_asked_is_not_shown_as_someone_who_is_there(
         ("server", "x", "?limit=0", 400, "protocol", "1…1000"),
     ],
 )
-def test_a_question_that_makes_no_sense_gets_a_named_error(
+def test_invalid_request_gets_a_named_error(
     server: Server, scope: str, bus: str, query: str, status: int, code: str, next_step: str
 ) -> None:
     answer = read(server, bus, query, scope=scope)
-    said = answer.json()
-    assert (answer.status, said["code"]) == (status, code)
-    assert next_step in said["text"]
+    error = answer.json()
+    assert (answer.status, error["code"]) == (status, code)
+    assert next_step in error["text"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +163,7 @@ def test_a_question_that_makes_no_sense_gets_a_named_error(
         ({"value": 1, "expect": -1}, 400, "protocol"),
     ],
 )
-def test_a_write_that_is_refused_says_why_and_writes_nothing(
+def test_refused_write_names_the_error_and_writes_nothing(
     server: Server, name: str, client_of: Callable[[str], Client], body: Any, status: int, code: str
 ) -> None:
     client_of("alice").bus(name, int)
@@ -276,42 +172,40 @@ def test_a_write_that_is_refused_says_why_and_writes_nothing(
     assert values(read(server, name)) == []
 
 
-def test_a_type_error_names_the_path(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
+def test_type_mismatch_names_the_path(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
     client_of("alice").bus(name, dict[str, int])
-    said = write(server, name, value={"tea": "much"}).json()
-    assert said["details"]["path"] == "$.tea"
+    error = write(server, name, value={"tea": "much"}).json()
+    assert error["details"]["path"] == "$.tea"
 
 
-def test_too_much_is_refused_with_the_limit_that_it_is_over(server: Server, name: str) -> None:
-    answer = write(server, name, value="x" * 1_100_000)  # over the tests' `batch_bytes`
+def test_too_large_request_names_the_limit(server: Server, name: str) -> None:
+    answer = write(server, name, value="x" * 1_100_000)  # over `batch_bytes` of this server
     assert (answer.status, answer.json()["details"]) == (413, {"limit": "batch_bytes"})
 
 
-# --- who may ----------------------------------------------------------------------------------------------------------
+# --- access -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stranger_is_asked_who_that_is(server: Server, name: str) -> None:
+def test_unauthenticated_request_gets_401(server: Server, name: str) -> None:
     answer = server.request("GET", "ebus/api/buses")
     assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert answer.json()["code"] == "unauthenticated"
 
 
-def test_the_user_scope_is_one_s_own(server: Server, name: str) -> None:
+def test_user_scope_is_private_to_its_user(server: Server, name: str) -> None:
     write(server, name, scope="user", value="mine")
     assert values(read(server, name, scope="user")) == ["mine"]
     assert read(server, name, scope="user", user="bob").status == 404
 
 
-def test_the_authorizer_decides_who_reads_and_who_writes(server: Server, name: str) -> None:
+def test_authorizer_decides_who_reads_and_who_writes(server: Server, name: str) -> None:
     write(server, name, value=1)
     assert read(server, name, user="mallory").json()["code"] == "forbidden"
     assert values(read(server, name, user="carol")) == [1]
     assert write(server, name, user="carol", value=2).status == 403
 
 
-def test_a_bus_that_is_not_for_someone_does_not_exist_for_them(
-    server: Server, client_of: Callable[[str], Client]
-) -> None:
+def test_unauthorized_bus_is_neither_found_nor_listed(server: Server, client_of: Callable[[str], Client]) -> None:
     assert write(server, "board", value="alice's").status == 201
     assert read(server, "board", user="bob").status == 404
 
@@ -324,7 +218,7 @@ def test_a_bus_that_is_not_for_someone_does_not_exist_for_them(
     assert "board" not in listed("bob")
 
 
-def test_the_list_says_what_each_bus_is(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
+def test_list_describes_each_bus(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
     client_of("alice").bus(name, int, size=7)
     write(server, name, value=1)
     [bus] = [bus for bus in server.request("GET", "ebus/api/buses", "bob").json() if bus["name"] == name]
@@ -333,7 +227,7 @@ def test_the_list_says_what_each_bus_is(server: Server, name: str, client_of: Ca
     assert (bus["participants"], bus["last"]) == (1, 1)
 
 
-def test_a_page_writes_with_its_cookie_only_if_it_shows_that_it_is_ours(server: Server, name: str) -> None:
+def test_write_with_a_cookie_needs_the_xsrf_token(server: Server, name: str) -> None:
     cookies = http.cookiejar.CookieJar()
     page = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(cookies)
@@ -353,100 +247,6 @@ def test_a_page_writes_with_its_cookie_only_if_it_shows_that_it_is_ours(server: 
     assert post({"X-XSRFToken": str(xsrf)}) == 201
 
 
-def test_a_method_that_is_not_there_says_which_are(server: Server, name: str) -> None:
+def test_unsupported_method_lists_the_supported_ones(server: Server, name: str) -> None:
     answer = server.request("DELETE", BUS.format(scope="server", name=name, what="messages"), "alice")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST, OPTIONS")
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-def test_events_come_as_they_are_written(server: Server, name: str) -> None:
-    write(server, name, value="before")
-    with Events(server, name) as events:
-        write(server, name, value="now")
-        assert events.take(1) == ["now"]
-
-
-def test_events_since_the_start_then_live_without_a_gap(server: Server, name: str) -> None:
-    for n in range(3):
-        write(server, name, value=n)
-    writer = threading.Thread(target=lambda: [write(server, name, value=n) for n in range(3, 20)])
-    writer.start()
-    with Events(server, name, "?since=start") as events:
-        assert events.take(20) == list(range(20))
-    writer.join()
-
-
-def test_a_dashboard_that_comes_back_misses_nothing_even_over_a_restart(server: Server, name: str) -> None:
-    write(server, name, value=0)
-    with Events(server, name, "?since=start") as events:
-        assert events.take(1) == [0]
-        write(server, name, value=1)
-        server.restart()
-        assert events.take(1) == [1]
-        with pytest.raises(EOFError):  # no word of "closed": an EventSource comes back
-            events.next()
-    write(server, name, value=2)
-    with Events(server, name, last=events.last) as again:
-        assert again.take(1) == [2]
-
-
-def test_a_dashboard_that_comes_back_too_late_is_told(
-    server: Server, name: str, client_of: Callable[[str], Client]
-) -> None:
-    client_of("alice").bus(name, size=2)
-    write(server, name, value="a")
-    with Events(server, name, "?since=start") as events:
-        events.take(1)
-    for value in "bcde":
-        write(server, name, value=value)
-    with Events(server, name, last=events.last) as again:
-        kind, lag = again.next()
-        assert (kind, lag["details"]) == ("lagged", {"skipped": 2, "resume_after": 3})
-        assert again.take(2) == ["d", "e"]
-
-
-def test_an_id_from_elsewhere_is_a_place_in_another_history(server: Server, name: str) -> None:
-    write(server, name, value="here")
-    with Events(server, name, last="some other server's") as events:
-        kind, lag = events.next()
-        assert (kind, lag["details"]["skipped"]) == ("lagged", None)
-        assert events.take(1) == ["here"]
-
-
-def test_the_end_of_a_bus_is_said(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
-    bus = client_of("alice").bus(name)
-    with Events(server, name) as events:
-        bus.delete()
-        kind, closed = events.next()
-        assert (kind, closed["code"]) == ("closed", "closed")
-        assert "alice has deleted" in closed["text"]
-        with pytest.raises(EOFError):
-            events.next()
-    with pytest.raises(urllib.error.HTTPError, match="404"):  # which ends an EventSource for good
-        Events(server, name)
-
-
-def test_a_silent_bus_keeps_its_listeners_connected(server: Server, name: str) -> None:
-    write(server, name, value=0)
-    with Events(server, name) as events:
-        done = threading.Timer(1.0, lambda: write(server, name, value="at last"))
-        done.start()
-        assert events.take(1) == ["at last"]
-        assert events.comments >= 2
-
-
-def test_a_listener_who_has_gone_is_no_longer_on_the_bus(
-    server: Server, name: str, client_of: Callable[[str], Client]
-) -> None:
-    bus = client_of("alice").bus(name)
-    changed = threading.Event()
-    bus.presence.on_change(changed.set)
-    with Events(server, name, user="bob"):
-        while {who.user for who in bus.participants} != {"alice", "bob"}:
-            assert changed.wait(10)
-            changed.clear()
-    while any(who.user == "bob" for who in bus.participants):
-        assert changed.wait(10)
-        changed.clear()

@@ -1,4 +1,4 @@
-"""A client of raw frames on a real socket, for tests of what a server does with good and with bad ones."""
+"""A client that sends raw frames, valid and invalid ones, over a real WebSocket."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import msgspec
 import websocket
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.frames import read_seat
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.core.protocol.seat import decode_seat
 
-from .harness import Server
+from .harness import Site
 
 F = TypeVar("F", bound=frames.Frame)
 
 
-class TurnedAway(Exception):
-    """The server refused the connection; ``status`` and the answer's ``code`` and ``text`` say why."""
+class Refused(Exception):
+    """The server refused the handshake; ``status`` and the answer's ``code`` and ``text`` say why."""
 
     def __init__(self, status: int, answer: Mapping[str, str]) -> None:
         self.status, self.code, self.text = status, answer["code"], answer["text"]
@@ -31,46 +31,37 @@ class Wire:
     """One connection. ``auth`` is the whole ``Authorization`` header.
 
     Raises:
-        TurnedAway: The server answered the handshake with an error.
+        Refused: The server answered the handshake with an error.
     """
 
     def __init__(
-        self, server: Server, *, auth: str = "", origin: str = "", headers: Mapping[str, str] | None = None
+        self, site: Site, *, auth: str = "", origin: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        said = {**({"Authorization": auth} if auth else {}), **(headers or {})}
-        tls = {"ca_certs": str(server.tls[0]), "check_hostname": False} if server.tls else None
+        sent = {**({"Authorization": auth} if auth else {}), **(headers or {})}
         try:
-            self.socket = websocket.create_connection(
-                server.ws_url,
-                header=said,
-                origin=origin or None,
-                suppress_origin=not origin,
-                timeout=20,
-                sslopt=tls,
-                http_no_proxy=["127.0.0.1"],
-            )
+            self.socket = site.websocket(site.ws_url, sent, origin=origin, timeout=20)
         except websocket.WebSocketBadStatusException as refused:
             body: Any = refused.resp_body
-            raise TurnedAway(refused.status_code, json.loads(body)) from None
-        self._waiting: list[frames.BrokerFrame] = []
-        self._seats: list[msgspec.Raw] = []
+            raise Refused(refused.status_code, json.loads(body)) from None
+        self._received: list[frames.BrokerFrame] = []
+        self._changes: list[msgspec.Raw] = []
         self.closed: tuple[int, str] | None = None
 
     def send(self, *sent: frames.ClientFrame) -> None:
         self.socket.send_binary(frames.join([frames.encode(frame) for frame in sent]))
 
     def read(self) -> frames.BrokerFrame | None:
-        """The next frame; None once the server has closed the connection (`closed` says how)."""
-        while not self._waiting:
+        """Return the next frame; None once the server has closed the connection (`closed` has the code and the reason)."""
+        while not self._received:
             kind, data = self.socket.recv_data()
             if kind == websocket.ABNF.OPCODE_CLOSE:
                 self.closed = int.from_bytes(data[:2], "big"), data[2:].decode()
                 return None
-            self._waiting = frames.from_broker(data)
-        return self._waiting.pop(0)
+            self._received = frames.from_broker(data)
+        return self._received.pop(0)
 
     def expect(self, kind: type[F]) -> F:
-        """The next frame of that kind; others before it are passed over."""
+        """Return the next frame of that kind. Others before it are skipped; an error or a bye fails."""
         while (frame := self.read()) is not None:
             if isinstance(frame, kind):
                 return frame
@@ -78,7 +69,7 @@ class Wire:
         raise AssertionError(f"the connection ended ({self.closed}) before a {kind.__name__}")
 
     def expect_end(self) -> frames.Bye:
-        """The goodbye that the server says before it closes the connection; whatever comes before is passed over."""
+        """Read until the connection is closed, and return the last frame, which must be a bye."""
         last = frame = self.read()
         while frame is not None:
             last, frame = frame, self.read()
@@ -97,15 +88,15 @@ class Wire:
         self.send(frames.Publish(bus.bus, number, msgspec.Raw(msgspec.msgpack.encode(value))))
 
     def watch(self, bus: frames.Opened) -> None:
-        """Ask for presence; the first answer (a snapshot) is passed over."""
+        """Watch presence; the first answer (a snapshot) is skipped."""
         self.send(frames.SetPresence(bus.bus, frames.NIL, watch=True))
         self.expect(frames.Presence)
 
-    def seat(self) -> tuple[Participant, str, str]:
-        """The next change of presence: who, "here" or "away", and what that kernel is doing."""
-        while not self._seats:
-            self._seats += self.expect(frames.Presence).here
-        who, status, _, _, activity = read_seat(self._seats.pop(0))
+    def next_presence(self) -> tuple[Participant, str, str]:
+        """Return the next change of presence: who, "here" or "away", and the kernel's activity."""
+        while not self._changes:
+            self._changes += self.expect(frames.Presence).here
+        who, status, _, _, activity = decode_seat(self._changes.pop(0))
         return who, status, activity
 
     def close(self) -> None:

@@ -1,3 +1,5 @@
+"""The local transport: the contract, and its broker's side."""
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +13,7 @@ from tests.contracts.transport import Laws
 
 
 class Line:
-    """A broker's end, on the same loop."""
+    """The broker's end of a local transport, on the same loop."""
 
     def __init__(self) -> None:
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
@@ -51,7 +53,7 @@ class TestLocal(Laws):
 
 
 @pytest.mark.asyncio
-async def test_nothing_lies_between_the_ends(line: Line) -> None:
+async def test_send_reaches_the_broker_directly(line: Line) -> None:
     await line.transport.send(b"x")
     assert line._inbox.qsize() == 1
 
@@ -60,7 +62,7 @@ async def test_nothing_lies_between_the_ends(line: Line) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_was_not_read_yet_counts_as_buffered(line: Line) -> None:
+async def test_unread_messages_count_as_buffered(line: Line) -> None:
     await line.push(b"12345")
     await line.push(b"678")
     assert line.outlet.buffered() == 8
@@ -69,42 +71,42 @@ async def test_what_was_not_read_yet_counts_as_buffered(line: Line) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_broker_is_told_once_when_everything_was_read(line: Line) -> None:
-    told: list[int] = []
+async def test_drain_callback_runs_once_when_all_is_read(line: Line) -> None:
+    calls: list[int] = []
     await line.push(b"1")
     await line.push(b"2")
-    line.outlet.on_drain(lambda: told.append(line.outlet.buffered()))
+    line.outlet.on_drain(lambda: calls.append(line.outlet.buffered()))
     messages = aiter(line.transport)
     await anext(messages)
     await asyncio.sleep(0)
-    assert told == []
+    assert calls == []
     await anext(messages)
     await asyncio.sleep(0)
-    assert told == [0]
+    assert calls == [0]
     await line.push(b"3")
     await anext(messages)
     await asyncio.sleep(0)
-    assert told == [0]
+    assert calls == [0]
 
 
 @pytest.mark.asyncio
-async def test_a_sender_lets_others_run(line: Line) -> None:
-    """However fast a client writes, the broker gets to answer in between."""
-    turns: list[str] = []
+async def test_send_yields_to_other_tasks(line: Line) -> None:
+    """However fast a client writes, the broker runs in between."""
+    order: list[str] = []
 
     async def other() -> None:
-        turns.append("other")
+        order.append("other")
 
     task = asyncio.create_task(other())
     for n in range(3):
         await line.transport.send(b"x")
-        turns.append(f"sent {n}")
-    assert turns.index("other") < turns.index("sent 1")
+        order.append(f"sent {n}")
+    assert order.index("other") < order.index("sent 1")
     await task
 
 
 @pytest.mark.asyncio
-async def test_the_broker_s_hanging_up_is_not_the_client_s(line: Line) -> None:
+async def test_broker_close_is_not_reported_back_to_the_broker(line: Line) -> None:
     await line.hang_up()
     await line.transport.aclose()
     assert not line._ended.is_set()

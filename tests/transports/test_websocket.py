@@ -1,3 +1,5 @@
+"""The WebSocket transport: the contract, and how it connects."""
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +19,7 @@ from tests.contracts.transport import BufferedLaws
 
 
 class Line:
-    """A small server with one connection."""
+    """A WebSocket server with one connection, as the broker's end."""
 
     def __init__(self) -> None:
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue(1)
@@ -85,19 +87,19 @@ class TestWebSocket(BufferedLaws):
         ("wss://hub.example/ebus/ws", "wss://hub.example/ebus/ws"),
     ],
 )
-def test_the_socket_lies_below_the_server_s_base_url(url: str, socket: str) -> None:
+def test_socket_url_is_below_the_base_url(url: str, socket: str) -> None:
     assert websocket_url(url) == socket
 
 
 @pytest.mark.asyncio
-async def test_the_token_goes_in_the_header_and_the_path_is_the_socket_s() -> None:
+async def test_token_is_sent_in_the_authorization_header() -> None:
     seen: list[Request] = []
 
-    async def look(socket: ServerConnection) -> None:
+    async def record(socket: ServerConnection) -> None:
         assert socket.request is not None
         seen.append(socket.request)
 
-    async with serve(look, "127.0.0.1", 0) as server:
+    async with serve(record, "127.0.0.1", 0) as server:
         transport = await connect_websocket(url_of(server, "/user/ann/"), "token secret")
         assert [message async for message in transport] == []
     assert seen[0].path == "/user/ann/ebus/ws"
@@ -105,19 +107,19 @@ async def test_the_token_goes_in_the_header_and_the_path_is_the_socket_s() -> No
 
 
 @pytest.mark.asyncio
-async def test_text_is_none_of_our_messages() -> None:
-    async def speak(socket: ServerConnection) -> None:
+async def test_text_messages_are_ignored() -> None:
+    async def send_both(socket: ServerConnection) -> None:
         await socket.send("text")
         await socket.send(b"bytes")
 
-    async with serve(speak, "127.0.0.1", 0) as server:
+    async with serve(send_both, "127.0.0.1", 0) as server:
         transport = await connect_websocket(url_of(server), "token t")
         assert [message async for message in transport] == [b"bytes"]
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("status", "body", "error", "says"),
+    ("status", "body", "error", "match"),
     [
         (401, b"", Unauthenticated, "fresh one"),
         (403, b"<html>", Forbidden, "fresh one"),
@@ -126,20 +128,22 @@ async def test_text_is_none_of_our_messages() -> None:
         (503, b"", ConnectionLost, "503"),
     ],
 )
-async def test_a_refusal_is_named(status: int, body: Any, error: type[EbusError], says: str) -> None:
-    said = msgspec.json.encode(body) if isinstance(body, dict) else body
+async def test_refused_handshake_raises_the_named_error(
+    status: int, body: Any, error: type[EbusError], match: str
+) -> None:
+    content = msgspec.json.encode(body) if isinstance(body, dict) else body
 
     def refuse(socket: ServerConnection, request: Request) -> Response:
-        return socket.respond(HTTPStatus(status), said.decode())
+        return socket.respond(HTTPStatus(status), content.decode())
 
     async with serve(_nothing, "127.0.0.1", 0, process_request=refuse) as server:
-        with pytest.raises(error, match=says) as refused:
+        with pytest.raises(error, match=match) as refused:
             await connect_websocket(url_of(server), "token t")
     assert type(refused.value) is error
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_is_not_there_may_come_back(unused_tcp_port_factory: Callable[[], int]) -> None:
+async def test_absent_server_raises_temporary_connection_lost(unused_tcp_port_factory: Callable[[], int]) -> None:
     with pytest.raises(ConnectionLost, match="Is the Jupyter server running") as lost:
         await connect_websocket(f"http://127.0.0.1:{unused_tcp_port_factory()}/", "token t")
     assert lost.value.temporary

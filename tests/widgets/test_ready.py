@@ -1,4 +1,4 @@
-"""The Python side of the ready-made widgets, without a page: programs take part, and read what people have done."""
+"""The Python side of the ready-made widgets, without a page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 from ebus_jupyter import TypeMismatch
 from ebus_jupyter import widgets as ready
 from ebus_jupyter.core.protocol.message import Message, Participant
+from ebus_jupyter.widgets import Piece
 from ebus_jupyter.widgets.ready.poll import Ask, Close, Tally, Vote
-from ebus_jupyter.widgets.ready.whiteboard import Piece
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def name() -> str:
     return uuid.uuid4().hex
 
 
-def test_a_room_remembers_what_was_said_and_by_whom(name: str) -> None:
+def test_chat_keeps_messages_with_their_senders(name: str) -> None:
     room, same = ready.Chat(name), ready.Chat(name)
     room.say("one").result(5)
     same.say("two").result(5)
@@ -30,7 +30,7 @@ def test_a_room_remembers_what_was_said_and_by_whom(name: str) -> None:
     assert {message.sender.id for message in room.history()} == {room.bus.client.you.id}
 
 
-def test_a_room_takes_nothing_but_text(name: str) -> None:
+def test_chat_refuses_anything_but_a_short_text(name: str) -> None:
     with pytest.raises(TypeMismatch):
         ready.Chat(name).say("x" * 5000)
     with pytest.raises(TypeMismatch):
@@ -48,7 +48,7 @@ def count(*said: tuple[str, Any]) -> Tally:
 QUESTION = Ask("Where to?", ["Thai", "Pizza"])
 
 
-def test_a_person_s_last_vote_counts() -> None:
+def test_last_vote_of_a_person_counts() -> None:
     said = [
         ("alice", QUESTION),
         ("bob", Vote("Thai")),
@@ -59,7 +59,7 @@ def test_a_person_s_last_vote_counts() -> None:
     assert count(*said).votes == {"bob": "Pizza"}
 
 
-def test_what_is_no_option_or_comes_before_the_question_or_after_the_end_does_not_count() -> None:
+def test_invalid_early_and_late_votes_do_not_count() -> None:
     said = [
         ("bob", Vote("Thai")),
         ("alice", QUESTION),
@@ -70,14 +70,14 @@ def test_what_is_no_option_or_comes_before_the_question_or_after_the_end_does_no
     assert count(*said).votes == {}
 
 
-def test_the_poll_is_its_asker_s() -> None:
+def test_only_the_owner_closes_or_replaces_a_poll() -> None:
     tally = count(
         ("alice", QUESTION), ("bob", Vote("Thai")), ("bob", Close(True)), ("bob", Ask("Mine?", ["yes", "no"]))
     )
     assert (tally.owner, tally.question, tally.closed, tally.votes) == ("alice", "Where to?", False, {"bob": "Thai"})
 
 
-def test_asking_the_same_again_keeps_the_votes(name: str) -> None:
+def test_asking_the_same_question_again_keeps_the_votes(name: str) -> None:
     poll = ready.Poll(name, question="Where to?", options=["Thai", "Pizza"])
     poll.vote("Thai")
     again = ready.Poll(name, question="Where to?", options=["Thai", "Pizza"])
@@ -89,7 +89,7 @@ def test_asking_the_same_again_keeps_the_votes(name: str) -> None:
     assert other.closed
 
 
-def test_a_whiteboard_s_picture_is_an_svg_and_a_png(name: str) -> None:
+def test_whiteboard_renders_as_svg_and_png(name: str) -> None:
     board = ready.Whiteboard(name)
     board.pieces["bob/0002/0000"] = Piece("#d32f2f", 32, [0, 0, 2000, 1200])
     board.pieces["alice/0001/0000"] = Piece("#1976d2", 12, [100, 100, 200, 200])
@@ -102,12 +102,12 @@ def test_a_whiteboard_s_picture_is_an_svg_and_a_png(name: str) -> None:
     assert board.strokes() == []
 
 
-def test_what_could_break_out_of_a_picture_is_refused(name: str) -> None:
+def test_whiteboard_refuses_markup_in_a_colour(name: str) -> None:
     with pytest.raises(TypeMismatch):
         ready.Whiteboard(name).pieces["x/1/0"] = Piece('"/><script>', 1, [0, 0])
 
 
-def test_presence_knows_a_bus_of_yours(name: str) -> None:
+def test_presence_of_an_existing_bus_leaves_it_open_on_close(name: str) -> None:
     room = ready.Chat(name)
     here = ready.Presence(room.bus)
     assert [seat.who.kind for seat in here.seats] == [room.bus.client.you.kind]
@@ -118,7 +118,7 @@ def test_presence_knows_a_bus_of_yours(name: str) -> None:
 @pytest.mark.parametrize(
     "make", [lambda n: ready.Chat(n), lambda n: ready.Poll(n), lambda n: ready.Status(), lambda n: ready.Inspector()]
 )
-def test_a_widget_closes_with_its_bus(make: Any, name: str) -> None:
+def test_closing_a_widget_closes_its_bus(make: Any, name: str) -> None:
     widget = make(name)
     assert widget._repr_mimebundle_() is not None
     widget.close()

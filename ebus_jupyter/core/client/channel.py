@@ -1,7 +1,7 @@
-"""One bus, as a client knows it: how to open it again, what has arrived, where to resume, and who is there.
+"""One bus, as a client knows it: how to open it again, its messages, its participants, and the position to resume from.
 
-What arrives lies in one log of the bus's own size. A hole that the broker tells of lies there as a `Gap`, which each reader
-(`core.client.reader`) meets when it gets there.
+Arrived messages lie in one log of the bus's own size. A hole that the broker reports lies there as a `Gap`, which each
+reader (`core.client.reader`) meets when it gets there.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import msgspec
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
-from ebus_jupyter.core.protocol.frames import read_seat
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.log import Log
-from ebus_jupyter.core.protocol.message import GIVEN, OWNER, BusSpec, Participant, message_id
+from ebus_jupyter.core.protocol.message import GIVEN, OWNER, BusSpec
+from ebus_jupyter.core.protocol.position import Position
+from ebus_jupyter.core.protocol.seat import WireSeat, decode_seat
 from ebus_jupyter.errors import EbusError
 
 LOG_BYTES = Limits().log_bytes
-"""What one bus keeps here for the program's own slow readers; over it the oldest messages go."""
+"""The bytes of one bus that are kept for the program's own slow readers. Over it the oldest messages go."""
 
 
 class Gap(NamedTuple):
-    """Messages are missing up to ``offset``; ``skipped`` of them, None where nobody can know."""
+    """Messages are missing up to ``offset``; ``skipped`` of them, None where that can't be known."""
 
     offset: int
     skipped: int | None
@@ -34,7 +35,23 @@ class Channel:
     """One bus, as a client knows it.
 
     Args:
-        scope, name, given, owner, cap, create: How to open it; see `frames.Open`.
+        scope, name, given, owner, cap, create: How to open it; see `frames.Open`, where ``given`` is ``spec``.
+
+    Attributes:
+        number: The broker's number of the bus on this connection; 0 while it is not open there.
+        error: The error that ended the bus, once it has ended.
+        unreadable: The error that forbids reading on this connection, where the bus may be written.
+        last: The offset of the last message seen.
+        target: The broker's last offset when it began to send.
+        log_epoch: The epoch of `log`; "" before the first reply to a subscription.
+        log_start: The offset after which `log` began.
+        subscribe_position: The position at which the first subscription was to begin.
+        resets: Counts how often `log` was replaced by another history or by a snapshot.
+        reset_skipped: How many messages the last reset lost; None where that can't be known.
+        state: The presence state that this client has set, encoded; None where it has set none.
+        unacked: Writes without an answer, by id.
+        filter_requests: The broker's numbers of the writes that this client is to filter, by its own numbers.
+        batch: Ids of the writes that wait to be sent together, since ``batch_since``.
     """
 
     def __init__(self, scope: str, name: str | None, given: dict[str, Any], owner: str, cap: str, create: bool) -> None:
@@ -47,27 +64,25 @@ class Channel:
         self.spec = BusSpec()
         self.uri = ""
         self.epoch = ""
-        self.number = 0  # what the broker calls it on this connection; 0 while it is not open there
+        self.number = 0
         self.error: EbusError | None = None
-        self.unreadable: EbusError | None = None  # why it can't be read on this connection, where it may be written
-        self.wants_messages = False  # live messages are wanted
-        self.wants_presence = False  # presence is wanted
+        self.unreadable: EbusError | None = None
+        self.wants_messages = False
+        self.wants_presence = False
         self.presence_known = False
-        self.last = 0
-        self.last_id = ""
-        self.resets = 0  # counts the times that what was known was replaced by another history or by a snapshot
-        self.reset_skipped: int | None = None  # how many messages that cost; None where nobody knows
-        self.log_epoch = ""
-        self.target = 0  # the last offset that the broker had when it began to send
-        self.log_start = 0  # the offset after which the log began
-        self.subscribe_position: tuple[str, int] | None = (
-            None  # epoch and offset, when live messages were first asked for
-        )
-        self.log: Log[frames.Delivery | Gap] = Log()
-        self.participants: dict[str, tuple[Participant, str, float, Any, str]] = {}
+        self.participants: dict[str, WireSeat] = {}
         self.state: msgspec.Raw | None = None
+        self.last = 0
+        self._last_delivery: frames.Delivery | None = None
+        self.target = 0
+        self.log: Log[frames.Delivery | Gap] = Log()
+        self.log_epoch = ""
+        self.log_start = 0
+        self.subscribe_position: Position | None = None
+        self.resets = 0
+        self.reset_skipped: int | None = None
         self.unacked: dict[int, frames.Publish] = {}
-        self.filter_requests: dict[int, int] = {}  # what it is to filter: this client's number of it, this connection's
+        self.filter_requests: dict[int, int] = {}
         self.batch: deque[int] = deque()
         self.batch_since = 0.0
         self.flush_size = 1
@@ -75,30 +90,60 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
+        """True while the bus is open on this connection."""
         return self.number != 0 and self.error is None
 
     @property
     def read_error(self) -> EbusError | None:
-        """Why nothing more can be read, now."""
+        """The error that ends reading now; None where reading goes on."""
         return self.error or self.unreadable
 
+    @property
+    def batch_deadline(self) -> float:
+        """The time at which the batch is to be sent, full or not. Meaningless while it is empty."""
+        return self.batch_since + self.flush_interval
+
+    def to_repeat(self) -> list[frames.SetPresence | frames.Publish]:
+        """The frames of the bus for a new connection, besides its subscription: presence, and writes without an answer."""
+        repeated: list[frames.SetPresence | frames.Publish] = []
+        if self.wants_presence:
+            repeated.append(frames.SetPresence(self.number, watch=True))
+        if self.state is not None:
+            repeated.append(frames.SetPresence(self.number, self.state))
+        self.batch.clear()
+        for write in self.unacked.values():
+            write.bus = self.number
+            repeated.append(write)
+        return repeated
+
+    def resume_position(self) -> Position:
+        """The position at which live messages are to begin; an empty one means from now on."""
+        if self.log_epoch:
+            return Position(self.log_epoch, self.last, self._last_delivery.message_id if self._last_delivery else "")
+        if (
+            self.subscribe_position is not None
+        ):  # the reply was lost with its connection; messages since then are wanted
+            return self.subscribe_position
+        self.subscribe_position = Position(self.epoch, self.target)
+        return Position()
+
+    # --- the connection and the broker's frames -----------------------------------------------------------------------
+
     def connection_lost(self) -> None:
-        """The connection has ended. What is known of the bus stays."""
+        """The connection has ended. The channel keeps what it knows of the bus."""
         self.number, self.unreadable = 0, None
         self.batch.clear()
-        self.filter_requests.clear()  # the next broker counts its questions anew: a late verdict would be taken for another's
-
-    # --- what the broker says ---------------------------------------------------------------------------------------
+        self.filter_requests.clear()  # the next broker counts anew: a late answer would be taken for another write's
 
     def opened(self, frame: frames.Opened) -> None:
-        """It is open on this connection."""
+        """The bus is open on this connection."""
         address = Address.parse(frame.address)
         is_new = not self.epoch
         self.number, self.uri, self.epoch, self.cap = frame.bus, frame.address, frame.epoch, frame.cap
         self.name, self.owner = address.name, address.owner if frame.cap else ""
         self.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
-        # It is opened again as it is, so that a broker that forgot it makes the same one, whoever comes first. One that
-        # another's kernel filters is only joined: made anew from here, it would take unfiltered writes.
+        # It is opened again as it is, so that a broker that forgot it makes the same one, whichever client comes first.
+        # A bus that another kernel filters is only joined: made anew from here, it would take unfiltered writes.
         if self.spec.filter == OWNER and self.given.get("filter") != OWNER:
             self.create = False
         elif self.create and not address.unnamed:
@@ -108,24 +153,14 @@ class Channel:
         if not self.log_epoch:
             self.target = frame.last
 
-    def resume_position(self) -> tuple[str, int, str]:
-        """Where live messages are to begin: epoch, offset, and the id of the last message seen; all empty: from now on."""
-        if self.log_epoch:
-            return self.log_epoch, self.last, self.last_id
-        if self.subscribe_position is not None:  # the answer was lost with its connection; what came since is wanted
-            return (*self.subscribe_position, "")
-        self.subscribe_position = self.epoch, self.target
-        return "", 0, ""
-
     def subscribed(self, frame: frames.Subscribed) -> None:
-        """From here on live messages come."""
+        """Live messages follow."""
         self.target = frame.last
         if not self.log_epoch:
-            # Refused to begin where it was first asked for: what is gone meanwhile lies in the log as a hole.
+            # Where the broker refused to begin at the first wanted position, the messages since then are a hole in the log.
             refused = not frame.recovered and not frame.fresh
-            self.log_start = self.last = (
-                self.subscribe_position[1] if refused and self.subscribe_position else frame.after
-            )
+            begins_at = self.subscribe_position if refused else None
+            self.log_start = self.last = frame.after if begins_at is None else begins_at.offset
             self._begin_log(self.log_start)
             self.log_epoch = frame.epoch
             if self.last < frame.after:
@@ -135,22 +170,28 @@ class Channel:
             self.log_epoch = frame.epoch
 
     def delivered(self, frame: frames.Delivery) -> bool:
-        """A message. Returns whether it is a new one."""
+        """A message has arrived. Returns whether it is a new one."""
         if frame.offset <= self.last:
             return False
-        self.last, self.last_id = frame.offset, message_id((frame.sender.id, frame.id))
+        self.last, self._last_delivery = frame.offset, frame
         self.log.append(frame.offset, frame, key=frame.key, deleted=frame.deleted, size=len(frame.value))
         return True
 
     def advanced(self, offset: int) -> bool:
-        """The order went on with a message that is not for us."""
+        """The bus has gone on to ``offset`` with a message that is not for this client. Returns whether that is news."""
         if offset <= self.last:
             return False
-        self.last, self.last_id = offset, ""
+        self.last, self._last_delivery = offset, None
         return True
 
     def missed(self, offset: int, skipped: int, *, fresh: bool = False) -> None:
-        """What follows begins after ``offset``: a hole in what we have, or (``fresh``) all that the broker has."""
+        """Messages up to ``offset`` are lost to this client.
+
+        Args:
+            offset: The last lost offset; messages after it follow.
+            skipped: How many messages are lost; -1 where that can't be known.
+            fresh: Everything that the broker keeps follows; the log begins anew.
+        """
         lost = None if skipped < 0 else skipped
         if fresh or offset <= self.last:
             self._begin_log(offset)
@@ -158,20 +199,20 @@ class Channel:
             self.reset_skipped = lost
         else:
             self.log.append(offset, Gap(offset, lost))
-        self.last, self.last_id = offset, ""
+        self.last, self._last_delivery = offset, None
 
     def presence_received(self, frame: frames.Presence) -> None:
-        """Who is there, or what has changed of that."""
+        """Participants came, went or changed; a full frame replaces what was known."""
         if frame.full:
             self.participants.clear()
             self.presence_known = True
         for raw in frame.here:
-            seat = read_seat(raw)
-            self.participants[seat[0].id] = seat
+            seat = decode_seat(raw)
+            self.participants[seat.who.id] = seat
         for id_ in frame.left:
             self.participants.pop(id_, None)
 
     def _begin_log(self, after: int = 0) -> None:
-        """What follows begins after ``after``, and has nothing to do with what was there before."""
+        """Begin a new log after offset ``after``, which has nothing to do with the one before."""
         self.log = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=LOG_BYTES)
         self.log.restart(after)

@@ -1,4 +1,4 @@
-"""What has happened, as a client's link tells its shell (`ebus_jupyter.client`): the counterpart of `core.broker.effects`."""
+"""The events that a session reports to its shell (`ebus_jupyter.client`): the counterpart of `core.broker.effects`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from ebus_jupyter.errors import EbusError
 from .channel import Channel
 
 
+class Welcomed(NamedTuple):
+    """The broker has welcomed this client, as ``you``."""
+
+    you: Participant
+
+
 class BusOpened(NamedTuple):
     """The bus is open (again)."""
 
-    bus: Channel
+    channel: Channel
 
 
 class BusClosed(NamedTuple):
     """The bus can't be opened, or is gone: ``error`` says why. It stays so."""
 
-    bus: Channel
+    channel: Channel
     error: EbusError
 
 
 class MessagesArrived(NamedTuple):
-    """The bus's log has grown."""
+    """There is something to read: the bus's log has grown or begun anew, or the bus can't be read any more."""
 
-    bus: Channel
+    channel: Channel
 
 
 class WriteSettled(NamedTuple):
-    """A write was accepted at ``offset``, or refused with ``error``."""
+    """The write ``id`` was accepted at ``offset``, or refused with ``error``."""
 
     id: int
     offset: int
@@ -41,7 +47,7 @@ class WriteSettled(NamedTuple):
 
 
 class RequestSettled(NamedTuple):
-    """The answer to a question: a frame, or an error."""
+    """The request ``req`` was answered with ``frame``, or failed with ``error``."""
 
     req: int
     frame: frames.BrokerFrame | None
@@ -49,41 +55,35 @@ class RequestSettled(NamedTuple):
 
 
 class PresenceChanged(NamedTuple):
-    """Someone came, went, or said something of itself."""
+    """A participant came, left, or set something about itself."""
 
-    bus: Channel
+    channel: Channel
 
 
 class FilterRequested(NamedTuple):
-    """This client is to filter a write."""
+    """This client is to filter a write. The answer goes to `Session.answer_filter`, with this ``id``."""
 
-    bus: Channel
-    ask: int
+    channel: Channel
+    id: int
     value: msgspec.Raw
     sender: Participant
 
 
-class Welcomed(NamedTuple):
-    """The broker has welcomed this client."""
-
-    you: Participant
-
-
 class ConnectionEnded(NamedTuple):
-    """The broker closes the connection; ``again``: whether to come back."""
+    """The broker closes the connection; ``reconnect`` says whether coming back may help."""
 
     error: EbusError
-    again: bool
+    reconnect: bool
 
 
 Event = (
-    BusOpened
+    Welcomed
+    | BusOpened
     | BusClosed
     | MessagesArrived
     | WriteSettled
     | RequestSettled
     | PresenceChanged
     | FilterRequested
-    | Welcomed
     | ConnectionEnded
 )

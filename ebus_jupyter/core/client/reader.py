@@ -1,10 +1,10 @@
-"""One reader of a bus in a client: a position in the bus's log, with the history before it.
+"""A reader: a position in the log of one bus, with the history before it.
 
-A reader that begins in the past reads in two parts: pages of history that the broker is asked for, as they are read, up
-to the offset where the live log began; then the log itself. Nothing is read twice, nothing is left out between them, and
-however long the history is, one page of it is in memory.
+A reader that begins in the past reads in two parts: pages of history, requested from the broker one by one, up to the
+offset where the live log began; then the log itself. Nothing is read twice, and nothing is left out between the parts.
+However long the history is, one page of it is in memory.
 
-`read_nowait` holds all the rules; whoever waits only waits until it would return something else.
+`Reader.read_nowait` holds all the rules. A program that waits only waits until it would return something else.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from .channel import Channel, Gap
 from .session import Session
 
 Since = int | Literal["start"] | None
-"""Where a reader begins: None, with what is written from now on; "start", with everything kept; an offset, after it; -n,
-with the last n messages."""
+"""The beginning of a reader: None, from now on; "start", everything that is kept; an offset, after it; -n, the last n
+messages."""
 
 
 class Reader:
-    """Reads one bus from ``since`` on.
+    """Reads the messages of one bus.
 
     Args:
-        session: The client.
-        bus: The bus; the reader begins when it is open.
-        since: Where; see `Since`.
+        session: The client's session.
+        channel: The bus. The reader begins when it is open.
+        since: The beginning; see `Since`. Default: from now on.
     """
 
-    def __init__(self, session: Session, bus: Channel, since: Since = None) -> None:
+    def __init__(self, session: Session, channel: Channel, since: Since = None) -> None:
         self._session = session
-        self.bus = bus
+        self.channel = channel
         self._since = since
-        self._resets = bus.resets
+        self._resets = channel.resets
         self._cursor: int | None = None  # position in the live log; None until it has begun
         self._past: deque[frames.Delivery | Lagged] = deque()
         self._next_page: int | None = None
-        self._asked = 0
-        self._in_snapshot = False  # the pages under way are the whole state of a bus with keys
-        self._early = not bus.log_epoch
-        session.subscribe(bus)
+        self._page_request = 0
+        self._in_snapshot = False  # the requested pages are the whole state of a bus with keys
+        self._early = not channel.log_epoch
+        session.subscribe(channel)
         self._begin()
 
     def clone(self) -> Reader:
@@ -51,75 +51,75 @@ class Reader:
         twin = Reader.__new__(Reader)
         twin.__dict__.update(self.__dict__)
         twin._past = self._past.copy()
-        if self._asked:  # the page under way is this reader's; the twin asks for its own
-            twin._asked = 0
+        if self._page_request:  # the requested page is this reader's; the twin requests its own
+            twin._page_request = 0
         return twin
 
     def _begin(self) -> None:
-        """Fix where the past ends and the live log begins, as soon as there is a live log."""
-        bus = self.bus
-        if self._cursor is not None or not bus.log_epoch:
+        """Fix the offset between history and live log, as soon as there is a live log."""
+        channel = self.channel
+        if self._cursor is not None or not channel.log_epoch:
             return
-        self._resets = bus.resets
-        # A reader that was here before the log hears everything in it, even what came together with its beginning.
-        self._cursor = bus.log_start if self._early else bus.last
+        self._resets = channel.resets
+        # A reader that was here before the log reads everything in it, even what arrived together with its beginning.
+        self._cursor = channel.log_start if self._early else channel.last
         if self._since is None:
             return
-        # What the broker has begun to send after a reconnect may still be on its way: that is history here.
-        end = max(self._cursor, bus.target)
+        # Messages that the broker has begun to send after a reconnect may still be on their way: they count as history.
+        end = max(self._cursor, channel.target)
         after = 0 if self._since == "start" else self._since
         if after > end:
-            # It knows an offset that this history has not reached: it comes from another one.
+            # This history has not reached the given offset: it comes from another one.
             self._past.append(Lagged(resume_after=0))
             after = 0
-        if after > 0 and after >= bus.log.floor:
-            self._cursor = after  # what it wants is here already
+        if after > 0 and after >= channel.log.floor:
+            self._cursor = after  # the log has everything already
         elif end > 0:
             self._cursor = end
             self._begin_pages(after)
 
     def _begin_pages(self, after: int) -> None:
         self._next_page = after
-        self._in_snapshot = after <= 0 and self.bus.spec.retain == "keys"
+        self._in_snapshot = after <= 0 and self.channel.spec.retain == "keys"
 
     @property
     def has_begun(self) -> bool:
-        """Whether it is fixed where the past ends: what is written from here on, this reader hears."""
+        """True once the reader's beginning is fixed: it misses nothing that is written from here on."""
         self._begin()
         return self._cursor is not None
 
     @property
     def caught_up(self) -> bool:
-        """Whether it has read everything there was when the connection was made, and what came since."""
+        """True if everything was read that was there when the connection was made, and everything since."""
         return (
             self._cursor is not None
-            and not (self._past or self._asked or self._next_page is not None)
-            and self._cursor >= self.bus.log.last
-            and self.bus.last >= self.bus.target
+            and not (self._past or self._page_request or self._next_page is not None)
+            and self._cursor >= self.channel.log.last
+            and self.channel.last >= self.channel.target
         )
 
     def request_page(self) -> int:
-        """Ask for the next page of history if one is needed; returns its request number, 0 where none is needed."""
+        """Request the next page of history if one is needed. Returns the request's number; 0 where none is needed."""
         self._begin()
-        if self._next_page is None or self._past or self._asked or self.bus.read_error is not None:
+        if self._next_page is None or self._past or self._page_request or self.channel.read_error is not None:
             return 0
         assert self._cursor is not None
-        self._asked = self._session.fetch(self.bus, self._next_page, self._cursor)
-        return self._asked
+        self._page_request = self._session.fetch(self.channel, self._next_page, self._cursor)
+        return self._page_request
 
     def page_received(self, page: frames.Page | None, error: EbusError | None) -> None:
-        """The page that `turn` asked for has come, or can't be had."""
-        self._asked = 0
+        """The page of `request_page` has arrived, or (None) the request has failed with ``error``."""
+        self._page_request = 0
         wanted = self._next_page
         self._next_page = None
         if wanted is None:
             return
         if page is None:
-            if error is not None and self.bus.error is None:  # what it would have held is missed, and that is said
+            if error is not None and self.channel.error is None:  # the messages of the page count as missed
                 self._past.append(Lagged(resume_after=self._cursor or 0))
             return
         if wanted > 0 and page.floor > wanted and not self._in_snapshot:
-            start = 0 if self.bus.spec.retain == "keys" else page.floor
+            start = 0 if self.channel.spec.retain == "keys" else page.floor
             self._past.append(Lagged(skipped=page.floor - wanted, resume_after=start))
             if start == 0:
                 self._begin_pages(0)
@@ -132,29 +132,29 @@ class Reader:
         """The next message; None where there is none yet.
 
         Raises:
-            Lagged: Messages were missed. The reader goes on behind them.
-            Closed, or what else ended the bus, once everything that arrived has been read. Forbidden, where this client
-            may not read it.
+            Lagged: Messages were missed. The reader goes on after them.
+            Forbidden: This client may not read the bus.
+            EbusError: The error that the bus was closed with, such as `Closed`, once everything that arrived has been read.
         """
         self._begin()
-        if self._resets != self.bus.resets:
-            self._resets = self.bus.resets
+        if self._resets != self.channel.resets:
+            self._resets = self.channel.resets
             self._past.clear()
             self._next_page = None
-            self._cursor = self.bus.log.floor
-            raise Lagged(skipped=self.bus.reset_skipped, resume_after=self._cursor)
+            self._cursor = self.channel.log.floor
+            raise Lagged(skipped=self.channel.reset_skipped, resume_after=self._cursor)
         if self._past:
             item = self._past.popleft()
             if isinstance(item, Lagged):
                 raise item
             return item
-        if self._next_page is None and not self._asked and self._cursor is not None:
+        if self._next_page is None and not self._page_request and self._cursor is not None:
             try:
-                found = self.bus.log.read(self._cursor, max_bytes=0)
+                found = self.channel.log.read(self._cursor, max_bytes=0)
             except Lagged as lag:
                 self._cursor = lag.resume_after
-                if self.bus.spec.retain == "keys":  # this log is no whole state; the broker has it
-                    self._cursor = self.bus.last
+                if self.channel.spec.retain == "keys":  # only the broker has the whole state
+                    self._cursor = self.channel.last
                     self._begin_pages(0)
                 raise
             if found:
@@ -162,6 +162,6 @@ class Reader:
                 if isinstance(found[0], Gap):
                     raise Lagged(skipped=found[0].skipped, resume_after=found[0].offset)
                 return found[0]
-        if self.bus.read_error is not None:
-            raise self.bus.read_error
+        if self.channel.read_error is not None:
+            raise self.channel.read_error
         return None

@@ -1,11 +1,11 @@
-"""One participant's copy of a shared state: a mapping that the server orders and everyone ends up agreeing on.
+"""One participant's copy of a shared state: a mapping whose writes the broker orders, so that all copies end up equal.
 
-The last write of a key, in the server's order, wins. What this participant writes shows here at once; until it has its
-place in the order, other people's writes of that key are noted but not shown, for they may come before or after it. Then
-the latest of them all is shown. So a slider being dragged never jumps back, and everybody ends with the same value.
+The last write of a key, in the broker's order, wins. A participant's own write is shown at once. Until it has its place in
+the order, writes of others to that key are recorded but not shown, for they may come before or after it; then the latest
+of all is shown. So a slider that is being dragged never jumps back, and every copy ends with the same value.
 
-While a write of a key is on its way, a newer one waits, and replaces one that waits already: a drag at 60 Hz over a slow
-line sends what the line takes, and the last value always.
+While a write of a key has no answer, a newer one waits, and replaces one that waits already. A drag at 60 Hz over a slow
+line sends as much as the line takes, and always the last value.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING", "__bool__": lambda self: False})()
-"""The value of a key that is not there."""
+"""The value of an absent key."""
 
 
 class Change(NamedTuple):
-    """What is shown for ``key`` has changed, from ``old`` to ``new`` (`MISSING`: not there); ``local``: by this participant."""
+    """The shown value of a key has changed.
+
+    Attributes:
+        key: The key.
+        old: The value before; `MISSING` where the key was absent.
+        new: The value now; `MISSING` where the key was removed.
+        local: True if this participant made the change.
+    """
 
     key: str
     old: Any
@@ -26,7 +33,9 @@ class Change(NamedTuple):
     local: bool
 
 
-class _Mine:
+class _Own:
+    """This participant's writes of one key: the one without an answer, and the one that waits for that answer."""
+
     __slots__ = ("next", "sent")
 
     def __init__(self, sent: Any) -> None:
@@ -38,59 +47,75 @@ _NOTHING = object()
 
 
 class Replica:
-    """A copy of one state. Values are opaque; `MISSING` stands for a removed key."""
+    """A copy of one shared state. Values are opaque; `MISSING` stands for an absent key."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, Any]] = {}
-        self._mine: dict[str, _Mine] = {}
+        self._own: dict[str, _Own] = {}
         self._stale: set[str] = set()
 
     def shown(self, key: str) -> Any:
-        """What this participant sees; `MISSING` where there is nothing."""
-        mine = self._mine.get(key)
-        if mine is not None:
-            return mine.sent if mine.next is _NOTHING else mine.next
+        """The value that this participant sees; `MISSING` where the key is absent."""
+        own = self._own.get(key)
+        if own is not None:
+            return own.sent if own.next is _NOTHING else own.next
         return self._known.get(key, (0, MISSING))[1]
 
     def offset(self, key: str) -> int:
-        """The offset of the value that the server is known to have; 0 where it has none."""
+        """The offset of the broker's value, as far as it is known here; 0 where the broker has none."""
         offset, value = self._known.get(key, (0, MISSING))
         return 0 if value is MISSING else offset
 
     @property
     def busy(self) -> bool:
-        """Whether a write of this participant has no answer yet."""
-        return bool(self._mine)
+        """True while a write of this participant has no answer."""
+        return bool(self._own)
 
     def keys(self) -> Iterator[str]:
-        return (key for key in dict.fromkeys([*self._known, *self._mine]) if self.shown(key) is not MISSING)
+        """The keys that are shown."""
+        return (key for key in dict.fromkeys([*self._known, *self._own]) if self.shown(key) is not MISSING)
 
     def write(self, key: str, value: Any) -> tuple[Change, bool]:
-        """Write here; the second item says whether to send it now (else `acked` will say so)."""
-        old = self.shown(key)
-        mine = self._mine.get(key)
-        if mine is None:
-            self._mine[key] = _Mine(value)
-        else:
-            mine.next = value
-        return Change(key, old, value, local=True), mine is None
+        """Write a value (`MISSING`: remove the key).
 
-    def acked(self, key: str, offset: int, *, accepted: bool) -> tuple[list[Change], bool]:
-        """The write on its way has its place (``offset``), or was refused; the second item: send `shown` of the key now."""
-        mine = self._mine.pop(key, None)
-        if mine is None:
-            return [], False
-        old = mine.sent if mine.next is _NOTHING else mine.next
-        if accepted and offset > self._known.get(key, (0, None))[0]:
-            self._known[key] = (offset, mine.sent)
+        Returns:
+            The change, and whether to send the write now. If not, `accepted` or `refused` will ask for it.
+        """
+        old = self.shown(key)
+        own = self._own.get(key)
+        if own is None:
+            self._own[key] = _Own(value)
+        else:
+            own.next = value
+        return Change(key, old, value, local=True), own is None
+
+    def accepted(self, key: str, offset: int) -> tuple[list[Change], bool]:
+        """The write of ``key`` that was sent is accepted at ``offset``.
+
+        Returns:
+            The changes, and whether to send the value of `shown` now: a newer write has waited.
+        """
+        own = self._own.get(key)
+        if own is not None and offset > self._known.get(key, (0, None))[0]:
+            self._known[key] = (offset, own.sent)
             self._stale.discard(key)
-        if mine.next is not _NOTHING:
-            self._mine[key] = _Mine(mine.next)
+        return self._answered(key)
+
+    def refused(self, key: str) -> tuple[list[Change], bool]:
+        """The write of ``key`` that was sent is refused. Returns the same as `accepted`."""
+        return self._answered(key)
+
+    def _answered(self, key: str) -> tuple[list[Change], bool]:
+        own = self._own.pop(key, None)
+        if own is None:
+            return [], False
+        if own.next is not _NOTHING:
+            self._own[key] = _Own(own.next)
             return [], True
-        return self._settled(key, old), False
+        return self._settled(key, own.sent), False
 
     def apply(self, key: str, offset: int, value: Any) -> list[Change]:
-        """A write, anyone's, has arrived."""
+        """A write of any participant has arrived, at ``offset``. Returns the changes."""
         # At the same offset it is our own, as the bus's filter has left it.
         if offset < self._known.get(key, (0, None))[0]:
             return []
@@ -100,12 +125,12 @@ class Replica:
         return self._settled(key, old)
 
     def begin_snapshot(self) -> None:
-        """All that the server has follows, up to `end_snapshot`. What is shown stays until then, so that nothing flickers."""
+        """The whole state follows, up to `end_snapshot`. Shown values stay until then, so that nothing flickers."""
         self._stale = set(self._known)
         self._known = {key: (0, value) for key, (_, value) in self._known.items()}
 
     def end_snapshot(self) -> list[Change]:
-        """The snapshot is complete: what was not in it is gone."""
+        """The snapshot is complete: keys that were not in it are gone. Returns the changes."""
         changes: list[Change] = []
         for key in self._stale:
             old = self.shown(key)
@@ -116,7 +141,7 @@ class Replica:
 
     def _settled(self, key: str, old: Any) -> list[Change]:
         # A removal need be remembered only while an ack may still bring an older write: else removed keys would pile up.
-        if key not in self._mine and self._known.get(key, (0, None))[1] is MISSING:
+        if key not in self._own and self._known.get(key, (0, None))[1] is MISSING:
             del self._known[key]
         return self._changed(key, old)
 
@@ -126,7 +151,7 @@ class Replica:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether nobody can tell two values apart: what is written comes back as a copy."""
+    """True if two values can't be told apart. Identity is not enough: a written value comes back as a copy."""
     if a is b:
         return True
     if type(a) is not type(b):

@@ -1,14 +1,20 @@
-"""The client's half: what a participant knows, through every reconnect.
+"""The client's state machine: it keeps a participant's buses, subscriptions and writes through every reconnect.
 
-`Session` turns what the program wants (open, publish, read) into frames, and the broker's frames into events. It holds
-no socket and no clock; its shell (`ebus_jupyter.client`) carries the bytes.
+`Session` turns the program's calls (open, publish, subscribe) into frames, and the broker's frames into events. It holds
+no socket and no clock; its shell (`ebus_jupyter.client`) carries the bytes:
+
+    session.connection_made()
+    session.tick(now), then send session.data_to_send() until that is None
+    perform each event of session.receive_data(data, now)
+    session.connection_lost()
 
 Reconnecting
     The instance id stays the same. Every bus is opened again, every subscription resumes after the last message seen,
-    and every write without an answer is sent again, in order, with its first id: the broker answers with its first
-    offset if it had accepted it. So an unknown outcome always becomes a known one.
+    and every write without an answer is sent again, in order, with its first id: a broker that had accepted it answers
+    with its first offset. So an unknown outcome always becomes a known one.
 
-What a client knows of one bus is in `core.client.channel`, what its program is told in `core.client.events`.
+Every decision is in this module. It keeps its records in `channel` (one bus), `directory` (all of them), `pending` (writes
+and requests without an answer) and `outbox` (frames to send), and reports `events`.
 """
 
 from __future__ import annotations
@@ -20,11 +26,11 @@ from typing import Any
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.address import Address, may_enter, resolve
 from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
 
 from .channel import Channel
+from .directory import Directory
 from .events import (
     BusClosed,
     BusOpened,
@@ -37,9 +43,11 @@ from .events import (
     Welcomed,
     WriteSettled,
 )
+from .outbox import Outbox
+from .pending import Kind, PendingRequests, PendingWrites, Request, RequestFrame
 
 REOPEN_SECONDS = 1.0
-"""When a bus that was open, and can't be opened again just now, is asked for once more."""
+"""The pause before a bus that was open, and can't be opened again just now, is tried again."""
 
 
 class Session:
@@ -47,8 +55,14 @@ class Session:
 
     Args:
         instance: 32 hexadecimal digits that nobody can guess; kept for the client's life.
-        client: What the client is, for the broker's log.
-        max_pending: Writes without an answer; `publish` refuses one more. No more than a bus remembers (`Limits.dedupe`).
+        client: The kind of client, for the broker's log.
+        max_pending: The most writes without an answer. A bus must remember as many (`Limits.dedupe`). Default: 10,000.
+
+    Attributes:
+        you: This participant, as the broker stamps it on messages; None before the first welcome.
+        limits: The broker's bounds, from its last welcome.
+        live: True once the broker has welcomed this client on the present connection.
+        closed: The error that ended this client, once it has ended.
     """
 
     def __init__(self, instance: str, *, client: str = "", max_pending: int = 10_000) -> None:
@@ -58,100 +72,83 @@ class Session:
         self.you: Participant | None = None
         self.limits: dict[str, int] = {}
         self.live = False
-        self._greeted = False  # hello was said: what is said next is heard, welcomed or not yet
         self.closed: EbusError | None = None
-        self._buses: list[Channel] = []
-        self._by_number: dict[int, Channel] = {}
-        self._by_uri: dict[str, Channel] = {}
-        self._questions: dict[int, tuple[str, Channel | None, frames.Frame | None]] = {}
-        self._reqs: Iterator[int] = count(1)
-        self._ids: Iterator[int] = count(1)
-        self._asks: Iterator[int] = count(1)
-        self._writes: dict[int, Channel] = {}
-        self._postponed: dict[Channel, float] = {}  # could not be opened again just now; when to ask once more
-        self._out: list[bytes] = []
+        self._greeted = False  # hello was sent: the broker reads what follows, welcomed or not yet
+        self._channels = Directory()
+        self._reopen_at: dict[Channel, float] = {}
+        self._writes = PendingWrites(max_pending)
+        self._requests = PendingRequests()
+        self._filter_ids: Iterator[int] = count(1)
+        self._outbox = Outbox()
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connection_made(self) -> None:
-        """A new connection is there: greet, and ask for everything again."""
-        self._out.clear()
-        self._say(frames.Hello(frames.VERSION, self.instance, self.client))
+        """There is a new connection: greet the broker, and ask for everything again."""
+        self._outbox.clear()
+        self._outbox.send(frames.Hello(frames.VERSION, self.instance, self.client))
         self._greeted = True
-        self._questions = {
-            req: asked for req, asked in self._questions.items() if asked[0] not in ("open", "subscribe")
-        }
-        for bus in self._buses:
-            self._ask_open(bus)
-        for kind, _, question in self._questions.values():
-            if kind in ("join", "catalogue") and question is not None:
-                self._say(question)
+        for channel in self._channels:
+            self._open(channel)
+        for frame in self._requests.to_repeat():
+            self._outbox.send(frame)
 
     def connection_lost(self) -> list[Event]:
-        """The connection has ended. What has no answer is asked again on the next one, except to delete a bus: by then
-        another one may have its name."""
+        """The connection has ended. The next one repeats what has no answer, except deletions: they fail here."""
         self.live = self._greeted = False
-        self._by_number.clear()
-        self._out.clear()
-        self._postponed.clear()
-        for bus in self._buses:
-            bus.connection_lost()
-        deletions = [req for req, (kind, _, _) in self._questions.items() if kind == "delete"]
-        for req in deletions:
-            del self._questions[req]
-        unknown = ConnectionLost("the connection was lost before the answer; nobody knows whether the bus was deleted.")
-        return [RequestSettled(req, None, unknown) for req in deletions]
+        self._channels.by_number.clear()
+        self._outbox.clear()
+        self._reopen_at.clear()
+        for channel in self._channels:
+            channel.connection_lost()
+        unknown = ConnectionLost(
+            "the connection was lost before the answer: the bus may be deleted or not. List the buses."
+        )
+        return [RequestSettled(req, None, unknown) for req in self._requests.connection_lost()]
 
     def close(self, error: EbusError) -> list[Event]:
-        """This client ends. Everything that waits is told ``error``."""
+        """End this client: every write, request and bus is settled with ``error``."""
         self.closed = error
         events = self.connection_lost()
-        events += [WriteSettled(id_, 0, error) for id_ in self._writes]
-        events += [RequestSettled(req, None, error) for req in self._questions]
-        for bus in self._buses:
-            bus.error = bus.error or error
-            bus.unacked.clear()
-            events.append(BusClosed(bus, bus.error))
-        self._writes.clear()
-        self._questions.clear()
-        self._buses.clear()
-        self._by_uri.clear()
+        events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop_all()]
+        events += [RequestSettled(req, None, error) for req in self._requests.pop_all()]
+        for channel in self._channels:
+            channel.error = channel.error or error
+            events.append(BusClosed(channel, channel.error))
+        self._channels.clear()
         return events
 
-    def data_to_send(self, now: float, max_bytes: int = 1 << 20) -> bytes | None:
-        """The next WebSocket message to send; None where there is nothing to say."""
-        for bus in self._buses:
-            if bus.batch and (len(bus.batch) >= bus.flush_size or now - bus.batch_since >= bus.flush_interval):
-                self._release(bus)
-        for bus in [bus for bus, at in self._postponed.items() if now >= at]:
-            del self._postponed[bus]
-            self._ask_open(bus)
-        if not self._out:
-            return None
-        size = 0
-        for n, frame in enumerate(self._out):
-            size += len(frame)
-            if n and size > max_bytes:
-                batch, self._out = self._out[:n], self._out[n:]
-                return frames.join(batch)
-        batch, self._out = self._out, []
-        return frames.join(batch)
+    def tick(self, now: float) -> None:
+        """Time has passed: batches that are full or due are to be sent, and buses that could not be opened asked for again.
 
-    @property
-    def has_outgoing(self) -> bool:
-        """Whether `outgoing` and `due` are to be asked."""
-        return bool(self._out or self._postponed)
+        Args:
+            now: Seconds, of the clock that `publish` and `receive_data` are given.
+        """
+        self._outbox.flush_due(self._channels, now)
+        for channel in [channel for channel, at in self._reopen_at.items() if now >= at]:
+            del self._reopen_at[channel]
+            self._open(channel)
 
     def next_deadline(self) -> float | None:
-        """When `outgoing` is next to be asked, though nothing happens till then."""
-        times = [bus.batch_since + bus.flush_interval for bus in self._buses if bus.batch]
-        times += self._postponed.values()
-        return min(times) if times else None
+        """The time of the next `tick` that is needed if nothing else happens; None where nothing is waiting."""
+        times = [channel.batch_deadline for channel in self._channels if channel.batch]
+        times += self._reopen_at.values()
+        return min(times, default=None)
 
-    def _say(self, frame: frames.Frame) -> None:
-        self._out.append(frames.encode(frame))
+    @property
+    def needs_sender(self) -> bool:
+        """True if there may be data to send, or a new deadline."""
+        return bool(self._outbox or self._reopen_at)
 
-    # --- opening ----------------------------------------------------------------------------------------------------
+    def data_to_send(self, max_bytes: int = 1 << 20) -> bytes | None:
+        """Take the next WebSocket message to send; None where there is nothing to send.
+
+        Args:
+            max_bytes: The size above which no further frame is added. One frame may be larger.
+        """
+        return self._outbox.take(max_bytes)
+
+    # --- opening and leaving ----------------------------------------------------------------------------------------
 
     def open(
         self,
@@ -163,88 +160,67 @@ class Session:
         cap: str = "",
         create: bool = True,
     ) -> Channel:
-        """Open a bus. The answer is an `BusOpened` or a `BusClosed`."""
+        """Open a bus, now and after every reconnect; settled by `BusOpened` or `BusClosed`.
+
+        The arguments are the fields of `frames.Open`, where ``given`` is ``spec``.
+
+        Raises:
+            EbusError: The error that this client was closed with.
+        """
         if self.closed is not None:
             raise self.closed
-        bus = Channel(scope, name, given, owner, cap, create)
-        self._buses.append(bus)
-        bus.uri = self._uri(scope, name, owner)
-        if bus.uri:  # it is found from now on: two links to one bus would take each other's messages
-            self._by_uri.setdefault(bus.uri, bus)
+        channel = Channel(scope, name, given, owner, cap, create)
+        self._channels.add(channel, self.you)
         if self._greeted:
-            self._ask_open(bus)
-        return bus
+            self._open(channel)
+        return channel
+
+    def _open(self, channel: Channel) -> None:
+        frame = frames.Open(0, channel.scope, channel.name, channel.given, channel.owner, channel.cap, channel.create)
+        self._request("open", frame, channel, send=True)
 
     def find(self, scope: str, name: str, owner: str = "", cap: str = "") -> Channel | None:
-        """The bus that is open here already, or being opened, however it was named then.
+        """The bus that is open here already, or being opened, whichever arguments it was opened with.
 
-        None, too, where it takes a capability to enter and this is not the one: that is for the broker to refuse.
+        None, too, where entering takes a capability and ``cap`` is not the right one: then the broker is to refuse it.
         """
-        uri = self._uri(scope, name, owner)
-        link = self._by_uri.get(uri)
-        if link is None or self.you is None:
-            return None
-        return link if cap == link.cap or may_enter(Address.parse(uri), self.you, "", b"") else None
+        return None if self.you is None else self._channels.find(scope, name, owner, cap, self.you)
 
-    def _uri(self, scope: str, name: str | None, owner: str) -> str:
-        """What the broker will call the bus; empty where only the broker knows: it has not said who this client is, it
-        gives the name, or it will refuse."""
-        if self.you is None or name is None:
-            return ""
-        try:
-            return str(resolve(scope, name, self.you, owner=owner, shared_engine=True))
-        except EbusError:
-            return ""
+    def reopen(self, channel: Channel, given: dict[str, Any]) -> int:
+        """Open a bus that is open here once more, with spec fields of its own; answered by `frames.Opened`."""
+        channel.given = {**channel.given, **given}
+        frame = frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap)
+        return self._request("reopen", frame, channel, send=self._greeted)
 
-    def _ask_open(self, bus: Channel) -> None:
-        req = self._ask("open", bus)
-        self._say(frames.Open(req, bus.scope, bus.name, bus.given, bus.owner, bus.cap, bus.create))
-
-    def reopen(self, bus: Channel, given: dict[str, Any]) -> int:
-        """Open a bus that is open here once more, with its own wishes; answered by `frames.Opened`."""
-        bus.given = {**bus.given, **given}
-        question = frames.Open(0, bus.scope, bus.name, given, bus.owner, bus.cap)
-        question.req = req = self._ask("join", bus, question)
-        if self._greeted:
-            self._say(question)
+    def _request(self, kind: Kind, frame: RequestFrame, channel: Channel | None, *, send: bool) -> int:
+        """Register a request, and send it now or (``send`` False) once its connection or bus is open. Returns its number."""
+        req = self._requests.add(kind, frame, channel)
+        if send:
+            self._outbox.send(frame)
         return req
 
-    def _ask(self, kind: str, bus: Channel | None, question: frames.Frame | None = None) -> int:
-        req = next(self._reqs)
-        self._questions[req] = (kind, bus, question)
-        return req
+    def leave(self, channel: Channel) -> list[Event]:
+        """Close a bus on this client. Its batch is still sent; its writes and requests are settled with `Closed`."""
+        if channel.number:
+            self.flush(channel)
+            self._outbox.send(frames.Leave(channel.number))
+        return self._end(channel, Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed"))
 
-    def leave(self, bus: Channel) -> list[Event]:
-        """Close a bus on this client: its writes that wait are told, its readers end."""
-        if bus.number:
-            self._release(bus)
-            self._say(frames.Leave(bus.number))
-        return self._end(bus, Closed(f"{bus.name or 'the bus'} was closed here.", reason="closed"))
-
-    def _end(self, bus: Channel, error: EbusError) -> list[Event]:
-        self._by_number.pop(bus.number, None)
-        if self._by_uri.get(bus.uri) is bus:
-            del self._by_uri[bus.uri]
-        self._postponed.pop(bus, None)
-        if bus in self._buses:
-            self._buses.remove(bus)
-        bus.number, bus.error = 0, error
-        events: list[Event] = [WriteSettled(id_, 0, error) for id_ in bus.unacked]
-        for id_ in bus.unacked:
-            self._writes.pop(id_, None)
-        bus.unacked.clear()
-        bus.batch.clear()
-        for req, (_, of, _) in list(self._questions.items()):
-            if of is bus:
-                del self._questions[req]
-                events.append(RequestSettled(req, None, error))
-        return [*events, BusClosed(bus, error)]
+    def _end(self, channel: Channel, error: EbusError) -> list[Event]:
+        """The bus is closed for this client, and everything that waits for it is settled."""
+        self._channels.discard(channel)
+        self._reopen_at.pop(channel, None)
+        channel.number, channel.error = 0, error
+        channel.batch.clear()
+        events: list[Event] = [WriteSettled(id_, 0, error) for id_ in self._writes.pop_channel(channel)]
+        events += [RequestSettled(req, None, error) for req in self._requests.pop_channel(channel)]
+        return [*events, BusClosed(channel, error)]
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def publish(
         self,
-        bus: Channel,
+        channel: Channel,
         value: bytes,
         now: float,
         *,
@@ -256,107 +232,93 @@ class Session:
     ) -> int:
         """Write a value; returns the id that its `WriteSettled` will carry.
 
+        Args:
+            channel: The bus.
+            value: The value, encoded.
+            now: Seconds, of any clock that only goes forward.
+            key, deleted, echo, to, expect: The fields of `frames.Publish`.
+
         Raises:
-            RateLimited: ``max_pending`` writes wait for an answer.
-            Closed, or what else ended the bus.
+            RateLimited: ``max_pending`` writes have no answer yet.
+            EbusError: The error that the bus was closed with.
         """
-        if bus.error is not None:
-            raise bus.error
-        if len(self._writes) >= self.max_pending:
-            raise RateLimited(
-                f"{self.max_pending} writes wait for an answer. Await acks as you write.",
-                limit="max_pending",
-                retry_after=0.1,
-            )
-        id_ = next(self._ids)
-        frame = frames.Publish(bus.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect)
-        bus.unacked[id_] = frame
-        self._writes[id_] = bus
-        if bus.number:
-            if bus.flush_size == 1 and not bus.batch:
-                self._out.append(frames.encode(frame))
-            else:
-                if not bus.batch:
-                    bus.batch_since = now
-                bus.batch.append(id_)
+        if channel.error is not None:
+            raise channel.error
+        id_ = self._writes.new_id(channel)
+        channel.unacked[id_] = frame = frames.Publish(
+            channel.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect
+        )
+        if channel.number:
+            self._outbox.publish(frame, channel, now)
         return id_
 
-    def flush(self, bus: Channel) -> None:
-        """Send what waits for company."""
-        self._release(bus)
-
-    def _release(self, bus: Channel) -> None:
-        while bus.batch:
-            frame = bus.unacked.get(bus.batch.popleft())
-            if frame is not None:
-                self._say(frame)
+    def flush(self, channel: Channel) -> None:
+        """Send the writes that wait in the bus's batch."""
+        self._outbox.flush(channel)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def subscribe(self, bus: Channel) -> None:
+    def subscribe(self, channel: Channel) -> None:
         """Ask for live messages, now and after every reconnect."""
-        if not bus.wants_messages:
-            bus.wants_messages = True
-            if bus.number:
-                self._subscribe(bus)
+        if not channel.wants_messages:
+            channel.wants_messages = True
+            if channel.number:
+                self._subscribe(channel)
 
-    def _subscribe(self, bus: Channel) -> None:
-        req = self._ask("subscribe", bus)
-        self._say(frames.Subscribe(req, bus.number, *bus.resume_position()))
+    def _subscribe(self, channel: Channel) -> None:
+        frame = frames.Subscribe(0, channel.number, *channel.resume_position())
+        self._request("subscribe", frame, channel, send=True)
 
-    def fetch(self, bus: Channel, after: int, until: int = 0) -> int:
-        """Ask for history; the `RequestSettled` with this number carries a `frames.Page`."""
-        if bus.error is not None:
-            raise bus.error
-        question = frames.Fetch(0, bus.number, after, until)
-        question.req = req = self._ask("fetch", bus, question)
-        if bus.number:
-            self._say(question)
-        return req
+    def fetch(self, channel: Channel, after: int, until: int = 0) -> int:
+        """Ask for history, as `frames.Fetch` does; answered by `frames.Page`.
 
-    def delete(self, bus: Channel) -> int:
+        Raises:
+            EbusError: The error that the bus was closed with.
+        """
+        if channel.error is not None:
+            raise channel.error
+        return self._request("fetch", frames.Fetch(0, channel.number, after, until), channel, send=channel.is_open)
+
+    def delete(self, channel: Channel) -> int:
         """Delete the bus for everyone; answered by `frames.Done`."""
-        question = frames.Delete(0, bus.number)
-        question.req = req = self._ask("delete", bus, question)
-        if bus.number:
-            self._say(question)
-        return req
+        return self._request("delete", frames.Delete(0, channel.number), channel, send=channel.is_open)
 
     def list_buses(self) -> int:
         """Ask which buses are within reach; answered by `frames.Listed`."""
-        question = frames.List(0)
-        question.req = req = self._ask("catalogue", None, question)
-        if self._greeted:
-            self._say(question)
-        return req
+        return self._request("list", frames.List(0), None, send=self._greeted)
 
     # --- presence and filters ---------------------------------------------------------------------------------------
 
-    def set_presence(self, bus: Channel, state: bytes) -> None:
-        """Say something of oneself, now and after every reconnect."""
-        bus.state = msgspec.Raw(state)
-        if bus.number:
-            self._say(frames.SetPresence(bus.number, bus.state))
+    def set_presence(self, channel: Channel, state: bytes) -> None:
+        """Set this participant's own state (an encoded value), now and after every reconnect."""
+        channel.state = msgspec.Raw(state)
+        if channel.number:
+            self._outbox.send(frames.SetPresence(channel.number, channel.state))
 
-    def watch_presence(self, bus: Channel) -> None:
-        """Be told who is there, now and after every reconnect."""
-        if not bus.wants_presence:
-            bus.wants_presence = True
-            if bus.number:
-                self._say(frames.SetPresence(bus.number, watch=True))
+    def watch_presence(self, channel: Channel) -> None:
+        """Ask for the participants of the bus and every change of them, now and after every reconnect."""
+        if not channel.wants_presence:
+            channel.wants_presence = True
+            if channel.number:
+                self._outbox.send(frames.SetPresence(channel.number, watch=True))
 
     def answer_filter(
-        self, bus: Channel, ask: int, value: bytes, reject: str | None = None, *, failed: bool = False
+        self, channel: Channel, id_: int, value: bytes, reject: str | None = None, *, failed: bool = False
     ) -> None:
-        """Answer a `FilterRequested`; too late where its connection has ended."""
-        question = bus.filter_requests.pop(ask, None)
-        if question is not None and bus.number:
-            self._say(frames.FilterAnswer(bus.number, question, msgspec.Raw(value), reject, failed))
+        """Answer a `FilterRequested`. Ignored once its connection has ended.
 
-    # --- what the broker says ---------------------------------------------------------------------------------------
+        Args:
+            channel, id_: Those of the event.
+            value, reject, failed: The fields of `frames.FilterAnswer`.
+        """
+        ask = channel.filter_requests.pop(id_, None)
+        if ask is not None and channel.number:
+            self._outbox.send(frames.FilterAnswer(channel.number, ask, msgspec.Raw(value), reject, failed))
+
+    # --- the broker's frames ----------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """A WebSocket message from the broker, at ``now`` (seconds, of any clock that only goes forward).
+        """Take in a WebSocket message from the broker, at ``now`` (seconds, of any clock that only goes forward).
 
         Raises:
             ProtocolError: The broker speaks something else.
@@ -364,113 +326,99 @@ class Session:
         events: list[Event] = []
         for frame in frames.from_broker(data):
             if isinstance(frame, frames.Delivery):
-                bus = self._by_number.get(frame.bus)
-                if bus is not None and bus.delivered(frame):
-                    _arrived(bus, events)
+                channel = self._channels.by_number.get(frame.bus)
+                if channel is not None and channel.delivered(frame):
+                    _arrived(channel, events)
             else:
-                self._frame(frame, events, now)
+                self._receive(frame, events, now)
         return events
 
-    def _frame(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
+    def _receive(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
         match frame:
             case frames.Ok():
-                for n in range(frame.count):
-                    bus = self._writes.pop(frame.id + n, None)
-                    if bus is not None:
-                        bus.unacked.pop(frame.id + n, None)
-                        events.append(WriteSettled(frame.id + n, frame.offset + n))
+                shift = frame.offset - frame.id
+                events += [WriteSettled(id_, id_ + shift) for id_ in self._writes.pop(frame.id, frame.count)]
             case frames.Error():
-                self._error(frame, events, now)
+                self._failed(frame, events, now)
             case frames.Welcome():
                 self.you, self.limits, self.live = frame.you, frame.limits, True
                 events.append(Welcomed(frame.you))
             case frames.Opened():
                 self._opened(frame, events)
-            case frames.Subscribed():
-                bus = self._by_number.get(frame.bus)
-                # One that answers nothing (0) begins a snapshot, for a reader that was too far behind for anything else.
-                if bus is not None and (not frame.req or self._questions.pop(frame.req, None) is not None):
-                    bus.subscribed(frame)
-                    _arrived(bus, events)
-            case frames.Advance():
-                bus = self._by_number.get(frame.bus)
-                if bus is not None and bus.advanced(frame.offset):
-                    _arrived(bus, events)
-            case frames.Lag():
-                bus = self._by_number.get(frame.bus)
-                if bus is not None:
-                    bus.missed(frame.resume_after, frame.skipped)
-                    _arrived(bus, events)
             case frames.Page() | frames.Done() | frames.Listed():
-                if self._questions.pop(frame.req, None) is not None:
+                if self._requests.pop(frame.req) is not None:
                     events.append(RequestSettled(frame.req, frame))
-            case frames.Presence():
-                bus = self._by_number.get(frame.bus)
-                if bus is not None:
-                    bus.presence_received(frame)
-                    events.append(PresenceChanged(bus))
-            case frames.FilterAsk():
-                bus = self._by_number.get(frame.bus)
-                if bus is not None:
-                    ask = next(self._asks)
-                    bus.filter_requests[ask] = frame.ask
-                    events.append(FilterRequested(bus, ask, frame.value, frame.sender))
-            case frames.Gone():
-                bus = self._by_number.get(frame.bus)
-                if bus is not None:
-                    events += self._end(bus, Closed(f"{bus.name} is gone: {frame.reason}.", reason=frame.reason))
             case frames.Bye():
-                error = frames.Error(frame.code, frame.text).exception()
-                events.append(ConnectionEnded(error, frame.reconnect))
-            case _:
+                events.append(ConnectionEnded(frames.Error(frame.code, frame.text).exception(), frame.reconnect))
+            case frames.Pong():
                 pass
+            case _:  # all others are about one bus
+                channel = self._channels.by_number.get(frame.bus)
+                if channel is not None:
+                    self._receive_on(channel, frame, events)
+
+    def _receive_on(self, channel: Channel, frame: frames.BrokerFrame, events: list[Event]) -> None:
+        """Take in a frame about one bus."""
+        match frame:
+            case frames.Subscribed():
+                # One that answers no request (0) begins a snapshot: the reader was too far behind for anything else.
+                if not frame.req or self._requests.pop(frame.req) is not None:
+                    channel.subscribed(frame)
+                    _arrived(channel, events)
+            case frames.Advance():
+                if channel.advanced(frame.offset):
+                    _arrived(channel, events)
+            case frames.Lag():
+                channel.missed(frame.resume_after, frame.skipped)
+                _arrived(channel, events)
+            case frames.Presence():
+                channel.presence_received(frame)
+                events.append(PresenceChanged(channel))
+            case frames.FilterAsk():
+                id_ = next(self._filter_ids)
+                channel.filter_requests[id_] = frame.ask
+                events.append(FilterRequested(channel, id_, frame.value, frame.sender))
+            case frames.Gone():
+                events += self._end(channel, Closed(f"{channel.name} is gone: {frame.reason}.", reason=frame.reason))
 
     def _opened(self, frame: frames.Opened, events: list[Event]) -> None:
-        kind, bus, _ = self._questions.pop(frame.req, ("", None, None))
-        if bus is None or bus.error is not None:
+        request = self._requests.pop(frame.req)
+        if request is None or request.channel is None or request.channel.error is not None:
             return
-        if kind == "join":
+        channel = request.channel
+        if request.kind == "reopen":
             events.append(RequestSettled(frame.req, frame))
             return
-        bus.opened(frame)
-        self._by_number[bus.number] = self._by_uri[bus.uri] = bus
-        if bus.wants_messages:
-            self._subscribe(bus)
-        if bus.wants_presence:
-            self._say(frames.SetPresence(bus.number, watch=True))
-        if bus.state is not None:
-            self._say(frames.SetPresence(bus.number, bus.state))
-        bus.batch.clear()
-        for publish in bus.unacked.values():
-            publish.bus = bus.number
-            self._say(publish)
-        for _, of, question in self._questions.values():
-            if of is bus and isinstance(question, frames.Fetch | frames.Delete):
-                question.bus = bus.number
-                self._say(question)
-        events.append(BusOpened(bus))
+        channel.opened(frame)
+        self._channels.opened(channel)
+        if channel.wants_messages:
+            self._subscribe(channel)
+        for repeated in (*channel.to_repeat(), *self._requests.to_repeat_for(channel)):
+            self._outbox.send(repeated)
+        events.append(BusOpened(channel))
 
-    def _error(self, frame: frames.Error, events: list[Event], now: float) -> None:
+    def _failed(self, frame: frames.Error, events: list[Event], now: float) -> None:
         error = frame.exception()
         if frame.id:
-            bus = self._writes.pop(frame.id, None)
-            if bus is not None:
-                bus.unacked.pop(frame.id, None)
-                events.append(WriteSettled(frame.id, 0, error))
+            events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop(frame.id)]
             return
-        kind, bus, _ = self._questions.pop(frame.req, ("", None, None))
-        if bus is not None and kind == "open" and bus.epoch and error.temporary:
-            self._postponed[bus] = now + REOPEN_SECONDS
-        elif bus is not None and kind == "open":
-            events += self._end(bus, error)
-        elif bus is not None and kind == "subscribe":
-            bus.unreadable = error
-            _arrived(bus, events)
-        elif kind:
-            events.append(RequestSettled(frame.req, None, error))
+        request = self._requests.pop(frame.req)
+        if request is None:
+            return
+        match request:
+            case Request("open", _, Channel() as channel):
+                if channel.epoch and error.temporary:
+                    self._reopen_at[channel] = now + REOPEN_SECONDS
+                else:
+                    events += self._end(channel, error)
+            case Request("subscribe", _, Channel() as channel):
+                channel.unreadable = error
+                _arrived(channel, events)
+            case _:
+                events.append(RequestSettled(frame.req, None, error))
 
 
-def _arrived(bus: Channel, events: list[Event]) -> None:
-    arrived = MessagesArrived(bus)
+def _arrived(channel: Channel, events: list[Event]) -> None:
+    arrived = MessagesArrived(channel)
     if not events or events[-1] != arrived:
         events.append(arrived)

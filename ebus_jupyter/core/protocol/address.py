@@ -1,14 +1,15 @@
-"""Where a bus lives: a scope, the owner of that scope, and a name.
+"""The identity of a bus: a scope, the owner of that scope, and a name.
 
-| scope | who takes part | owner |
+| scope | participants | owner |
 | --- | --- | --- |
 | ``kernel`` | one kernel and the pages that show its widgets | the kernel's id |
 | ``user`` | all kernels, tabs and notebooks of one user | the username |
 | ``server`` | everyone authenticated on this Jupyter server | "" |
 | ``hub`` | everyone on a JupyterHub (``hub:GROUP``: one of its groups) | "" or the group |
 
-An `Address` prints as a URI, ``ebus:user/alice/votes``. A name alone opens nothing in a kernel's scope, nor an unnamed
-bus: there a *capability*, which only the broker can make, goes with the address (``ebus:kernel/4f…/votes#CAPABILITY``).
+An `Address` prints as a URI, ``ebus:user/alice/votes``. A name alone is not enough for a page to enter a kernel's bus or
+an unnamed one: it takes a *capability*, which only the broker can make and which travels behind the address
+(``ebus:kernel/4f…/votes#CAPABILITY``).
 
 >>> Address.parse("ebus:server/votes")
 Address(scope='server', owner='', name='votes')
@@ -24,13 +25,13 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from ebus_jupyter.errors import Forbidden, InvalidName, NoSuchBus, UnknownScope
+from ebus_jupyter.errors import Forbidden, InvalidName, NoSuchBus, UnknownScope, shorten
 
 from .message import Participant
 
 SCOPES = ("kernel", "user", "server", "hub")
 UNNAMED = "~"
-"""What the broker's own names for unnamed buses begin with; nobody else's may."""
+"""The first character of the names that the broker gives to unnamed buses. No other name may begin with it."""
 
 _NAME = re.compile(r"\w[\w.:@-]*", re.UNICODE)
 
@@ -48,7 +49,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, uri: str) -> Address:
-        """Read what `str` printed; a capability after ``#`` is left alone.
+        """Read the output of `str`; a capability behind ``#`` is ignored.
 
         Raises:
             InvalidName: ``uri`` is not the URI of a bus.
@@ -61,26 +62,31 @@ class Address(NamedTuple):
 
     @property
     def unnamed(self) -> bool:
+        """True if the broker made the name."""
         return self.name.startswith(UNNAMED)
 
     @property
     def guarded(self) -> bool:
-        """Whether a page needs a capability to enter."""
+        """True if a page needs a capability to enter."""
         return self.scope == "kernel" or self.unnamed
 
     def capability(self, secret: bytes) -> str:
-        """The proof, which only the holder of ``secret`` can make, that its bearer was handed this bus."""
+        """The proof, which only the holder of ``secret`` can make, that its bearer was given this bus."""
         return hmac.new(secret, str(self).encode(), hashlib.sha256).hexdigest()[:40]
 
 
 def check_name(name: str, longest: int) -> str:
     """Return ``name`` if a bus may have it.
 
+    Args:
+        name: The name.
+        longest: The most characters that it may have.
+
     Raises:
-        InvalidName: It is empty, too long, or holds a character that a name can't have.
+        InvalidName: ``name`` is empty, too long, or holds a character that a name can't have.
     """
     if not isinstance(name, str) or not name or len(name) > longest or not _NAME.fullmatch(name):
-        shown = name if not isinstance(name, str) or len(name) <= 40 else name[:40] + "…"
+        shown = shorten(name, 40) if isinstance(name, str) else name
         raise InvalidName(
             f"{shown!r} can't name a bus: use 1 to {longest} letters, digits and any of . _ - : @ "
             "beginning with a letter, a digit or _."
@@ -89,14 +95,14 @@ def check_name(name: str, longest: int) -> str:
 
 
 def check_scope(scope: str) -> str:
-    """Return ``scope`` if there is such a scope.
+    """Return ``scope`` if it exists.
 
     Raises:
-        UnknownScope: There is none of that name.
+        UnknownScope: There is no such scope.
     """
     kind, _, group = scope.partition(":") if isinstance(scope, str) else ("", "", "")
     if kind not in SCOPES or (group and kind != "hub") or scope.endswith(":"):
-        shown = f"{scope[:40]}…" if isinstance(scope, str) and len(scope) > 40 else scope
+        shown = shorten(scope, 40) if isinstance(scope, str) else scope
         raise UnknownScope(f"there is no scope {shown!r}; choose one of {', '.join(SCOPES)} (or hub:GROUP).")
     return scope
 
@@ -104,12 +110,18 @@ def check_scope(scope: str) -> str:
 def resolve(scope: str, name: str, who: Participant, *, owner: str = "", shared_engine: bool = False) -> Address:
     """The address that ``who`` means by a scope and a name.
 
-    ``owner`` is taken for a scope that ``who`` can't be the owner of (a page entering a kernel's bus): such an address
-    opens only with its capability, so naming someone else's gains nothing.
+    Args:
+        scope: "kernel", "user", "server", "hub" or "hub:GROUP".
+        name: The bus's name.
+        who: The participant.
+        owner: The owner of the scope where that is not ``who`` itself, as for a page that enters a kernel's bus. Such an
+            address opens only with its capability, so naming another's gains nothing.
+        shared_engine: True if this broker shares its buses with the hub's other servers.
 
     Raises:
         UnknownScope: The scope does not exist, or not on this broker.
-        Forbidden: The participant has no such scope (a client that is no kernel, asking for scope "kernel").
+        Forbidden: The participant has no such scope: only a kernel has a scope "kernel".
+        NoSuchBus: The participant is not in the hub's group.
     """
     check_scope(scope)
     kind, _, group = scope.partition(":")
@@ -137,7 +149,7 @@ def resolve(scope: str, name: str, who: Participant, *, owner: str = "", shared_
 
 
 def may_enter(address: Address, who: Participant, capability: str, secret: bytes) -> bool:
-    """Whether ``who`` may open ``address``: by being in its scope, or by holding its capability."""
+    """True if ``who`` may open ``address``, by being in its scope or by holding its capability."""
     if capability and hmac.compare_digest(capability.encode(), address.capability(secret).encode()):
         return True
     if who.kind == "server":

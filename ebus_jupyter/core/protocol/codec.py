@@ -1,8 +1,9 @@
-"""One Python type, three uses: the writer's check, the JSON Schema that the broker enforces, TypeScript for the page.
+"""Values of one Python type as MessagePack, and back.
 
-`Codec` belongs to a participant: it turns values of a Python type into MessagePack and back, and refuses values that are
-not of the type, naming the path (``expected float, got str at $.weight``). `Validator` belongs to the broker: it holds
-any writer, whatever language it is written in, to the published schema. Both speak of the same bytes:
+One type has three uses. `Codec`, here, belongs to a participant: it encodes and decodes values, refuses those that are
+not of the type and names the path (``expected float, got str at $.weight``), and derives the bus's JSON Schema. The
+broker holds every writer, whatever its language, to that schema (`core.protocol.validation`), and pages get TypeScript
+declarations from it (`core.protocol.typescript`). All of them mean the same bytes:
 
 | Python | MessagePack | JSON Schema | JavaScript |
 | --- | --- | --- | --- |
@@ -21,10 +22,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ebus_jupyter.errors import SpecConflict, TypeMismatch
+from ebus_jupyter.errors import SpecConflict, TypeMismatch, shorten
 
-from .ndarray import NDARRAY, array_parts, array_schema
-from .validation import short
+from .ndarray import NDARRAY, array_schema, decode_array, encode_array
 
 T = TypeVar("T")
 
@@ -33,11 +33,15 @@ _EXPECTED = re.compile(r"[Ee]xpected `([^`]+)`")
 
 
 class Codec(Generic[T]):
-    """Values of one Python type, to bytes and back.
+    """Encodes and decodes values of one Python type.
 
     Args:
         type_: Anything that msgspec takes, a pydantic model, ``numpy.ndarray`` or ``numpy.typing.NDArray[dtype]``.
-            `Any` takes every value that MessagePack can carry, and numpy arrays.
+            Default: `Any`, which takes every value that MessagePack can carry, and numpy arrays.
+
+    Attributes:
+        name: The type's name, for people; "" for `Any`.
+        schema: The JSON Schema of the type; None for `Any`.
 
     Raises:
         SpecConflict: No schema can be made of the type.
@@ -47,11 +51,11 @@ class Codec(Generic[T]):
         self.type = type_
         self.name = "" if type_ is Any else getattr(type_, "__name__", str(type_))
         self.schema: dict[str, Any] | None = None
-        self._encode = msgspec.msgpack.Encoder(enc_hook=_to_wire).encode
+        self._encode = msgspec.msgpack.Encoder(enc_hook=_encode_hook).encode
         self._model: Any = None
         wire_type = type_
         if type_ is not Any:
-            self._model = _pydantic(type_)
+            self._model = _pydantic_adapter(type_)
             if self._model is not None:
                 self.schema, wire_type = self._model.json_schema(), Any
             elif (array := array_schema(type_)) is not None:
@@ -64,13 +68,17 @@ class Codec(Generic[T]):
                         f"no schema can be made of {self.name or type_!r} ({error}). Use a msgspec.Struct, a dataclass, a "
                         "TypedDict, a pydantic model or builtin types."
                     ) from None
-        self._decode = msgspec.msgpack.Decoder(wire_type, ext_hook=_from_wire, dec_hook=_array_as_is).decode
+        self._decode = msgspec.msgpack.Decoder(wire_type, ext_hook=_ext_hook, dec_hook=_decode_hook).decode
 
     def encode(self, value: T, bus: str = "the bus") -> bytes:
         """The bytes of ``value``.
 
+        Args:
+            value: A value of the type.
+            bus: The bus's name, for the error.
+
         Raises:
-            TypeMismatch: It is not of the type (``path``, ``expected``), or MessagePack can't carry it.
+            TypeMismatch: The value is not of the type (``path``, ``expected``), or MessagePack can't carry it.
         """
         try:
             if self._model is not None:
@@ -84,7 +92,11 @@ class Codec(Generic[T]):
         return data
 
     def decode(self, data: bytes | msgspec.Raw) -> T:
-        """The value in ``data``. Raises `TypeMismatch` where the bytes are of another type."""
+        """The value in ``data``.
+
+        Raises:
+            TypeMismatch: The bytes are no value of the type.
+        """
         try:
             value: T = self._decode(data)
             return value if self._model is None else self._model.validate_python(value)
@@ -92,22 +104,15 @@ class Codec(Generic[T]):
             raise _mismatch("the bus", error) from None
 
 
-# --- how values look on the wire ------------------------------------------------------------------------------------
+# --- hooks of msgspec -----------------------------------------------------------------------------------------------
 
 
-def _to_wire(value: Any) -> Any:
+def _encode_hook(value: Any) -> Any:
+    """A substitute that msgspec can encode, for a ``value`` that it does not know."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
-            if value.dtype.hasobject:
-                raise TypeError(
-                    f"arrays of dtype {value.dtype} can't travel; use a numeric, boolean or fixed-width dtype"
-                )
-            data = numpy.ascontiguousarray(value)
-            body = msgspec.msgpack.encode(
-                [value.dtype.str, list(value.shape), data.reshape(-1).view("u1").data if data.size else b""]
-            )
-            return msgspec.msgpack.Ext(NDARRAY, body)
+            return encode_array(value)
         if isinstance(value, numpy.generic):
             return value.item()
     pydantic = sys.modules.get("pydantic")
@@ -118,16 +123,13 @@ def _to_wire(value: Any) -> Any:
     )
 
 
-def _from_wire(code: int, data: memoryview) -> Any:
-    if code != NDARRAY:
-        return msgspec.msgpack.Ext(code, bytes(data))
-    dtype, shape, body = array_parts(data)
-    import numpy
-
-    return numpy.frombuffer(body, dtype=dtype).reshape(shape)
+def _ext_hook(code: int, body: memoryview) -> Any:
+    """The value of a MessagePack extension."""
+    return decode_array(body) if code == NDARRAY else msgspec.msgpack.Ext(code, bytes(body))
 
 
-def _array_as_is(type_: Any, value: Any) -> Any:
+def _decode_hook(type_: Any, value: Any) -> Any:
+    """Hold a decoded ``value`` to a type that msgspec does not know: an array type."""
     expected = array_schema(type_)
     if expected is None or type(value).__name__ != "ndarray":
         raise ValueError(f"Expected `{getattr(type_, '__name__', type_)}`, got `{type(value).__name__}`")
@@ -137,26 +139,28 @@ def _array_as_is(type_: Any, value: Any) -> Any:
     return value
 
 
-def _pydantic(type_: Any) -> Any:
+def _pydantic_adapter(type_: Any) -> Any:
+    """The adapter of a pydantic model; None for every other type."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not (isinstance(type_, type) and issubclass(type_, pydantic.BaseModel)):
         return None
     return pydantic.TypeAdapter(type_)
 
 
-# --- words ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 def _mismatch(bus: str, error: Exception) -> TypeMismatch:
-    if hasattr(error, "errors"):  # pydantic lists what is wrong; the first is enough to go on with
+    """The project's own error for one of msgspec or pydantic."""
+    if hasattr(error, "errors"):  # pydantic lists what is wrong; the first item is enough to go on with
         first = error.errors()[0]
         path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         return TypeMismatch(f"{bus}: {first['msg']} at {path}.", path=path, expected=first["type"])
     text = str(error)
     at = _PATH.search(text)
     path = at[1] if at else "$"
-    said = _PATH.sub("", text).replace("`", "")
+    what = _PATH.sub("", text).replace("`", "")
     expected = _EXPECTED.search(text)
     return TypeMismatch(
-        f"{bus}: {short(said[:1].lower() + said[1:])} at {path}.", path=path, expected=expected[1] if expected else ""
+        f"{bus}: {shorten(what[:1].lower() + what[1:])} at {path}.", path=path, expected=expected[1] if expected else ""
     )

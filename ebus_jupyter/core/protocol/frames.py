@@ -1,13 +1,13 @@
-"""The wire: MessagePack arrays, each beginning with a number that says which frame it is.
+"""The wire format: MessagePack arrays, each of which begins with the number of its frame type.
 
-One WebSocket message is an array of frames, so that a batch is a header followed by the bytes of frames that were
-encoded before: `join` does just that. A value rides as `msgspec.Raw`: the broker relays its bytes without decoding
-what it need not check. Fields are only ever added at a frame's end, with a default; a receiver ignores what it does
-not know, and `VERSION` changes only when that is not enough.
+One WebSocket message is an array of frames. A batch is a header and the bytes of frames that were encoded before; `join`
+puts it together. A value travels as `msgspec.Raw`: the broker relays its bytes without decoding what it need not check.
+Fields are only ever added at a frame's end, with a default; a receiver ignores fields that it does not know. `VERSION`
+changes only when that is not enough.
 
-A client speaks first: ``hello``, answered by ``welcome`` (or ``bye``). It opens buses (``open`` → ``opened``), and asks
-for their messages (``subscribe`` → ``subscribed``, then ``message`` …). ``req`` pairs a question with its answer;
-``bus`` is a number that the broker gives in ``opened``, meaningless outside this connection's broker.
+The client speaks first: ``Hello``, answered by ``Welcome`` (or ``Bye``). It opens buses (``Open`` → ``Opened``) and
+subscribes to their messages (``Subscribe`` → ``Subscribed``, then ``Delivery`` …). ``req`` pairs a request with its
+reply. ``bus`` is a number that the broker gives in ``Opened``; it has no meaning outside of this connection.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ import msgspec
 
 from ebus_jupyter.errors import EbusError, ProtocolError, from_wire
 
-from .message import Participant
+from .message import Participant, message_id
 
 VERSION = 1
-"""The protocol's version. A broker refuses a client of another one with a ``bye`` that says who must be updated."""
+"""The protocol's version. A broker answers a client of another version with a ``Bye`` that names the side to update."""
 
 NIL = msgspec.Raw(b"\xc0")
+"""An encoded None."""
 
 
 class Frame(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
-    """What every frame is: an array whose first item is the frame's number."""
+    """The base of all frames: an array whose first item is the number of the frame type."""
 
 
-# --- what a client says ---------------------------------------------------------------------------------------------
+# --- from the client ------------------------------------------------------------------------------------------------
 
 
 class Hello(Frame, tag=1):
-    """First frame of a connection. ``instance``: 32 hex digits, unguessable, kept over the client's reconnects."""
+    """The first frame of a connection.
+
+    ``instance``: 32 unguessable hexadecimal digits, kept over the client's reconnects. ``client``: the kind of software, for
+    the broker's log.
+    """
 
     version: int
     instance: str
@@ -43,9 +48,10 @@ class Hello(Frame, tag=1):
 
 
 class Open(Frame, tag=2):
-    """Open or create a bus. ``spec``: only the fields that the caller gave. ``name`` None: a fresh unnamed bus.
+    """Open or create a bus; answered by `Opened`.
 
-    ``create`` False: join only what exists. ``filter``: this connection offers to filter the bus (it is the owner).
+    ``name`` None: a new unnamed bus. ``spec``: only the fields that the caller gave. ``owner``: of the scope, where that is
+    not this participant. ``cap``: a capability, as `Opened` gave it. ``create`` False: only join a bus that exists.
     """
 
     req: int
@@ -58,7 +64,10 @@ class Open(Frame, tag=2):
 
 
 class Subscribe(Frame, tag=3):
-    """Ask for live messages. Without ``epoch``: from now on. With it: resume after ``after``, whose id was ``last_id``."""
+    """Ask for live messages; answered by `Subscribed`.
+
+    The last three fields are a `Position`. Without an epoch: from now on. With one: resume after that position.
+    """
 
     req: int
     bus: int
@@ -68,13 +77,16 @@ class Subscribe(Frame, tag=3):
 
 
 class Unsubscribe(Frame, tag=4):
-    """No more messages of this bus, please."""
+    """End the subscription to a bus. There is no reply."""
 
     bus: int
 
 
 class Fetch(Frame, tag=5):
-    """Read history: messages after ``after`` and up to ``until`` (0: the last); a negative ``after`` means the last n."""
+    """Read history; answered by `Page`.
+
+    Messages after offset ``after``, up to ``until`` (0: the last one). A negative ``after``: the last n messages.
+    """
 
     req: int
     bus: int
@@ -83,9 +95,11 @@ class Fetch(Frame, tag=5):
 
 
 class Publish(Frame, tag=6):
-    """Write ``value``. ``id`` counts this instance's writes, from 1, over all its buses; a retry keeps it.
+    """Write a value; answered by `Ok` or `Error`.
 
-    ``expect``: accept only if the last offset (of ``key``, on a keys bus; 0: none) is this one.
+    ``id`` counts the writes of this client instance, from 1, over all buses; a retry keeps it. ``key``: the entry to set, on
+    a bus that retains by key; ``deleted``: remove it. ``echo`` False: not for this participant. ``to``: only for these users.
+    ``expect``: accept the write only if the last offset (of ``key``, on a keys bus; 0: none) is this one.
     """
 
     bus: int
@@ -99,7 +113,7 @@ class Publish(Frame, tag=6):
 
 
 class SetPresence(Frame, tag=7):
-    """Say something about oneself on a bus (any value; nil withdraws it). With ``watch``: only begin or end being told."""
+    """Set this participant's state on a bus (any value; nil withdraws it). With ``watch``: only begin or end watching."""
 
     bus: int
     state: msgspec.Raw = NIL
@@ -107,7 +121,7 @@ class SetPresence(Frame, tag=7):
 
 
 class FilterAnswer(Frame, tag=8):
-    """The owner's verdict on a `FilterAsk`: the value to keep, or why not (``failed``: the filter itself broke)."""
+    """The owner's answer to `FilterAsk`: the value to keep, or the reason against it (``failed``: the filter broke)."""
 
     bus: int
     ask: int
@@ -117,35 +131,35 @@ class FilterAnswer(Frame, tag=8):
 
 
 class Delete(Frame, tag=9):
-    """Delete a bus and its log, for everyone."""
+    """Delete a bus and its log, for everyone; answered by `Done`."""
 
     req: int
     bus: int
 
 
 class List(Frame, tag=10):
-    """Which buses are within my reach?"""
+    """List the named buses within reach; answered by `Listed`."""
 
     req: int
 
 
 class Ping(Frame, tag=11):
-    """Are you there? Answered by `Pong` with the same ``n``."""
+    """Check that the broker is there; answered by `Pong` with the same ``n``."""
 
     n: int
 
 
 class Leave(Frame, tag=12):
-    """This connection has no more use for the bus: end its subscription and presence there."""
+    """Close a bus on this connection, with its subscription and presence. There is no reply."""
 
     bus: int
 
 
-# --- what the broker says -------------------------------------------------------------------------------------------
+# --- from the broker ------------------------------------------------------------------------------------------------
 
 
 class Welcome(Frame, tag=64):
-    """Answer to `Hello`: who you are here, this broker's life (``broker``), and the bounds a client should know."""
+    """Reply to `Hello`: the participant that this client is, the broker's own id, and the bounds a client should know."""
 
     version: int
     you: Participant
@@ -154,7 +168,7 @@ class Welcome(Frame, tag=64):
 
 
 class Opened(Frame, tag=65):
-    """Answer to `Open`. ``last``: the last offset now. ``address``: the URI; ``cap``: its capability, where it has one."""
+    """Reply to `Open`: the bus's number, URI, epoch, last offset and spec, and its capability where it has one."""
 
     req: int
     bus: int
@@ -166,10 +180,11 @@ class Opened(Frame, tag=65):
 
 
 class Subscribed(Frame, tag=66):
-    """Answer to `Subscribe`: messages follow, beginning after ``after``.
+    """Reply to `Subscribe`: the messages after offset ``after`` follow; ``last`` is the broker's last offset now.
 
-    ``recovered`` False: the resume was refused (another epoch, or too far behind); what follows is all that is kept,
-    and ``skipped`` says how many messages are lost to this reader (-1: nobody can know).
+    ``recovered`` False: the position could not be resumed (another history, or too far behind). The messages that are still
+    kept follow, and ``skipped`` are lost to this reader (-1: that can't be known). ``fresh``: what follows is all that is kept,
+    and the reader forgets what it had. With ``req`` 0 the broker itself begins such a snapshot.
     """
 
     req: int
@@ -183,7 +198,7 @@ class Subscribed(Frame, tag=66):
 
 
 class Delivery(Frame, tag=67):
-    """One message. ``id`` is the sender's count: sender's id and it make `Message.id`."""
+    """One message. ``id`` is the sender's own count of its writes."""
 
     bus: int
     offset: int
@@ -194,16 +209,21 @@ class Delivery(Frame, tag=67):
     key: str | None = None
     deleted: bool = False
 
+    @property
+    def message_id(self) -> str:
+        """`Message.id` of this message."""
+        return message_id((self.sender.id, self.id))
+
 
 class Advance(Frame, tag=68):
-    """The order went on to ``offset`` with a message that is not for you."""
+    """The bus has gone on to ``offset`` with a message that is not for this participant."""
 
     bus: int
     offset: int
 
 
 class Lag(Frame, tag=69):
-    """You were too slow: ``skipped`` messages are gone; what follows begins after ``resume_after``."""
+    """This reader was too slow: ``skipped`` messages are lost to it; the messages after ``resume_after`` follow."""
 
     bus: int
     skipped: int
@@ -211,9 +231,9 @@ class Lag(Frame, tag=69):
 
 
 class Page(Frame, tag=70):
-    """Answer to `Fetch`: ``messages`` are `Delivery` frames; everything up to ``through`` has been covered.
+    """Reply to `Fetch`: ``messages`` are `Delivery` frames, which cover everything up to ``through``.
 
-    ``floor``: the last offset that is no longer kept. ``more``: ask again, after ``through``.
+    ``floor``: the last offset that is no longer kept. ``more``: there is more to fetch, after ``through``.
     """
 
     req: int
@@ -235,13 +255,13 @@ class Ok(Frame, tag=71):
 
 
 class Done(Frame, tag=72):
-    """A question without another answer was carried out (delete)."""
+    """Reply to `Delete`: it is done."""
 
     req: int
 
 
 class Error(Frame, tag=73):
-    """Something was refused: a question (``req``), or a write (``id``)."""
+    """A request (``req``) or a write (``id``) was refused."""
 
     code: str
     text: str
@@ -252,18 +272,20 @@ class Error(Frame, tag=73):
     details: dict[str, Any] = {}
 
     def exception(self) -> EbusError:
+        """The error that it tells of."""
         return from_wire(self.code, self.text, self.details)
 
 
 def refusal(error: EbusError, *, req: int = 0, id_: int = 0, bus: int = 0) -> Error:
-    """The frame that tells of ``error``."""
+    """The frame that reports ``error`` about a request (``req``), a write (``id_``) or a bus."""
     return Error(error.code, error.text, req, id_, bus, error.temporary, error.details)
 
 
 class Presence(Frame, tag=74):
-    """Who is on the bus. ``full``: a snapshot; else what changed. ``left``: participants' ids.
+    """The participants of a bus.
 
-    ``here`` holds arrays: participant, "here" or "away", since when, its own words, its activity.
+    ``full``: all of them; else those that have changed. ``here``: seats, see `core.protocol.seat`. ``left``: the ids of
+    participants that have left.
     """
 
     bus: int
@@ -273,7 +295,7 @@ class Presence(Frame, tag=74):
 
 
 class FilterAsk(Frame, tag=75):
-    """To the owner: filter this write."""
+    """Ask the owner of the bus to filter a write; answered by `FilterAnswer` with the same ``ask``."""
 
     bus: int
     ask: int
@@ -282,27 +304,27 @@ class FilterAsk(Frame, tag=75):
 
 
 class Listed(Frame, tag=76):
-    """Answer to `List`."""
+    """Reply to `List`: for each bus its address, scope, name, spec, participants and last offset."""
 
     req: int
     buses: list[dict[str, Any]]
 
 
 class Pong(Frame, tag=77):
-    """Answer to `Ping`."""
+    """Reply to `Ping`."""
 
     n: int
 
 
 class Gone(Frame, tag=78):
-    """The bus was deleted, or its scope has ended; ``reason`` says which."""
+    """The bus has ended: ``reason`` says whether it was deleted or its scope is gone."""
 
     bus: int
     reason: str
 
 
 class Bye(Frame, tag=79):
-    """The broker closes the connection. ``reconnect``: whether coming back may help."""
+    """The broker closes the connection. ``reconnect`` False: coming back does not help."""
 
     code: str
     text: str
@@ -343,8 +365,11 @@ encode = _encoder.encode
 """One frame's bytes."""
 
 
+# --- encoding and decoding ------------------------------------------------------------------------------------------
+
+
 def head(count: int) -> bytes:
-    """What goes before ``count`` frames to make them one WebSocket message."""
+    """The header that makes the ``count`` frames after it one WebSocket message."""
     if count < 16:
         return bytes((0x90 | count,))
     if count < 1 << 16:
@@ -353,22 +378,26 @@ def head(count: int) -> bytes:
 
 
 def join(encoded: Sequence[bytes]) -> bytes:
-    """One WebSocket message out of frames that are already encoded."""
+    """One WebSocket message of frames that are already encoded."""
     return head(len(encoded)) + b"".join(encoded)
 
 
 def from_client(data: bytes) -> list[ClientFrame]:
-    """Read what a client sent.
+    """Decode a WebSocket message of a client.
 
     Raises:
-        ProtocolError: It is no array of frames that this version knows; says which field is wrong.
+        ProtocolError: ``data`` is no array of frames that this version knows; the error names the wrong field.
     """
     found: list[ClientFrame] = _read(_from_client, data, "client")
     return found
 
 
 def from_broker(data: bytes) -> list[BrokerFrame]:
-    """Read what a broker sent; frames that a newer one has added are left out. Raises `ProtocolError` as `from_client` does."""
+    """Decode a WebSocket message of a broker. Frame types that a newer version has added are left out.
+
+    Raises:
+        ProtocolError: As `from_client` raises it.
+    """
     try:
         found: list[BrokerFrame] = _from_broker.decode(data)
     except msgspec.ValidationError:
@@ -380,7 +409,7 @@ def from_broker(data: bytes) -> list[BrokerFrame]:
 
 
 def _is_new(frame: msgspec.Raw) -> bool:
-    """Whether it is an array that begins with a number which no frame of this version has."""
+    """True if ``frame`` is an array that begins with a number which no frame type of this version has."""
     try:
         number = _tag(frame)[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
@@ -389,13 +418,8 @@ def _is_new(frame: msgspec.Raw) -> bool:
 
 
 def delivery(data: bytes | msgspec.Raw) -> Delivery:
-    """Read one `Delivery`, as it lies in a `Page`."""
+    """Decode one `Delivery` of a `Page`."""
     return _delivery.decode(data)
-
-
-def read_seat(raw: msgspec.Raw) -> tuple[Participant, str, float, Any, str]:
-    """What `Seat.encode` wrote, on the client's side: who, "here" or "away", since when, its own words, its activity."""
-    return msgspec.msgpack.decode(raw, type=tuple[Participant, str, float, Any, str])
 
 
 def _read(decoder: Any, data: bytes, who: str) -> Any:
@@ -407,6 +431,6 @@ def _read(decoder: Any, data: bytes, who: str) -> Any:
 
 def _malformed(who: str, error: Exception) -> ProtocolError:
     return ProtocolError(
-        f"the {who} sent what is no array of ebus frames ({error}). Are both sides of the same version of ebus_jupyter "
-        f"(protocol {VERSION})?"
+        f"the {who} sent something other than an array of ebus frames ({error}). Are both sides of the same version of "
+        f"ebus_jupyter (protocol {VERSION})?"
     )

@@ -1,16 +1,16 @@
 """Values and messages as JSON, and back without a loss: for HTTP, the command line and recordings.
 
-What JSON has no word for is a map with one key that begins with ``$``:
+A value that JSON does not know is a map with one key that begins with ``$``:
 
 | on the bus | as JSON |
 | --- | --- |
 | bytes | ``{"$bytes": "aGk="}`` (base64) |
-| a time | ``{"$time": "2026-01-31T12:00:00+00:00"}`` |
+| a time with a zone | ``{"$time": "2026-01-31T12:00:00+00:00"}`` |
 | a numpy array | ``{"$array": {"dtype": "<f8", "shape": [2], "data": "…"}}`` (base64, C order) |
 | NaN, ±infinity | ``{"$float": "nan"}``, ``"inf"``, ``"-inf"`` |
-| a map with keys that are no strings | ``{"$pairs": [[1, "one"]]}`` |
+| a map whose keys are not all strings | ``{"$pairs": [[1, "one"]]}`` |
 | a map that looks like one of these | ``{"$map": {"$bytes": 1}}`` |
-| a NaN with a sign or a payload; what is nested too deeply here | ``{"$msgpack": "…"}`` (base64, encoded) |
+| a NaN with a sign or a payload; a value nested too deeply for Python | ``{"$msgpack": "…"}`` (its MessagePack, base64) |
 
 A map with one ``$`` key that is not in this table is just a map.
 
@@ -35,7 +35,7 @@ import msgspec
 from ebus_jupyter.errors import TypeMismatch
 
 from . import frames
-from .message import Participant, message_id
+from .message import Participant
 from .ndarray import NDARRAY
 
 
@@ -46,7 +46,7 @@ class _Array(NamedTuple):
 
 
 def to_json(data: bytes | msgspec.Raw) -> Any:
-    """An encoded value, as something that any JSON encoder takes."""
+    """An encoded value as builtins that any JSON encoder takes."""
     try:
         return _form(_decode(data))
     except RecursionError:
@@ -54,10 +54,10 @@ def to_json(data: bytes | msgspec.Raw) -> Any:
 
 
 def from_json(form: Any) -> bytes:
-    """What `to_json` made, or plain JSON, as an encoded value.
+    """Decoded JSON, plain or made by `to_json`, as an encoded value.
 
     Raises:
-        TypeMismatch: No value of a bus looks like that (``path`` says where).
+        TypeMismatch: A map with a ``$`` key is malformed, or a number does not fit; ``path`` says where.
     """
     try:
         return msgspec.msgpack.encode(_value(form, "$"))
@@ -68,15 +68,15 @@ def from_json(form: Any) -> bytes:
 
 
 def sender(who: Participant) -> dict[str, str]:
-    """A participant, as others may know it."""
+    """A participant as others may see it, as JSON."""
     return {"id": who.id, "kind": who.kind, "user": who.user, "name": who.name, "kernel_id": who.kernel_id}
 
 
 def message(delivery: frames.Delivery) -> dict[str, Any]:
-    """A message. ``key`` is there on a bus that retains by key; ``deleted`` where it removes that key."""
+    """A message as JSON. ``key`` is there where the message has one, ``deleted`` where it removes that key."""
     found: dict[str, Any] = {
         "offset": delivery.offset,
-        "id": message_id((delivery.sender.id, delivery.id)),
+        "id": delivery.message_id,
         "time": delivery.time,
         "sender": sender(delivery.sender),
     }
@@ -148,7 +148,7 @@ def _value(form: Any, path: str) -> Any:
                 raise
             except (ValueError, TypeError, KeyError, AttributeError, msgspec.MsgspecError):
                 raise TypeMismatch(
-                    f"that is no {name} at {path}; to write a map that only looks like one, write "
+                    f"the value at {path} is no {name}; to write a map that only looks like one, write "
                     f'{{"$map": {{"{name}": …}}}}.',
                     path=path,
                     expected=name,
@@ -192,7 +192,7 @@ def _map(content: Any, path: str) -> dict[str, Any]:
 
 def _msgpack(content: Any, _: str) -> msgspec.Raw:
     data = b64decode(content, validate=True)
-    with contextlib.suppress(RecursionError):  # which is why it came in this form
+    with contextlib.suppress(RecursionError):  # a value nested too deeply is why this form exists
         _decode(data)
     return msgspec.Raw(data)
 

@@ -1,7 +1,7 @@
-"""Every bound of the broker, with its default and what happens when it is reached.
+"""Every bound of the broker, with its default and the consequence of reaching it.
 
-Nothing here grows without end: a bus, a queue, a name or a rate that would pass its bound is refused with an error
-that names the bound (the attribute ``limit`` of the error), or drops its oldest entries and says so (`Lagged`).
+Nothing grows without end. A write, a name or a rate that would pass its bound is refused with an error that names the
+bound (its attribute ``limit``); a log drops its oldest entries and tells the readers that miss them (`Lagged`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of one broker. Sizes are in bytes, times in seconds, rates a second."""
+    """The bounds of one broker. Sizes are in bytes, times in seconds, rates per second."""
 
     value_bytes: int = 1 << 20
     """One value, encoded. Over it: `TooLarge`."""
@@ -23,39 +23,39 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 100_000
     """The largest ``size=`` that a bus may ask for. Over it: `TooLarge`."""
     log_bytes: int = 64 << 20
-    """What one bus keeps for late joiners and slow readers. Over it the oldest messages go before ``size`` is reached."""
+    """Bytes that one bus keeps. Over it the oldest messages go before ``size`` is reached."""
     kept_buses: int = 100_000
-    """Named buses that are kept, open or not. Over it a new one is refused until others are deleted: `TooLarge`."""
+    """Named buses that are kept, open or not. Over it a new bus is refused until others are deleted: `TooLarge`."""
     buses: int = 20_000
     """Buses open at once in this broker. Over it: `TooLarge`."""
     buses_per_participant: int = 5_000
     """Buses that one connection has open. Over it: `TooLarge`."""
     connections: int = 10_000
-    """Connections to this broker. Over it a new one is turned away with a `bye` that says so."""
+    """Connections to this broker. Over it a new one is refused with a `Bye` that says so."""
     recipients: int = 1_000
     """Users named in ``to=``, ``readers=`` or ``writers=``. Over it: `TooLarge`."""
     publish_rate: float = 2_000.0
-    """Accepted publishes a second of one page or client. Over it: `RateLimited`."""
+    """Accepted writes per second of one page or client. Over it: `RateLimited`."""
     kernel_publish_rate: float = 500_000.0
     """The same for a kernel."""
     publish_burst: float = 2.0
-    """How many seconds' worth of publishes may come at once."""
+    """Writes that may come at once, in seconds of the rate."""
     pending: int = 10_000
     """Writes of one connection that wait for a filter. Over it: `RateLimited`."""
     dedupe: int = 20_000
     """Accepted message ids that a bus remembers, to answer a retry with its first offset. A client has at most 10,000 writes
-    without an answer: with less than that, what it sends again after a lost connection might be accepted twice."""
+    without an answer: with a lower bound, a write that is sent again after a lost connection might be accepted twice."""
     filter_seconds: float = 5.0
-    """How long a kernel's filter may take for one value. Over it: `FilterUnavailable`."""
+    """Time that a kernel's filter may take for one value. Over it: `FilterUnavailable`."""
     send_bytes: int = 1 << 20
-    """Bytes handed to one connection ahead of what its socket took. Over it the reader is read from the log later."""
+    """Bytes that wait for one connection's socket. Over it the connection's readers are served from the log later."""
     control_bytes: int = 4 << 20
-    """Answers that wait for a reader who has stopped reading. Over it the connection is closed."""
+    """Replies that wait for a client that has stopped reading. Over it the connection is closed."""
     page_bytes: int = 512 << 10
-    """How much history travels in one answer; the client asks for the next page."""
+    """History in one `Page`; the client asks for the next one."""
     presence_bytes: int = 4 << 10
-    """What `presence.set` may hold, encoded. Over it: `TooLarge`."""
+    """The value of `presence.set`, encoded. Over it: `TooLarge`."""
     gone_seconds: float = 10.0
-    """How long a participant that lost its connection is shown as away before it has left."""
+    """Time for which a participant that lost its connection is away before it has left."""
     creator_seconds: float = 60.0
-    """How long an unnamed bus waits for its creator to come back (a page reload, a lost connection)."""
+    """Time for which an unnamed bus waits for its creator to come back (a page reload, a lost connection)."""

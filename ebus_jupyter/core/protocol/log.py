@@ -1,9 +1,9 @@
-"""What a bus remembers, and what a reader who comes late or falls behind is told.
+"""The log of a bus: what is kept for late joiners and slow readers, and how a reader learns that it missed something.
 
 A log holds the newest entries of one bus in the order of their offsets. Offsets increase strictly; they need not be
-contiguous. A reader is nothing but the offset it has read up to: reading costs the log no memory, a slow reader is
-simply further behind, and a thousand of them share one log. The broker keeps such a log of each bus; each client keeps
-one of what it received, for all of its streams.
+contiguous. A reader is nothing but the offset up to which it has read: reading costs the log no memory, a slow reader is
+just further behind, and a thousand readers share one log. The broker keeps a log of each bus; each client keeps one of
+the messages that it received, for all of its streams.
 
 Size
     ``retain="log"`` keeps the last ``size`` entries. ``"latest"`` keeps one. ``"keys"`` keeps the last entry of each
@@ -11,8 +11,8 @@ Size
 
 Lagging
     The *floor* is the highest offset that was dropped for want of room. A reader below it has missed something and is
-    told, once: `Lagged`, with how many offsets it missed and where to go on. It then goes on. (With keys it goes on from
-    the start: what it reads then is the whole state.)
+    told, once: `Lagged`, with how many offsets it missed and where to go on. Then it goes on. (With keys it goes on from
+    the start: it then reads the whole state.)
 
     >>> log = Log(size=2)
     >>> for offset, value in enumerate("abc", start=1):
@@ -25,8 +25,8 @@ Lagging
     ['b', 'c']
 
 Conflation
-    On "latest" and "keys" an entry that a newer one replaces is not missed: that a slow reader sees only the newest is
-    what such a bus is for, so it moves no floor.
+    With "latest" and "keys", an entry that a newer one replaces does not count as missed and moves no floor: such a bus is
+    made for slow readers that see only the newest entry.
 
     >>> speed = Log(retain="latest")
     >>> speed.append(1, "slow"), speed.append(2, "fast")
@@ -48,20 +48,23 @@ from .message import Retain
 T = TypeVar("T")
 
 _SLACK = 64
-"""Dropped entries that may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
-
+"""How many dropped entries may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
 
 _NO_KEYS: dict[str | None, int] = {}
-"""What every log without keys has of them: there may be very many that are silent and empty."""
+"""The keys of every log without keys, shared: a broker may have very many silent and empty logs."""
 
 
 class Log(Generic[T]):
     """The newest entries of one bus.
 
     Args:
-        retain: What is kept; see the module.
-        size: How many entries (or keys) are kept.
-        max_bytes: How many bytes are kept, by the sizes given to `append`.
+        retain: "log", "latest" or "keys"; see "Size" above.
+        size: How many entries (or keys) are kept. Default: 1000.
+        max_bytes: How many bytes are kept, by the sizes given to `append`. Default: no bound.
+
+    Attributes:
+        floor: The highest offset that was dropped for want of room; 0 where none was.
+        last: The offset of the newest entry; 0 before the first.
     """
 
     __slots__ = (
@@ -104,13 +107,16 @@ class Log(Generic[T]):
 
     @property
     def start(self) -> int:
-        """The offset after which everything kept comes. (With keys the oldest entry may be older than the floor.)"""
+        """The offset before the first entry that is kept. (With keys, the oldest entry may be older than the floor.)"""
         return 0 if self.retain == "keys" else self.floor
 
     def full_for(self, key: str | None, size: int = 0, others: int = 0) -> bool:
-        """Whether ``key`` is one too many, or its ``size`` bytes are. Keys are never dropped: such a write is to be refused.
+        """True if there is no room for an entry of ``key``. Keys are never dropped, so such a write is to be refused.
 
-        ``others``: as many writes are on their way, and each may bring a new key.
+        Args:
+            key: The key.
+            size: The entry's bytes.
+            others: How many other writes are on their way; each may bring a new key.
         """
         if self.retain != "keys":
             return False
@@ -121,13 +127,23 @@ class Log(Generic[T]):
         return size > replaced and self._bytes - replaced + size > self.max_bytes
 
     def offset_of(self, key: str | None) -> int:
-        """The offset of the entry that ``key`` holds now; 0 where it holds none. Without keys: the last offset."""
+        """The offset of the entry of ``key``; 0 where there is none. Without keys: the last offset."""
         return self._by_key.get(key, 0) if self.retain == "keys" else self.last
 
     def append(self, offset: int, item: T, *, key: str | None = None, deleted: bool = False, size: int = 0) -> None:
-        """Add the newest entry, of ``size`` bytes. ``offset`` must be greater than `last`.
+        """Add the newest entry.
 
-        What was accepted is taken, whatever its key: ask `full_for` before a write is accepted.
+        An accepted write is always taken, whatever its key: ask `full_for` before a write is accepted.
+
+        Args:
+            offset: Greater than `last`.
+            item: The entry; not None.
+            key: Its key, with keys.
+            deleted: True for the mark of a removed key.
+            size: Its bytes.
+
+        Raises:
+            ValueError: ``offset`` does not follow `last`.
         """
         if offset <= self.last:
             raise ValueError(f"offset {offset} does not follow {self.last}")
@@ -148,10 +164,13 @@ class Log(Generic[T]):
         return self._items[i] if i >= self._front and self._offsets[i] == offset else None
 
     def read(self, after: int, *, known: int = 0, max_bytes: int = 1 << 62) -> list[T]:
-        """The entries after offset ``after``, oldest first; as many as fit in ``max_bytes``, but one at least.
+        """The entries after offset ``after``, oldest first.
 
-        ``known`` is the floor that there was when the reader began. With keys, one that began at the start is on its way
-        through a snapshot, and has missed nothing below that floor.
+        Args:
+            after: The offset up to which the reader has read.
+            known: The floor when the reader began. With keys, a reader that began at the start is on its way through a
+                snapshot, and has missed nothing below that floor.
+            max_bytes: The bytes of the entries to return; at least one entry is returned if there is one.
 
         Raises:
             Lagged: Entries after ``after`` were dropped. Read again after its ``resume_after``.
@@ -174,7 +193,7 @@ class Log(Generic[T]):
         return found
 
     def before_last(self, n: int, until: int = 1 << 62) -> int:
-        """The offset after which the last ``n`` of the entries up to ``until`` come."""
+        """The offset before the last ``n`` of the entries up to offset ``until``."""
         kept = [
             offset
             for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True)
@@ -183,7 +202,7 @@ class Log(Generic[T]):
         return self.start if n >= len(kept) else kept[-n - 1]
 
     def restart(self, floor: int = 0) -> None:
-        """Forget everything: the history that follows begins after ``floor`` and has nothing to do with the one before."""
+        """Forget everything. Another history follows, which begins after offset ``floor``."""
         self.__init__(retain=self.retain, size=self.size, max_bytes=self.max_bytes)  # type: ignore[misc]
         self.floor = self.last = floor
 
@@ -194,7 +213,7 @@ class Log(Generic[T]):
                 self._clear(self._index(replaced))
         (self._removed if deleted else self._by_key)[key] = offset
         if len(self._removed) > self.size:
-            # A reader from before this removal could not learn of it any more: it has to begin again from a snapshot.
+            # A reader from before this removal can't learn of it any more: it has to begin again from a snapshot.
             oldest = next(iter(self._removed))
             self.floor = max(self.floor, self._removed[oldest])
             self._clear(self._index(self._removed.pop(oldest)))
@@ -202,7 +221,7 @@ class Log(Generic[T]):
             self._compact()
 
     def _index(self, offset: int) -> int:
-        """The place of the last entry that is not after ``offset``; less than the front where there is none."""
+        """The index of the last entry that is not after ``offset``; less than the front where there is none."""
         return bisect_right(self._offsets, offset, self._front) - 1
 
     def _clear(self, i: int) -> None:

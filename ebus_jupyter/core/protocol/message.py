@@ -1,4 +1,4 @@
-"""What travels and what describes it: `Participant`, `Message`, `BusSpec`."""
+"""The nouns of the protocol: a `Participant` writes a `Message` to a bus that a `BusSpec` describes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Kind = Literal["kernel", "page", "server", "client"]
 Retain = Literal["log", "latest", "keys"]
 
 OWNER = "@owner"
-"""The value of `BusSpec.filter` that means: the kernel which made the bus filters it."""
+"""The value of `BusSpec.filter` for a bus that is filtered by the kernel which made it."""
 
 
 class Participant(msgspec.Struct, frozen=True, array_like=True):
-    """Who wrote a message, as the broker knows it from the authenticated connection. Never what a client claims.
+    """A client, as the broker knows it from the authenticated connection; nothing here is claimed by the client itself.
 
     Attributes:
         id: Names one client instance over its reconnects; safe to show to others.
-        kind: What it is: a kernel, a page, the server itself, or another client that holds a token.
+        kind: "kernel", "page", "server" (the server itself) or "client" (any other client that holds a token).
         user: The username that the identity provider gives.
         name: The display name that the identity provider gives.
         kernel_id: The kernel, where ``kind`` is "kernel"; else "".
@@ -40,12 +40,12 @@ class Participant(msgspec.Struct, frozen=True, array_like=True):
 
 
 def public(who: Participant) -> Participant:
-    """What others may know of a participant: all but its groups."""
+    """The participant as others may see it: without its groups."""
     return msgspec.structs.replace(who, groups=()) if who.groups else who
 
 
 Id = tuple[str, int]
-"""A write, over all retries: its sender's id and the sender's own count."""
+"""The identity of a write over all retries: its sender's id and the sender's own count of its writes."""
 
 
 def message_id(id_: Id) -> str:
@@ -57,11 +57,11 @@ class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One accepted write, as every participant receives it.
 
     Attributes:
-        offset: Its place in the bus's one order. Strictly increasing, from 1; not always contiguous.
-        id: Names the write itself: the sender's id and its own count. A retry keeps it.
-        time: When the broker accepted it, in seconds since the epoch, by the broker's clock.
-        value: What was written, after the filter.
-        sender: Who wrote it.
+        offset: Its place in the order of the bus. Strictly increasing, from 1; not always contiguous.
+        id: Names the write: the sender's id and the sender's own count. A retry keeps it.
+        time: When the broker accepted it, in seconds since the Unix epoch, by the broker's clock.
+        value: The value, after the filter.
+        sender: The participant that wrote it.
         key: The entry it sets, on a bus that retains by key; else None.
         deleted: True where it removes that entry.
     """
@@ -76,15 +76,15 @@ class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a bus is. Two participants that open one name agree on it or get `SpecConflict`.
+    """The specification of a bus. Two participants that open one name agree on it, or the second gets `SpecConflict`.
 
     Attributes:
-        type: The written type's name, for people.
-        schema: JSON Schema of what is written; None takes any value. The broker enforces it on every writer.
-        emits: JSON Schema of what is received, where a filter changes the type; None: as written.
+        type: The name of the written type, for people.
+        schema: JSON Schema of written values; None takes any value. The broker holds every writer to it.
+        emits: JSON Schema of received values, where a filter changes the type; None: as written.
         retain: "log" keeps the last ``size`` messages; "latest" the last one (slow readers see only the newest);
             "keys" the last one of each key, up to ``size`` keys.
-        size: How many messages (or keys) are kept. Default 1000.
+        size: How many messages (or keys) are kept. Default: 1000.
         filter: None; `OWNER` (the kernel that made the bus); or the name of a filter in the server.
         readers: Users and ``group:NAME`` who may read; None: all in scope.
         writers: Users and ``group:NAME`` who may write; None: all in scope.
@@ -103,11 +103,15 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def create(cls, given: dict[str, Any], limits: Limits) -> BusSpec:
-        """The spec of a new bus: the fields given, and the defaults.
+        """The spec of a new bus.
+
+        Args:
+            given: Fields of the spec; those left out take their defaults.
+            limits: The broker's bounds.
 
         Raises:
-            SpecConflict: A field that no spec has, or a value that the field can't have.
-            TooLarge: A size, schema or list over the broker's bound.
+            SpecConflict: A spec has no such field, or the field can't have that value.
+            TooLarge: A size, schema or list is over the broker's bound.
         """
         unknown = set(given) - set(GIVEN)
         if unknown:
@@ -138,10 +142,14 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return spec
 
     def join(self, given: dict[str, Any], name: str) -> None:
-        """Check a second opener's fields against this spec; fields left out take what is here.
+        """Check the fields of a second opener against this spec; fields left out are as they are here.
+
+        Args:
+            given: The fields that the opener gave.
+            name: The bus's name, for the error.
 
         Raises:
-            SpecConflict: A given field differs; the error's ``given`` and ``existing`` hold what differs.
+            SpecConflict: Fields differ: the error's ``given`` and ``existing`` hold them.
         """
         existing = {field: _plain(getattr(self, field)) for field in given if field in GIVEN}
         differing = [field for field in given if field not in existing or _plain(given[field]) != existing[field]]
@@ -157,7 +165,7 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 GIVEN = tuple(field for field in BusSpec.__struct_fields__ if field != "maker")
-"""The fields of a spec that an opener may give."""
+"""The names of the fields that an opener may give."""
 
 
 def _plain(field: Any) -> Any:
@@ -166,7 +174,7 @@ def _plain(field: Any) -> Any:
 
 
 def allows(listed: tuple[str, ...] | None, who: Participant) -> bool:
-    """Whether an access list (`readers`, `writers`) lets ``who`` in. The server itself always may."""
+    """True if an access list (``readers``, ``writers``) admits ``who``. It always admits the server itself."""
     if listed is None or who.kind == "server":
         return True
     return who.user in listed or any(f"group:{group}" in listed for group in who.groups)

@@ -1,7 +1,7 @@
 """Numpy arrays on the wire: a MessagePack extension that holds dtype, shape and C-ordered bytes.
 
-The extension's body is an array of three items: numpy's ``dtype.str``, the shape, and the data. Numpy itself is imported
-only where an array is decoded.
+The extension's body is an array of three items: numpy's ``dtype.str``, the shape, and the data. Numpy is imported only
+when an array is decoded: brokers and programs without arrays never load it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,39 @@ NDARRAY = 1
 _DTYPE = re.compile(r"[<>|=][biufcSUmM?]\d*(\[\w+\])?")
 
 
-def array_parts(data: memoryview) -> tuple[str, list[int], memoryview]:
-    """The dtype, the shape and the data of an encoded array.
+def encode_array(array: Any) -> msgspec.msgpack.Ext:
+    """A numpy array as an extension value.
+
+    Raises:
+        TypeError: The array holds Python objects.
+    """
+    if array.dtype.hasobject:
+        raise TypeError(f"arrays of dtype {array.dtype} can't travel; use a numeric, boolean or fixed-width dtype")
+    import numpy
+
+    data = numpy.ascontiguousarray(array).reshape(-1).view("u1").data if array.size else b""
+    return msgspec.msgpack.Ext(NDARRAY, msgspec.msgpack.encode([array.dtype.str, list(array.shape), data]))
+
+
+def decode_array(body: memoryview) -> Any:
+    """The numpy array in an extension's body; it is read-only and shares the body's memory. Raises as `array_parts` does."""
+    dtype, shape, data = array_parts(body)
+    import numpy
+
+    return numpy.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def array_parts(body: memoryview) -> tuple[str, list[int], memoryview]:
+    """The dtype, the shape and the data in an extension's body.
 
     Raises:
         ValueError: No array has such a dtype or shape.
-        msgspec.MsgspecError: ``data`` does not hold three such items.
+        msgspec.MsgspecError: ``body`` does not hold three such items.
     """
-    dtype, shape, body = msgspec.msgpack.decode(data, type=tuple[str, list[int], memoryview])
+    dtype, shape, data = msgspec.msgpack.decode(body, type=tuple[str, list[int], memoryview])
     if not _DTYPE.fullmatch(dtype) or any(n < 0 for n in shape):
         raise ValueError(f"no array has dtype {dtype[:20]!r} and shape {shape[:8]}")
-    return dtype, shape, body
+    return dtype, shape, data
 
 
 def array_schema(type_: Any) -> Any:

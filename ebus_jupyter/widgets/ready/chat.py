@@ -1,4 +1,4 @@
-"""A chat room. Who said what is the server's word: a message carries no name, it gets its sender's on arrival.
+"""A chat room. A message carries no name: the server stamps its sender.
 
 room = ebus.widgets.Chat("lobby")
 room.say("The training has begun.")
@@ -19,22 +19,22 @@ from ebus_jupyter.core.protocol.message import Message
 from .view import BusView
 
 KEPT = 500
-"""How many lines a room remembers."""
+"""Lines that a room keeps."""
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
-    """What is said at once."""
+    """One message of a chat."""
 
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
 
 
 class Chat(BusView):
-    """A chat, for everyone in ``scope`` who has the same ``room``.
+    """A chat, shared by everyone in ``scope`` who opens the same ``room``.
 
     Args:
-        room: Its name; the bus is called ``chat:ROOM``.
+        room: The room's name; its bus is called ``chat:ROOM``.
         scope: "server" (default), "user" or "kernel".
-        title: What stands above it. Default: the room's name.
+        title: The widget's heading. Default: the room's name.
     """
 
     _face = traitlets.Unicode("chat").tag(sync=True)
@@ -43,11 +43,15 @@ class Chat(BusView):
         super().__init__(ebus.bus(f"chat:{room}", Line, scope=scope, size=KEPT), title or room)
 
     def say(self, text: str) -> Ack:
-        """Say something, as this kernel."""
+        """Send a message as this kernel.
+
+        Raises:
+            TypeMismatch: ``text`` is empty, or longer than 4000 characters.
+        """
         return self.bus.write(Line(text))
 
     def history(self, n: int = KEPT) -> list[Message[Line]]:
-        """The last ``n`` lines, with time and sender."""
+        """The last ``n`` messages, with time and sender. Default: all that the room keeps."""
         found: list[Message[Line]] = []
         lines = self.bus.messages(since=-n)
         try:

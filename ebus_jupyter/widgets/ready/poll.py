@@ -1,11 +1,11 @@
-"""A poll with live bars. One vote a person: the server says whose a vote is, and the last one counts.
+"""A poll with live bars. Each person has one vote: the server stamps the voter, and the last vote counts.
 
     lunch = ebus.widgets.Poll("lunch", question="Where to?", options=["Thai", "Pizza"])
     lunch.results                        # {"Thai": 2, "Pizza": 1}
     lunch.end()
 
-Everything is on one log: questions, votes, and the end. Who reads it from the start comes to the same result as all others,
-by the rules in `Tally`, which the page side (``js/src/widgets/poll.ts``) knows too.
+Questions, votes and the end of the poll are entries of one log. Every reader of the log computes the same result, by the
+rules of `Tally`, which the page side (``js/src/widgets/ready/poll.ts``) implements too.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from ebus_jupyter.errors import Lagged
 from .view import BusView
 
 KEPT = 10_000
-"""How many votes a poll remembers; of a poll with more changes of mind the oldest go."""
+"""Entries that a poll keeps. When more are written, the oldest are dropped."""
 
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class Ask(msgspec.Struct, forbid_unknown_fields=True, tag="ask"):
-    """A question. All votes before it are void."""
+    """A question. It discards all earlier votes."""
 
     question: Words
     options: Annotated[list[Words], msgspec.Meta(min_length=2, max_length=50)]
 
 
 class Vote(msgspec.Struct, forbid_unknown_fields=True, tag="vote"):
-    """The sender's vote; None withdraws it."""
+    """The sender's vote. None withdraws it."""
 
     choice: Words | None
 
 
 class Close(msgspec.Struct, forbid_unknown_fields=True, tag="close"):
-    """Votes count no more, or again."""
+    """Closes or reopens the poll."""
 
     closed: bool
 
 
 class Tally:
-    """What counts.
+    """The result of a poll.
 
-    - Who asks first owns the poll; only the owner may ask anew, close and reopen.
-    - A vote counts if the poll is open and has that option. A person's last vote counts.
+    - The sender of the first question owns the poll. Only the owner can ask again, close and reopen.
+    - A vote counts if the poll is open and has that option. Each person's last vote counts.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Tally:
         self.votes: dict[str, str] = {}
 
     def count(self, message: Message[Ask | Vote | Close]) -> None:
-        """Take the next message of the log into account."""
+        """Add the next message of the log."""
         user = message.sender.user
         match message.value:
             case Ask(question, options) if self.owner in (None, user):
@@ -78,14 +78,14 @@ class Tally:
 
 
 class Poll(BusView):
-    """A poll, for everyone in ``scope`` who has the same ``name``.
+    """A poll, shared by everyone in ``scope`` who opens the same ``name``.
 
     Args:
-        name: Its name; the bus is called ``poll:NAME``.
-        question: What to ask. Left out: join the poll that there is. Where the poll is someone else's, theirs stands.
-        options: The answers to choose from.
+        name: The poll's name; its bus is called ``poll:NAME``.
+        question: The question. Default: join the existing poll. In a poll that another user owns, it has no effect.
+        options: The answers to choose from, 2 to 50.
         scope: "server" (default), "user" or "kernel".
-        title: What stands above it. Default: the name.
+        title: The widget's heading. Default: the name.
     """
 
     _face = traitlets.Unicode("poll").tag(sync=True)
@@ -106,47 +106,47 @@ class Poll(BusView):
             self.ask(question, options)
 
     def ask(self, question: str, options: Sequence[str]) -> None:
-        """Ask; without effect where just that is asked already: a cell may be run again."""
-        tally = self._counted()
+        """Ask a question. Asking the current question again keeps the votes, so a cell can be run again."""
+        tally = self._current_tally()
         if tally.owner is None or (tally.question, tally.options) != (question, list(options)):
             self._write(Ask(question, list(options)))
 
     def vote(self, choice: str | None) -> None:
-        """Vote as the user of this kernel; None withdraws the vote."""
+        """Vote as the user of this kernel. None withdraws the vote."""
         self._write(Vote(choice))
 
     def end(self, closed: bool = True) -> None:
-        """No more votes. ``closed`` False: open it again. Counts only from whoever has asked."""
+        """Close the poll, or reopen it with ``closed=False``. Without effect unless this user owns the poll."""
         self._write(Close(closed))
 
     @property
     def results(self) -> dict[str, int]:
-        """How many have chosen each of the options."""
-        tally = self._counted()
+        """The number of votes for each option."""
+        tally = self._current_tally()
         chosen = list(tally.votes.values())
         return {option: chosen.count(option) for option in tally.options}
 
     @property
     def votes(self) -> dict[str, str]:
-        """What each user has chosen."""
-        return dict(self._counted().votes)
+        """Each user's choice, by username."""
+        return dict(self._current_tally().votes)
 
     @property
     def question(self) -> str:
-        """What is asked; "" if nothing is."""
-        return self._counted().question
+        """The current question; "" if there is none."""
+        return self._current_tally().question
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
-        return self._counted().closed
+        """Whether the poll is closed."""
+        return self._current_tally().closed
 
     def _write(self, entry: Ask | Vote | Close) -> None:
         offset = self.bus.write(entry).result(timeout=15)
-        # Accepted is not heard yet: what is asked next must know of it.
+        # The ack may come before the message itself, and the next read must see the write.
         self.bus.arrivals.wait(lambda: True if self.bus.last >= offset else NOT_YET, 15, "its own write")
 
-    def _counted(self) -> Tally:
+    def _current_tally(self) -> Tally:
         while True:
             try:
                 self._tally.count(self._log.get_kept())

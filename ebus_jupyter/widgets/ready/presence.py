@@ -1,4 +1,4 @@
-"""Who is here: people, and what their kernels are doing.
+"""Shows the people on a bus, and what their kernels are doing.
 
 here = ebus.widgets.Presence("lobby")          # everyone who shows this widget
 here = ebus.widgets.Presence(votes)            # everyone on the bus `votes`
@@ -12,18 +12,19 @@ from typing import Any
 import traitlets
 
 import ebus_jupyter as ebus
-from ebus_jupyter.client.bus import Bus, Seat
+from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.client.presence import Seat
 
 from .view import BusView
 
 
 class Presence(BusView):
-    """Who is on a bus.
+    """The participants of a bus.
 
     Args:
-        room: The bus; or a name, for a bus ``presence:NAME`` of the widget's own.
-        scope: "server" (default), "user" or "kernel"; where ``room`` is a name.
-        title: What stands above it. Default: the name.
+        room: A bus, or a name for a bus ``presence:NAME`` of the widget's own.
+        scope: "server" (default), "user" or "kernel"; used only if ``room`` is a name.
+        title: The widget's heading. Default: the name.
     """
 
     _face = traitlets.Unicode("presence").tag(sync=True)
@@ -36,10 +37,10 @@ class Presence(BusView):
 
     @property
     def seats(self) -> list[Seat]:
-        """Everyone, pages and kernels, with ``who``, ``here``, ``since``, ``state`` and ``activity``."""
+        """All participants, pages and kernels, with ``who``, ``here``, ``since``, ``state`` and ``activity``."""
         return self.bus.presence.seats()
 
     @property
     def people(self) -> list[str]:
-        """The names of those whose pages are here."""
+        """The sorted names of the people whose pages are connected."""
         return sorted({seat.who.name or seat.who.user for seat in self.seats if seat.here and seat.who.kind == "page"})

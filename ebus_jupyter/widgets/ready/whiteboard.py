@@ -1,4 +1,4 @@
-"""A whiteboard that everyone draws on. Late joiners get the whole picture, for it is a shared state of strokes.
+"""A whiteboard that everyone draws on. The picture is a shared state, so late joiners receive all of it.
 
 board = ebus.widgets.Whiteboard("sketch")
 board.svg()                                     # the picture, as text
@@ -20,16 +20,22 @@ from ebus_jupyter.client.state import State
 from .view import BusView
 
 WIDTH, HEIGHT = 2000, 1200
-"""The board's units."""
+"""The size of the board, in units of its coordinates."""
 
 PIECES = 20_000
-"""How many pieces a board holds; a stroke has one for each fifty points or so. A full board refuses new ones."""
+"""Pieces that a board holds. A stroke has one piece for each 50 points or so. A full board refuses new pieces."""
 
 Coordinate = Annotated[int, msgspec.Meta(ge=0, le=2000)]
 
 
 class Piece(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of a stroke. ``points``: x, y, x, y, …"""
+    """A part of a stroke.
+
+    Attributes:
+        colour: ``#rrggbb``, in lower case.
+        width: The pen's width, 1 to 100 units.
+        points: ``x, y, x, y, …``, in units of the board (2000 by 1200).
+    """
 
     colour: Annotated[str, msgspec.Meta(pattern="^#[0-9a-f]{6}$")]
     width: Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -37,15 +43,15 @@ class Piece(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Whiteboard(BusView):
-    """A whiteboard, for everyone in ``scope`` who has the same ``name``.
+    """A whiteboard, shared by everyone in ``scope`` who opens the same ``name``.
 
     Args:
-        name: Its name; the bus is called ``whiteboard:NAME``.
+        name: The whiteboard's name; its bus is called ``whiteboard:NAME``.
         scope: "server" (default), "user" or "kernel".
-        title: What stands above it. Default: the name.
+        title: The widget's heading. Default: the name.
 
     Attributes:
-        pieces: A shared state: pieces of strokes, by ``PAINTER/STROKE/NUMBER``.
+        pieces: The shared state: pieces of strokes, by ``PAINTER/STROKE/NUMBER``.
     """
 
     _face = traitlets.Unicode("whiteboard").tag(sync=True)
@@ -56,13 +62,13 @@ class Whiteboard(BusView):
         super().__init__(bus, title or name)
 
     def strokes(self) -> list[list[Piece]]:
-        """The picture: strokes in the order in which they were begun, each in its pieces."""
+        """All strokes, in the order in which they were begun, each as a list of pieces."""
         keys = sorted(self.pieces, key=lambda key: (key.rpartition("/")[0].rpartition("/")[2], key))
         grouped = groupby(keys, key=lambda key: key.rpartition("/")[0])
-        return [[self.pieces[key] for key in of_one if key in self.pieces] for _, of_one in grouped]
+        return [[self.pieces[key] for key in stroke if key in self.pieces] for _, stroke in grouped]
 
     def clear(self) -> None:
-        """Empty it, for everyone."""
+        """Remove all strokes, for everyone."""
         for key in list(self.pieces):
             self.pieces.pop(key, None)
 
@@ -78,7 +84,14 @@ class Whiteboard(BusView):
         )
 
     def png(self, width: int = 1000) -> bytes:
-        """The picture as PNG, ``width`` pixels wide. Needs Pillow (``pip install pillow``)."""
+        """The picture as PNG.
+
+        Args:
+            width: The width in pixels. Default: 1000.
+
+        Raises:
+            ImportError: Pillow is not installed (``pip install pillow``).
+        """
         from PIL import Image, ImageDraw
 
         image = Image.new("RGB", (WIDTH, HEIGHT), "#fff")
@@ -89,7 +102,7 @@ class Whiteboard(BusView):
                 draw.circle((x, y), piece.width / 2, fill=piece.colour)
         file = io.BytesIO()
         size = (width, width * HEIGHT // WIDTH)
-        image.resize(size, Image.Resampling.BOX).save(file, "PNG")  # the others overshoot: darker than any pen
+        image.resize(size, Image.Resampling.BOX).save(file, "PNG")  # other filters overshoot: darker than any pen
         return file.getvalue()
 
 

@@ -1,6 +1,6 @@
-"""Widgets that keep what they say elsewhere than in traits: how to read it, put it, and hear of it.
+"""Widgets that keep part of their value outside their traits: how to get it, set it and observe it.
 
-Their pages can't do this by themselves: what they share goes through their kernels.
+A page cannot read such values from the model, so their changes go through the kernel.
 """
 
 from __future__ import annotations
@@ -13,30 +13,36 @@ import traitlets
 
 
 class Adapter(Protocol):
-    """One thing that a widget says."""
+    """One named value of a widget that is no trait."""
 
-    def read(self, widget: Any) -> Any:
-        """What it says now, of what JSON knows, and binary."""
+    def get(self, widget: Any) -> Any:
+        """The current value, made of what JSON knows and bytes."""
 
-    def put(self, widget: Any, value: Any) -> None:
-        """Let it say ``value``. Raises `traitlets.TraitError` where that does not fit."""
+    def set(self, widget: Any, value: Any) -> None:
+        """Set the value.
+
+        Raises:
+            traitlets.TraitError: The value does not fit the widget.
+        """
 
     def observe(self, widget: Any, changed: Callable[[Any], None]) -> Callable[[], None]:
-        """Call ``changed`` after each change; returns how to stop."""
+        """Call ``changed`` after each change. Returns a function that stops it."""
 
 
 class GridCells:
     """The cells of an ipydatagrid, by column. A person's edit reaches the kernel as a message, not as a trait."""
 
-    def read(self, widget: Any) -> Any:
+    def get(self, widget: Any) -> Any:
         frame = widget._data["data"]
         return {str(name): frame[name].tolist() for name in self._columns(frame)}
 
-    def put(self, widget: Any, value: Any) -> None:
+    def set(self, widget: Any, value: Any) -> None:
         frame = widget._data["data"]
         columns = {str(name): name for name in self._columns(frame)}
         if value.keys() != columns.keys() or any(len(cells) != len(frame) for cells in value.values()):
-            raise traitlets.TraitError(f"it has other rows or columns than {list(columns)} with {len(frame)} rows")
+            raise traitlets.TraitError(
+                f"the shared cells do not match this grid's columns {list(columns)} and {len(frame)} rows"
+            )
         for name, cells in value.items():
             for row, (old, new) in enumerate(zip(frame[columns[name]].tolist(), cells, strict=True)):
                 if old != new:
@@ -58,39 +64,42 @@ class GridCells:
 
 
 class FigureLayout:
-    """The layout of a plotly figure: axes and their ranges, titles, shapes that people draw …"""
+    """The layout of a plotly figure: axes and their ranges, titles, shapes that people draw."""
 
-    def read(self, widget: Any) -> Any:
+    # Each change of a figure is a message to its pages in one of these traits. plotly empties the trait once the figure
+    # itself is up to date.
+    MESSAGES = (
+        "_py2js_relayout",
+        "_py2js_restyle",
+        "_py2js_update",
+        "_py2js_addTraces",
+        "_py2js_deleteTraces",
+        "_js2py_relayout",
+        "_js2py_restyle",
+        "_js2py_update",
+        "_js2py_layoutDelta",
+    )
+
+    def get(self, widget: Any) -> Any:
         return {name: part for name, part in widget.to_dict().get("layout", {}).items() if name != "template"}
 
-    def put(self, widget: Any, value: Any) -> None:
+    def set(self, widget: Any, value: Any) -> None:
         self.update(widget, lambda: widget.layout.update(value))
-        gone = dict.fromkeys(self.read(widget).keys() - value.keys())
-        if gone:
-            self.update(widget, lambda: widget.layout.update(gone))
+        removed = dict.fromkeys(self.get(widget).keys() - value.keys())
+        if removed:
+            self.update(widget, lambda: widget.layout.update(removed))
 
     def observe(self, widget: Any, changed: Callable[[Any], None]) -> Callable[[], None]:
-        # To everything that changes a figure there is a message to its pages, one of these traits; they are emptied at
-        # once, which is when the figure is up to date.
-        names = [
-            "_py2js_relayout",
-            "_py2js_restyle",
-            "_py2js_update",
-            "_js2py_relayout",
-            "_js2py_restyle",
-            "_js2py_update",
-        ]
-        names += ["_js2py_layoutDelta", "_py2js_addTraces", "_py2js_deleteTraces"]
-
-        def when_done(change: Any) -> None:
+        def message_changed(change: Any) -> None:
             if not change["new"]:
                 changed(change)
 
-        widget.observe(when_done, names)
-        return lambda: widget.unobserve(when_done, names)
+        widget.observe(message_changed, self.MESSAGES)
+        return lambda: widget.unobserve(message_changed, self.MESSAGES)
 
     @staticmethod
     def update(widget: Any, change: Callable[[], Any]) -> None:
+        """Run ``change`` as one update of the figure."""
         try:
             with widget.batch_update():
                 change()
@@ -99,14 +108,14 @@ class FigureLayout:
 
 
 class FigureTraces(FigureLayout):
-    """The traces of a plotly figure: data and looks, and which are hidden. It must have as many in every notebook."""
+    """The traces of a plotly figure: data, style and visibility. Each notebook's figure must have as many traces."""
 
-    def read(self, widget: Any) -> Any:
+    def get(self, widget: Any) -> Any:
         return [{name: part for name, part in trace.items() if name != "uid"} for trace in widget.to_dict()["data"]]
 
-    def put(self, widget: Any, value: Any) -> None:
+    def set(self, widget: Any, value: Any) -> None:
         if len(value) != len(widget.data):
-            raise traitlets.TraitError(f"{len(value)} traces, and this figure has {len(widget.data)}")
+            raise traitlets.TraitError(f"the shared figure has {len(value)} traces, this one {len(widget.data)}")
 
         def change() -> None:
             for trace, new in zip(widget.data, value, strict=True):
@@ -116,7 +125,7 @@ class FigureTraces(FigureLayout):
 
 
 def of(widget: ipywidgets.Widget) -> dict[str, Adapter]:
-    """What ``widget`` says elsewhere than in traits, by name."""
+    """The adapters of ``widget``, by name."""
     if widget._model_module == "ipydatagrid" and widget._model_name == "DataGridModel":
         return {"cells": GridCells()}
     if any(
@@ -127,5 +136,5 @@ def of(widget: ipywidgets.Widget) -> dict[str, Adapter]:
 
 
 def find(widget: ipywidgets.Widget, name: str) -> Adapter | None:
-    """How to read ``name`` of ``widget``; None: it is a trait."""
+    """The adapter ``name`` of ``widget``; None if ``name`` is a trait."""
     return of(widget).get(name)

@@ -1,15 +1,15 @@
-"""What of a widget is shared, and how it travels.
+"""Which traits of a widget are shared, and the wire form of their values.
 
-A widget says something with a few of its traits (a slider's ``value``, a dropdown's ``index``, a map's ``center``), and
-with the rest how it looks or what it is made of. Only the former is shared where the program does not choose:
+Some traits are a widget's value (a slider's ``value``, a dropdown's ``index``, a map's ``center``); the others are its look
+or its parts. The default is to share the value:
 
-- of ipywidgets' own controls what a person changes in a page: ``value``, ``index``, ``selected_index``;
-- of the widgets named in `CHOSEN` what is listed there;
-- of every other widget all public traits that it syncs, but not how it looks (`LOCAL`), nor what depends on the page's
-  size or device (`NOISE`).
+- of ipywidgets' own controls, the traits that a person changes in a page: ``value``, ``index``, ``selected_index``;
+- of the widgets named in `SHARED`, the traits listed there;
+- of every other widget, all public synced traits except its look (`LOCAL`) and the traits that depend on the page's size
+  or device (`DERIVED`).
 
-A trait that holds widgets does not travel: ids of models mean nothing to another notebook. It is walked instead, and the
-traits of the widgets in it have keys such as ``children/0/value``. Two notebooks share the keys that both of them have.
+A trait that holds widgets is not shared itself, because model ids mean nothing to another notebook. The widgets in it are
+walked instead, and their traits have keys such as ``children/0/value``. Two notebooks share the keys that both have.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ import traitlets
 from . import adapters
 
 LOCAL = frozenset({"layout", "style", "tooltip", "description_tooltip", "tabbable", "comm", "log", "keys"})
-"""Traits that are each person's own: how a widget looks, not what it says."""
+"""Traits that stay local everywhere: a widget's look, not its value."""
 
-CHOSEN: Mapping[tuple[str, str], tuple[str, ...]] = {
+SHARED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("@jupyter-widgets/controls", ""): ("value", "index", "selected_index", "format"),
-    ("@jupyter-widgets/controls", "ControllerModel"): (),  # the gamepad is in one person's hands
-    ("@jupyter-widgets/output", ""): (),  # what a kernel prints shows widgets of that kernel
+    ("@jupyter-widgets/controls", "ControllerModel"): (),  # one person holds the gamepad
+    ("@jupyter-widgets/output", ""): (),  # its outputs may show widgets of one kernel only
     ("jupyter-leaflet", "LeafletMapModel"): ("center", "zoom"),
     ("ipycanvas", "CanvasModel"): ("width", "height", "image_data"),
     ("ipydatagrid", "DataGridModel"): ("selections",),
 }
-"""By the name of the model's module, and of the model ("": all of the module): what is shared."""
+"""Shared traits by model module and model name; "" stands for all models of the module."""
 
-NOISE: Mapping[str, frozenset[str]] = {
+DERIVED: Mapping[str, frozenset[str]] = {
     "jupyter-leaflet": frozenset({"options", "modisdate", "window_url", "default_style", "dragging_style", "pane"}),
     "ipydatagrid": frozenset({"renderers", "default_renderer", "header_renderer", "corner_renderer", "grid_style"}),
     "bqplot": frozenset({"pixel_ratio", "tooltip_style", "scales_metadata"}),
 }
-"""By the name of the model's module: what follows from other traits, or from the page's size or device."""
+"""Traits by model module that follow from other traits, or from the page's size or device."""
 
 _REFERENCES = ("IPY_MODEL_", "anywidget:")
 
 
-class Spot(NamedTuple):
+class SharedTrait(NamedTuple):
     """One trait of one widget, and the key of its value in the state."""
 
     widget: ipywidgets.Widget
@@ -58,25 +58,30 @@ class Spot(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is shared of a widget and of those inside it, and the traits that say which those are."""
+    """The shared traits of a widget and of the widgets inside it.
 
-    spots: list[Spot]
-    holders: list[tuple[ipywidgets.Widget, str]]
+    Attributes:
+        shared: The shared traits.
+        containers: The traits that hold the widgets inside: when one changes, the plan is out of date.
+    """
+
+    shared: list[SharedTrait]
+    containers: list[tuple[ipywidgets.Widget, str]]
 
 
 def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> Plan:
-    """What to share of ``root``.
+    """Choose the traits of ``root``, and of the widgets inside it, to share.
 
     Args:
         root: The widget.
-        traits: Just these: traits of ``root``, keys such as ``children/0/value``, or patterns with ``*``; what names a trait
-            that holds widgets stands for what is shared of them. None: the sensible default.
-        exclude: What to leave out of it, named in the same way.
+        traits: Share only these: traits of ``root``, keys such as ``children/0/value``, or patterns with ``*``. The name of
+            a trait that holds widgets stands for the default traits of these widgets. Default: see the module's docstring.
+        exclude: Traits, keys or patterns to leave out.
 
     Raises:
         ValueError: There is no such trait, or nothing to share.
     """
-    wanted, without = _names(traits), _names(exclude) or ()
+    wanted, without = as_names(traits), as_names(exclude) or ()
     found = Plan([], [])
     seen: set[str] = set()
 
@@ -84,45 +89,45 @@ def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: 
         if widget.comm is None or widget.model_id in seen:
             return
         seen.add(widget.model_id)
-        usual = default_traits(widget)
-        spoken = adapters.of(widget)
-        for name in sorted({*widget.keys, *spoken}):
+        defaults = default_traits(widget)
+        adapted = adapters.of(widget)
+        for name in sorted({*widget.keys, *adapted}):
             key = path + name
             if _matches(without, key) or name.startswith(("_model_", "_view_", "_dom_")):
                 continue
-            if name not in spoken and holds_widgets(widget, name):
-                if name in LOCAL or name in NOISE.get(widget._model_module, ()):
+            if name not in adapted and holds_widgets(widget, name):
+                if name in LOCAL or name in DERIVED.get(widget._model_module, ()):
                     continue
                 if wanted is not None or not name.startswith("_"):
-                    found.holders.append((widget, name))
+                    found.containers.append((widget, name))
                     for place, inner in _widgets_in(getattr(widget, name)):
                         walk(inner, f"{key}/{place}")
-            elif name in usual if wanted is None else key in wanted or (name in usual and _matches(wanted, key)):
-                found.spots.append(Spot(widget, name, key))
+            elif name in defaults if wanted is None else key in wanted or (name in defaults and _matches(wanted, key)):
+                found.shared.append(SharedTrait(widget, name, key))
 
     walk(root, "")
-    keys = [spot.key for spot in found.spots] + [name for widget, name in found.holders if widget is root]
+    keys = [shared.key for shared in found.shared] + [name for widget, name in found.containers if widget is root]
     missing = [name for name in wanted or () if not any(_matches((name,), key) for key in keys)]
     if missing or not keys:
         synced = ", ".join(sorted(name for name in root.keys if not name.startswith("_") and name not in LOCAL))
-        lacks = f"has no trait {missing[0]!r} to share" if missing else "has nothing that is shared by itself"
+        lacks = f"has no trait {missing[0]!r} to share" if missing else "has nothing that is shared by default"
         raise ValueError(f"{type(root).__name__} {lacks}; name some with traits=: it has {synced or 'none'}.")
     return found
 
 
 def default_traits(widget: ipywidgets.Widget) -> frozenset[str]:
-    """What is shared of ``widget`` itself where the program does not choose."""
+    """The traits and adapters of ``widget`` itself that are shared by default."""
     module, model = widget._model_module, widget._model_name
-    spoken = adapters.of(widget).keys()
-    chosen = CHOSEN.get((module, model), CHOSEN.get((module, "")))
+    adapted = adapters.of(widget).keys()
+    chosen = SHARED.get((module, model), SHARED.get((module, "")))
     if chosen is not None:
-        return frozenset(chosen).intersection(widget.keys) | spoken
-    local = LOCAL | NOISE.get(module, frozenset())
-    return frozenset(name for name in widget.keys if not name.startswith("_") and name not in local) | spoken
+        return frozenset(chosen).intersection(widget.keys) | adapted
+    local = LOCAL | DERIVED.get(module, frozenset())
+    return frozenset(name for name in widget.keys if not name.startswith("_") and name not in local) | adapted
 
 
 def holds_widgets(widget: ipywidgets.Widget, name: str) -> bool:
-    """Whether the trait is there to hold other widgets, also where it holds none just now."""
+    """Whether the trait is meant to hold other widgets; it may be empty."""
     trait = widget.traits()[name]
     if trait.metadata.get("to_json") is ipywidgets.widget_serialization["to_json"] or _takes_widgets(trait):
         return True
@@ -132,7 +137,7 @@ def holds_widgets(widget: ipywidgets.Widget, name: str) -> bool:
 def _takes_widgets(trait: Any) -> bool:
     if isinstance(trait, traitlets.Instance) and not isinstance(trait, traitlets.Container | traitlets.Dict):
         return isinstance(trait.klass, type) and issubclass(trait.klass, ipywidgets.Widget)
-    # anywidget's trait for any widget, by name: its module is private.
+    # anywidget's trait for any widget is recognized by name: its module is private.
     if type(trait).__name__ == "WidgetTrait":
         return True
     inner = [getattr(trait, name, None) for name in ("_trait", "_value_trait")]
@@ -141,7 +146,7 @@ def _takes_widgets(trait: Any) -> bool:
 
 
 def _widgets_in(value: Any) -> Iterator[tuple[str, ipywidgets.Widget]]:
-    """The widgets in ``value``, each with its place: ``""``, ``"0/"``, ``"x/"`` …"""
+    """The widgets in ``value``, each with its path: ``""``, ``"0/"``, ``"x/"`` …"""
     if isinstance(value, ipywidgets.Widget):
         yield "", value
     elif isinstance(value, Mapping):
@@ -152,7 +157,8 @@ def _widgets_in(value: Any) -> Iterator[tuple[str, ipywidgets.Widget]]:
             yield from ((f"{index}/{place}", widget) for place, widget in _widgets_in(item))
 
 
-def _names(given: Iterable[str] | None) -> tuple[str, ...] | None:
+def as_names(given: Iterable[str] | None) -> tuple[str, ...] | None:
+    """The names in ``given``, which may also be a single one."""
     if given is None:
         return None
     return (given,) if isinstance(given, str) else tuple(given)
@@ -162,35 +168,43 @@ def _matches(patterns: Iterable[str], key: str) -> bool:
     return any(fnmatch.fnmatchcase(key, name) or fnmatch.fnmatchcase(key, f"{name}/*") for name in patterns)
 
 
-# --- values ---------------------------------------------------------------------------------------------------------
+# --- wire form ------------------------------------------------------------------------------------------------------
 
 
 class UnshareableError(TypeError):
-    """The value can't travel."""
+    """The value has no wire form."""
 
 
 def to_wire(widget: ipywidgets.Widget, name: str) -> Any:
-    """The trait's value, as the widget packs it for pages.
+    """The trait's value, as the widget serializes it for pages.
 
     Raises:
-        UnshareableError: It holds something that no other notebook could read.
+        UnshareableError: The value means nothing to another notebook.
     """
-    packed = widget.get_state(name)[name]
-    return portable(packed, packs=widget.trait_metadata(name, "to_json", None) is not None)
+    serialized = widget.get_state(name)[name]
+    return portable(serialized, custom=widget.trait_metadata(name, "to_json", None) is not None)
 
 
 def from_wire(widget: ipywidgets.Widget, name: str, value: Any) -> Any:
-    """What `to_wire` made, unpacked as this widget does it."""
-    read = widget.trait_metadata(name, "from_json", None)
-    if read is not None:
-        return read(_as_comm(value, whole=True), widget)
+    """The value that `to_wire` made, deserialized by this widget."""
+    deserialize = widget.trait_metadata(name, "from_json", None)
+    if deserialize is not None:
+        return deserialize(_as_comm(value, integers=True), widget)
     return value if isinstance(widget.traits()[name], traitlets.Bytes) else _as_comm(value)
 
 
-def portable(value: Any, *, packs: bool = False) -> Any:
-    """A copy of ``value`` made of what travels. ``packs``: a text in it may stand for a widget."""
+def portable(value: Any, *, custom: bool = False) -> Any:
+    """A copy of ``value`` in its wire form.
+
+    Args:
+        value: A serialized value.
+        custom: The trait has a serializer of its own: a string in the value may refer to a widget.
+
+    Raises:
+        UnshareableError: The value holds or refers to a widget.
+    """
     if isinstance(value, str):
-        if packs and value.startswith(_REFERENCES):
+        if custom and value.startswith(_REFERENCES):
             raise UnshareableError("it refers to another widget of this notebook")
         return str(value)
     if value is None or isinstance(value, bool | bytes):
@@ -202,9 +216,9 @@ def portable(value: Any, *, packs: bool = False) -> Any:
     if isinstance(value, memoryview | bytearray):
         return bytes(value)
     if isinstance(value, Mapping):
-        return {str(key): portable(item, packs=packs) for key, item in value.items()}
+        return {str(key): portable(item, custom=custom) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [portable(item, packs=packs) for item in value]
+        return [portable(item, custom=custom) for item in value]
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, ipywidgets.Widget):
@@ -212,25 +226,28 @@ def portable(value: Any, *, packs: bool = False) -> Any:
     return value
 
 
-def _as_comm(value: Any, *, whole: bool = False) -> Any:
-    """A comm brings binary as memoryviews, and from a page 3.0 as 3 (``whole``): so unpacking functions expect it."""
+def _as_comm(value: Any, *, integers: bool = False) -> Any:
+    """``value`` as a comm delivers it, for deserializers that expect that.
+
+    A comm delivers bytes as a memoryview, and a page's 3.0 as 3 (``integers``).
+    """
     if isinstance(value, bytes):
         return memoryview(value)
-    if whole and isinstance(value, float) and value.is_integer():
+    if integers and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: _as_comm(item, whole=whole) for key, item in value.items()}
+        return {key: _as_comm(item, integers=integers) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_comm(item, whole=whole) for item in value]
+        return [_as_comm(item, integers=integers) for item in value]
     return value
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values on the wire are the same: NaN is NaN, and True is not 1."""
+def equal(a: Any, b: Any) -> bool:
+    """Whether two wire values are equal. NaN equals NaN; True does not equal 1."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a):

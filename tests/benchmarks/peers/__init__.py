@@ -1,1 +1,1 @@
-"""One file a peer; `base` is what they have in common."""
+"""One module for each peer; `base` holds what they have in common."""

@@ -1,4 +1,4 @@
-"""What a benchmark asks of each peer."""
+"""The interface of a peer, and how its server is run."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from typing import NamedTuple, Protocol
 
 from tornado.web import Application
 
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 
 ROOT = Path(__file__).parents[3]
 
 
 class Unavailable(Exception):
-    """The peer can't be had here; the message says what is missing."""
+    """The peer cannot run here; the message names what is missing."""
 
 
 class Running(NamedTuple):
-    """A server that runs: its process, and where it listens on this machine."""
+    """A running server: its process, and its port on this machine."""
 
     pid: int
     port: int
 
 
 class FanOut(Protocol):
-    """Spreads what one writer says to all who listen."""
+    """A server that sends what one writer writes to all subscribers."""
 
     name: str
 
     def serve(self) -> AbstractContextManager[Running]:
-        """Run the server, in a process of its own. Raises `Unavailable`."""
+        """Run the server in a process of its own. Raises `Unavailable`."""
 
-    async def listen(self, line: Line) -> None:
-        """Make ``line`` a subscriber; returns once the server has taken it in."""
+    async def subscribe(self, client: RawClient) -> None:
+        """Make ``client`` a subscriber; returns when the server has added it."""
 
-    async def enter(self, line: Line) -> None:
-        """Make ``line`` the writer."""
+    async def join(self, client: RawClient) -> None:
+        """Make ``client`` the writer."""
 
     def pack(self, texts: list[str]) -> bytes:
-        """The bytes with which the writer writes these, each a message of its own, at once."""
+        """The bytes that write ``texts`` at once, each as a message of its own."""
 
 
-class Module:
-    """A peer that is a module beside this one, run by `python`: it serves `LISTEN` to subscribers and `WRITE` to the writer."""
+class ModulePeer:
+    """A peer in a module beside this one, run by `run_module`: it serves `LISTEN` to subscribers and `WRITE` to the writer."""
 
     LISTEN, WRITE = "/listen", "/write"
 
     def serve(self) -> AbstractContextManager[Running]:
-        return python(type(self).__module__)
+        return run_module(type(self).__module__)
 
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(self.LISTEN)
+    async def subscribe(self, client: RawClient) -> None:
+        await client.upgrade(self.LISTEN)
 
-    async def enter(self, line: Line) -> None:
-        await line.upgrade(self.WRITE)
+    async def join(self, client: RawClient) -> None:
+        await client.upgrade(self.WRITE)
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([frame(text.encode()) for text in texts])
 
 
-async def listen_with(application: Application) -> None:
-    """Serve ``application`` on a free port, print it, and go on for ever: what a module run by `python` does."""
+async def serve_application(application: Application) -> None:
+    """Serve ``application`` on a free port, print the port, and run for ever: the main function of a `run_module` module."""
     server = application.listen(0, "127.0.0.1")
     (socket_,) = server._sockets.values()
     print(socket_.getsockname()[1], flush=True)
@@ -76,12 +76,12 @@ async def listen_with(application: Application) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of a process that can import these modules, and keeps what it compiled, as an installed package is."""
+    """The environment of a process that can import these modules, with bytecode caching, like an installed package."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
@@ -89,16 +89,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def python(module: str, *args: str) -> Iterator[Running]:
+def run_module(module: str, *args: str) -> Iterator[Running]:
     """Run ``module`` as a server that prints its port when it is ready."""
     with subprocess.Popen(
         [sys.executable, "-m", module, *args], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout is not None
-            said = process.stdout.readline().strip()
-            if not said.isdigit():
+            printed = process.stdout.readline().strip()
+            if not printed.isdigit():
                 raise Unavailable(f"{module} did not start")
-            yield Running(process.pid, int(said))
+            yield Running(process.pid, int(printed))
         finally:
             process.kill()

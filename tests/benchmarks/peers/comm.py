@@ -1,4 +1,4 @@
-"""ipywidgets' own way: page → server → kernel → server → every page of that kernel, over the widget's comm."""
+"""ipywidgets' comm: page → server → kernel → server → every page of that kernel."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 
 from . import base, jupyter
 
-# A drag would be cut off as "too much output" otherwise.
+# Without this, Jupyter drops the messages of a drag as too much output.
 UNLIMITED = "c.ZMQChannelsWebsocketConnection.limit_rate = False\n"
 
 
 class Comm:
-    """The pages of one kernel that shows a text widget; the writer is one of them."""
+    """The pages of one kernel with a text widget; the writer is one of the pages."""
 
     name = "ipywidgets comm"
     code = "import ipywidgets\nwidget = ipywidgets.Text()\nprint(widget.comm.comm_id)"
@@ -36,11 +36,11 @@ class Comm:
             yield base.Running(server.pid, server.port)
             kernel.shutdown()
 
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(self._path + uuid.uuid4().hex, self._authorization)
+    async def subscribe(self, client: RawClient) -> None:
+        await client.upgrade(self._path + uuid.uuid4().hex, self._authorization)
 
-    async def enter(self, line: Line) -> None:
-        await self.listen(line)
+    async def join(self, client: RawClient) -> None:
+        await self.subscribe(client)
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([frame(json.dumps(self._message(_update(text))).encode(), binary=False) for text in texts])

@@ -1,4 +1,4 @@
-"""What the peers that share a CRDT document have in common: a writer's edits of it, as they travel."""
+"""For peers that share a CRDT document: a writer's edits, as they are sent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Edits:
         self._doc.observe(lambda event: self._made.append(pycrdt.create_update_message(event.update)))
 
     def hello(self) -> bytes:
-        """The answer to "what have you got?": nothing. (An update, under the number of that answer.)"""
+        """The answer to the request for our state: an empty document, as a sync step 2 message."""
         import pycrdt
 
-        said = bytearray(pycrdt.create_update_message(self._doc.get_update()))
-        said[1] = int(pycrdt.YSyncMessageType.SYNC_STEP2)
-        return bytes(said)
+        answer = bytearray(pycrdt.create_update_message(self._doc.get_update()))
+        answer[1] = int(pycrdt.YSyncMessageType.SYNC_STEP2)
+        return bytes(answer)
 
     def set(self, text: str) -> bytes:
         """The edit, as a sync message."""

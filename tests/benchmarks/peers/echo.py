@@ -1,4 +1,4 @@
-"""A bare tornado WebSocket that answers every message: the least that a writer can wait for its answer."""
+"""A bare tornado WebSocket that answers every message: the shortest wait for an answer that a writer can have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import base
 
 
 def serve() -> AbstractContextManager[base.Running]:
-    return base.python(__name__)
+    return base.run_module(__name__)
 
 
 class Echo(WebSocketHandler):
@@ -25,7 +25,7 @@ class Echo(WebSocketHandler):
 
 
 async def main() -> None:
-    await base.listen_with(Application([("/", Echo)]))
+    await base.serve_application(Application([("/", Echo)]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The floor: a bare tornado server that knows one trick. No log, no types, no order, no bound.
+"""The floor: a bare tornado server with one optimisation. No log, no types, no order, no bounds.
 
-Frames are built once and shared, a tick's frames are joined, and each client gets one `stream.write` a tick. What the
-writer has to say at once comes in one message too, so that nothing is left that could be saved.
+Frames are built once and shared, the frames of one tick are joined, and each client gets one `stream.write` per tick. A burst
+of the writer is one message too, so that nothing is left to save.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from . import base
 _MARK = MARK.encode()
 
 
-class Floor(base.Module):
+class Floor(base.ModulePeer):
     name = "bare tornado, a tick's frames joined (floor)"
 
     def pack(self, texts: list[str]) -> bytes:
@@ -31,7 +31,7 @@ class Hub:
         self.clients: set[Listen] = set()
         self._frames: list[bytes] = []
 
-    def spread(self, messages: bytes) -> None:
+    def broadcast(self, messages: bytes) -> None:
         if not self._frames:
             asyncio.get_running_loop().call_soon(self._flush)
         for message in messages.split(_MARK)[:-1]:
@@ -43,7 +43,7 @@ class Hub:
         joined = b"".join(self._frames)
         self._frames.clear()
         for client in self.clients:
-            client.hand(joined)
+            client.write_raw(joined)
 
 
 class Listen(WebSocketHandler):
@@ -54,7 +54,7 @@ class Listen(WebSocketHandler):
         self.set_nodelay(True)
         self._hub.clients.add(self)
 
-    def hand(self, data: bytes) -> None:
+    def write_raw(self, data: bytes) -> None:
         try:
             self.ws_connection.stream.write(data)
         except StreamClosedError:
@@ -70,12 +70,14 @@ class Write(WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> None:
         assert isinstance(message, bytes)
-        self._hub.spread(message)
+        self._hub.broadcast(message)
 
 
 async def main() -> None:
     hub = Hub()
-    await base.listen_with(Application([(Floor.LISTEN, Listen, {"hub": hub}), (Floor.WRITE, Write, {"hub": hub})]))
+    await base.serve_application(
+        Application([(Floor.LISTEN, Listen, {"hub": hub}), (Floor.WRITE, Write, {"hub": hub})])
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real Jupyter server with ebus_jupyter, or with jupyter_server's own events socket: authenticated, schema-checked."""
+"""A real Jupyter server with ebus_jupyter, or with jupyter_server's own events: authenticated, with schema checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jupyter_server.serverapp import ServerApp
 from tornado.websocket import WebSocketHandler
 
 from ebus_jupyter.core.protocol import frames
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 from tests.server.harness import Kernel, Server
 
 from . import base
@@ -28,7 +28,7 @@ __all__ = ["EXTENSION", "UNBOUNDED", "USER", "EBus", "Events", "Kernel", "Server
 
 USER = "bench"
 
-# What is measured is what the broker can do, not how much it lets one raw client do.
+# The benchmark measures what the broker can do, not the rate limit of one client.
 UNBOUNDED = "c.EBus.publish_rate = 1e9\nc.EBus.backend = {backend!r}\n"
 
 SCHEMA = {
@@ -40,18 +40,18 @@ SCHEMA = {
 
 @contextlib.contextmanager
 def server(config: str, python: Path | str = sys.executable) -> Iterator[Server]:
-    """A Jupyter server that can import these modules. Shut its kernels down before the block ends."""
+    """A Jupyter server that can import these modules. Shut down its kernels before the block ends."""
     with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
         env = {"PYTHONPATH": str(base.ROOT)}
         running = Server(Path(folder), users=(USER,), config=config, env=env, python=python).start()
         try:
             yield running
         finally:
-            running.kill9()  # nothing here is worth the time that a good end takes
+            running.kill9()  # nothing here is worth a graceful shutdown
 
 
 def message(kind: str, content: dict[str, Any]) -> dict[str, Any]:
-    """What a page says to a kernel, on the kernel's socket."""
+    """A message from a page to a kernel, for the kernel's socket."""
     header = {
         "msg_id": uuid.uuid4().hex,
         "msg_type": kind,
@@ -64,13 +64,13 @@ def message(kind: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 class EBus:
-    """A typed bus, kept in ``backend``. Everybody says hello, opens it, and subscribes, in frames of its own.
+    """A typed bus, kept in ``backend``. Each client sends its own hello, open and subscribe frames.
 
     Args:
         backend: "sqlite" or "memory".
-        state: It retains by key, as what `ebus.share` and `ebus.state` stand on does.
-        spec: Another specification of the bus.
-        config: Another configuration of the server.
+        state: Retain by key, as the buses of `ebus.share` and `ebus.state` do.
+        spec: A different specification of the bus.
+        config: A different configuration of the server.
     """
 
     def __init__(
@@ -95,18 +95,18 @@ class EBus:
             yield base.Running(running.pid, running.port)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "server": None}  # another process may connect, not more
+        return {**self.__dict__, "server": None}  # another process may only connect
 
-    async def listen(self, line: Line) -> None:
-        await self.enter(line)
-        _say(line, frames.Subscribe(2, self.bus))
-        await _hear(line, frames.Subscribed)
+    async def subscribe(self, client: RawClient) -> None:
+        await self.join(client)
+        _send(client, frames.Subscribe(2, self.bus))
+        await _receive(client, frames.Subscribed)
 
-    async def enter(self, line: Line) -> None:
-        await line.upgrade("/ebus/ws", self._authorization)
+    async def join(self, client: RawClient) -> None:
+        await client.upgrade("/ebus/ws", self._authorization)
         hello = frames.Hello(frames.VERSION, secrets.token_hex(16), "bench")
-        _say(line, hello, frames.Open(1, "server", self._bus_name, self._spec))
-        self.bus = (await _hear(line, frames.Opened)).bus
+        _send(client, hello, frames.Open(1, "server", self._bus_name, self._spec))
+        self.bus = (await _receive(client, frames.Opened)).bus
 
     def pack(self, texts: list[str]) -> bytes:
         publishes = []
@@ -117,16 +117,16 @@ class EBus:
         return frame(frames.join(publishes))
 
 
-def _say(line: Line, *said: frames.Frame) -> None:
-    line.send(frame(frames.join([frames.encode(each) for each in said])))
+def _send(client: RawClient, *sent: frames.Frame) -> None:
+    client.send(frame(frames.join([frames.encode(each) for each in sent])))
 
 
-async def _hear(line: Line, kind: type[F]) -> F:
+async def _receive(client: RawClient, kind: type[F]) -> F:
     while True:
-        for heard in frames.from_broker(await line.message()):
-            if isinstance(heard, kind):
-                return heard
-            assert not isinstance(heard, frames.Error | frames.Bye), heard
+        for received in frames.from_broker(await client.read_message()):
+            if isinstance(received, kind):
+                return received
+            assert not isinstance(received, frames.Error | frames.Bye), received
 
 
 # --- jupyter_server's events ------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ EVENT = "https://ebus-jupyter.example/bench/v1"
 
 
 class Events:
-    """jupyter_server's events socket; the writer's messages are emitted by a handler in the server."""
+    """jupyter_server's events socket; a handler in the server emits the writer's messages."""
 
     name = "jupyter_server events"
 
@@ -150,11 +150,11 @@ class Events:
             self._authorization = f"Authorization: {running.headers(USER)['Authorization']}\r\n"
             yield base.Running(running.pid, running.port)
 
-    async def listen(self, line: Line) -> None:
-        await line.upgrade("/api/events/subscribe", self._authorization)
+    async def subscribe(self, client: RawClient) -> None:
+        await client.upgrade("/api/events/subscribe", self._authorization)
 
-    async def enter(self, line: Line) -> None:
-        await line.upgrade("/bench/emit", self._authorization)
+    async def join(self, client: RawClient) -> None:
+        await client.upgrade("/bench/emit", self._authorization)
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([frame(text.encode(), binary=False) for text in texts])

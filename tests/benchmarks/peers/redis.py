@@ -1,4 +1,4 @@
-"""Redis publish and subscribe, spoken to directly. No log, no types; who is too slow is cut off."""
+"""Redis publish and subscribe, over the raw protocol. No log, no types; slow clients are disconnected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.wire import Line
+from tests.benchmarks.wire import RawClient
 
 from . import base
 
@@ -23,13 +23,13 @@ class Redis:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[base.Running]:
-        """A server without a file. Raises `base.Unavailable`."""
+        """A server without persistence. Raises `base.Unavailable`."""
         program = shutil.which("redis-server")
         if program is None:
-            raise base.Unavailable("no redis-server; the system's package has it")
+            raise base.Unavailable("redis-server is not installed; install it with the system's package manager")
         port = base.free_port()
         with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
-            said = Path(folder) / "log"
+            log = Path(folder) / "log"
             options = [
                 "--port",
                 str(port),
@@ -40,12 +40,12 @@ class Redis:
                 "--dir",
                 folder,
                 "--logfile",
-                str(said),
+                str(log),
             ]
             with subprocess.Popen([program, *options]) as process:
                 try:
                     deadline = time.monotonic() + START_SECONDS
-                    while not said.exists() or "eady to accept" not in said.read_text():
+                    while not log.exists() or "eady to accept" not in log.read_text():
                         if time.monotonic() > deadline or process.poll() is not None:
                             raise base.Unavailable("redis-server did not start")
                         time.sleep(0.02)
@@ -53,13 +53,13 @@ class Redis:
                 finally:
                     process.kill()
 
-    async def listen(self, line: Line) -> None:
-        line.send(_command(b"SUBSCRIBE", CHANNEL))
-        await line.until(b":1\r\n")
+    async def subscribe(self, client: RawClient) -> None:
+        client.send(_command(b"SUBSCRIBE", CHANNEL))
+        await client.read_until(b":1\r\n")
 
-    async def enter(self, line: Line) -> None:
-        line.send(_command(b"PING"))
-        await line.until(b"+PONG\r\n")
+    async def join(self, client: RawClient) -> None:
+        client.send(_command(b"PING"))
+        await client.read_until(b"+PONG\r\n")
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([_command(b"PUBLISH", CHANNEL, text.encode()) for text in texts])

@@ -1,4 +1,4 @@
-"""jupyter-collaboration's room of a document: every edit goes to all who have the document open, and into its store."""
+"""jupyter-collaboration's document room: every edit goes to all clients that have the document open, and to its store."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 
 from . import base, jupyter
 from .crdt import Edits
 
 PYTHON = Path(sys.prefix) / "collaboration" / "bin" / "python"
-"""`make test-browser` and `make bench` install it there."""
+"""`make test-browser` and `make bench` create this environment."""
 
 WITHOUT_US = "c.ServerApp.jpserver_extensions = {'ebus_jupyter': False}\n"
 
@@ -28,7 +28,9 @@ class Room:
     @contextlib.contextmanager
     def serve(self) -> Iterator[base.Running]:
         if not PYTHON.exists():
-            raise base.Unavailable("jupyter-collaboration is not installed in an environment of its own")
+            raise base.Unavailable(
+                "jupyter-collaboration is not installed in .venv/collaboration; `make bench` installs it"
+            )
         self._edits = Edits()
         with jupyter.server(WITHOUT_US, python=PYTHON) as server:
             (server.folder / "notebooks" / "shared.txt").touch()
@@ -40,14 +42,14 @@ class Room:
             self._authorization = f"Authorization: {server.headers(jupyter.USER)['Authorization']}\r\n"
             yield base.Running(server.pid, server.port)
 
-    async def listen(self, line: Line) -> None:
-        await line.upgrade(self._path, self._authorization)
-        await line.message()  # what the room has: it knows us now
+    async def subscribe(self, client: RawClient) -> None:
+        await client.upgrade(self._path, self._authorization)
+        await client.read_message()  # the room's state: the room has added us
 
-    async def enter(self, line: Line) -> None:
-        await self.listen(line)
+    async def join(self, client: RawClient) -> None:
+        await self.subscribe(client)
         assert self._edits is not None
-        line.send(frame(self._edits.hello()))
+        client.send(frame(self._edits.hello()))
 
     def pack(self, texts: list[str]) -> bytes:
         assert self._edits is not None

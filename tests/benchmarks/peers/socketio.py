@@ -1,4 +1,4 @@
-"""python-socketio on tornado: an event to all clients. No log, no types, no bound."""
+"""python-socketio on tornado: an event to all clients. No log, no types, no bounds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 
 from . import base
 
 CONNECT, CONNECTED, EVENT = b"40", b"40", "42"
-"""Packets of Engine.IO 4 ("4": a message) that hold packets of Socket.IO 5 ("0": connect, "2": an event)."""
+"""Engine.IO 4 packets ("4": a message) that contain Socket.IO 5 packets ("0": connect, "2": an event)."""
 
 
 class SocketIO:
@@ -23,17 +23,17 @@ class SocketIO:
             import socketio  # noqa: F401
         except ImportError:
             raise base.Unavailable("python-socketio is not installed") from None
-        return base.python(__name__)
+        return base.run_module(__name__)
 
-    async def listen(self, line: Line) -> None:
-        await line.upgrade("/socket.io/?EIO=4&transport=websocket")
-        await line.message()  # what the server allows
-        line.send(frame(CONNECT, binary=False))
-        while not (await line.message()).startswith(CONNECTED):
+    async def subscribe(self, client: RawClient) -> None:
+        await client.upgrade("/socket.io/?EIO=4&transport=websocket")
+        await client.read_message()  # the server's settings
+        client.send(frame(CONNECT, binary=False))
+        while not (await client.read_message()).startswith(CONNECTED):
             continue
 
-    async def enter(self, line: Line) -> None:
-        await self.listen(line)
+    async def join(self, client: RawClient) -> None:
+        await self.subscribe(client)
 
     def pack(self, texts: list[str]) -> bytes:
         return b"".join([frame((EVENT + json.dumps(["write", text])).encode(), binary=False) for text in texts])
@@ -49,7 +49,7 @@ async def main() -> None:
         await server.emit("note", text, skip_sid=sender)
 
     server.on("write", write)
-    await base.listen_with(Application([("/socket.io/", socketio.get_tornado_handler(server))]))
+    await base.serve_application(Application([("/socket.io/", socketio.get_tornado_handler(server))]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tornado's own `write_message`, for each client: how its documentation says to do it."""
+"""Tornado's `write_message` for each client, as its documentation shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from . import base
 
 
-class Tornado(base.Module):
+class Tornado(base.ModulePeer):
     name = "tornado write_message"
 
 
@@ -36,7 +36,7 @@ class Write(WebSocketHandler):
 
 
 async def main() -> None:
-    await base.listen_with(Application([(Tornado.LISTEN, Listen), (Tornado.WRITE, Write)]))
+    await base.serve_application(Application([(Tornado.LISTEN, Listen), (Tornado.WRITE, Write)]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`websockets.broadcast`: how that library's documentation says to do it. No log, no types, no bound."""
+"""`websockets.broadcast`, as its documentation shows. No log, no types, no bounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from . import base
 
 
-class Websockets(base.Module):
+class Websockets(base.ModulePeer):
     name = "websockets.broadcast"
 
 

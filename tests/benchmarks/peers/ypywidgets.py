@@ -1,4 +1,4 @@
-"""ypywidgets: a widget whose state is a CRDT document; a page's edit goes to the kernel, and from there to every page."""
+"""ypywidgets: a widget whose state is a CRDT document. A page's edit goes to the kernel, and from there to every page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import json
 from contextlib import AbstractContextManager
 
-from tests.benchmarks.wire import Line, frame
+from tests.benchmarks.wire import RawClient, frame
 
 from . import base
 from .comm import Comm
@@ -28,17 +28,17 @@ class YPyWidgets(Comm):
             raise base.Unavailable("ypywidgets is not installed")
         return super().serve()
 
-    async def enter(self, line: Line) -> None:
-        await super().enter(line)
+    async def join(self, client: RawClient) -> None:
+        await super().join(client)
         self._edits = Edits()
-        line.send(self._with_buffer(self._edits.hello()))  # from here on, the kernel tells of what changes
+        client.send(self._with_buffer(self._edits.hello()))  # from here on, the kernel sends changes
 
     def pack(self, texts: list[str]) -> bytes:
         assert self._edits is not None
         return b"".join([self._with_buffer(self._edits.set(text)) for text in texts])
 
     def _with_buffer(self, buffer: bytes) -> bytes:
-        """A comm message with a buffer, as Jupyter's kernel sockets frame it: offsets, the message, the buffer."""
+        """A comm message with a buffer, in the framing of Jupyter's kernel sockets: offsets, message, buffer."""
         message = json.dumps(self._message({})).encode()
         offsets = [12, 12 + len(message)]
         head = b"".join(number.to_bytes(4, "big") for number in (2, *offsets))

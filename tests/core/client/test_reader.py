@@ -1,4 +1,4 @@
-"""A reader: history, then live, with nothing twice and nothing left out."""
+"""Readers: history, then live messages, with nothing twice and nothing left out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ebus_jupyter.errors import Closed
 from tests.core.play import Play, Player
 
 
-def spoken(play: Play, *values: object, **given: object):
-    """Alice has written these."""
+def bus_with(play: Play, *values: object, **given: object):
+    """A bus to which alice has written ``values``."""
     alice = play.player("alice")
     bus = alice.opened(**given)
     for value in values:
@@ -20,7 +20,7 @@ def spoken(play: Play, *values: object, **given: object):
 
 
 @pytest.mark.parametrize(
-    ("since", "heard"),
+    ("since", "read"),
     [
         (None, []),
         ("start", [0, 1, 2, 3, 4]),
@@ -31,49 +31,49 @@ def spoken(play: Play, *values: object, **given: object):
         (-99, [0, 1, 2, 3, 4]),
     ],
 )
-def test_it_begins_where_it_is_asked_to(play, since, heard):
-    alice, bus = spoken(play, *range(5))
+def test_reader_begins_at_since(play, since, read):
+    alice, bus = bus_with(play, *range(5))
     bob = play.player("bob")
     for who, its in ((alice, bus), (bob, bob.opened())):
         reader = who.reader(its, since)
-        assert who.values(reader) == heard
+        assert who.values(reader) == read
     alice.written(bus, "live")
     assert bob.values(reader) == ["live"]
 
 
 @pytest.mark.parametrize("since", ["start", 0, 3, -17])
-def test_history_comes_in_pages_while_others_write_on(since):
+def test_history_is_paged_while_others_write(since):
     play = Play(limits=Limits(page_bytes=200))
-    alice, bus = spoken(play, *range(20))
+    alice, bus = bus_with(play, *range(20))
     bob = play.player("bob")
     reader = bob.reader(bob.opened(), since)
-    heard = []
+    read = []
     for n in range(20, 30):
         alice.written(bus, n)
         bob.turn(reader)
         item = reader.read_nowait()
-        heard += [] if item is None else [item.offset - 1]
-    heard += bob.values(reader)
-    assert heard == list(range(0 if since in ("start", 0) else 3, 30))
+        read += [] if item is None else [item.offset - 1]
+    read += bob.values(reader)
+    assert read == list(range(0 if since in ("start", 0) else 3, 30))
 
 
-def test_an_offset_that_is_kept_no_more_is_a_lag(play):
-    _, _ = spoken(play, *range(6), size=3)
+def test_dropped_offset_lags(play):
+    _, _ = bus_with(play, *range(6), size=3)
     bob = play.player("bob")
     bus = bob.opened()
     assert bob.values(bob.reader(bus, 1)) == [("lagged", 2), 3, 4, 5]
     assert bob.values(bob.reader(bus, "start")) == [3, 4, 5]
 
 
-def test_an_offset_from_the_future_is_from_another_history(play):
-    spoken(play, 0, 1)
+def test_offset_beyond_the_end_lags_and_rereads_everything(play):
+    bus_with(play, 0, 1)
     bob = play.player("bob")
     assert bob.values(bob.reader(bob.opened(), 99)) == [("lagged", None), 0, 1]
 
 
-def test_history_that_is_dropped_while_it_is_read_is_a_lag():
+def test_history_dropped_while_paging_lags():
     play = Play(limits=Limits(page_bytes=150))
-    alice, bus = spoken(play, *range(5), size=5)
+    alice, bus = bus_with(play, *range(5), size=5)
     bob = play.player("bob")
     reader = bob.reader(bob.opened(), "start")
     bob.turn(reader)
@@ -81,13 +81,13 @@ def test_history_that_is_dropped_while_it_is_read_is_a_lag():
     assert first is not None
     for n in range(5, 10):
         alice.written(bus, n)
-    heard = bob.values(reader)
-    assert any(value for value in heard if isinstance(value, tuple))
-    assert heard[-5:] == [5, 6, 7, 8, 9]
+    read = bob.values(reader)
+    assert any(value for value in read if isinstance(value, tuple))
+    assert read[-5:] == [5, 6, 7, 8, 9]
 
 
-def test_a_slow_program_lags_behind_its_own_log(play):
-    alice, bus = spoken(play, size=3)
+def test_slow_program_lags_behind_the_channels_log(play):
+    alice, bus = bus_with(play, size=3)
     slow, quick = alice.reader(bus), alice.reader(bus)
     for n in range(5):
         alice.written(bus, n)
@@ -95,8 +95,8 @@ def test_a_slow_program_lags_behind_its_own_log(play):
     assert alice.values(slow) == [("lagged", 2), 2, 3, 4]
 
 
-def test_readers_are_independent_and_a_clone_goes_on_by_itself(play):
-    alice, bus = spoken(play, size=9)
+def test_clone_continues_independently(play):
+    alice, bus = bus_with(play, size=9)
     reader = alice.reader(bus)
     for n in range(3):
         alice.written(bus, n)
@@ -105,9 +105,9 @@ def test_readers_are_independent_and_a_clone_goes_on_by_itself(play):
     assert alice.values(reader) == alice.values(twin) == [1, 2]
 
 
-def test_a_clone_in_the_middle_of_history():
+def test_clone_while_a_page_is_requested():
     play = Play(limits=Limits(page_bytes=200))
-    alice, bus = spoken(play, *range(9))
+    alice, bus = bus_with(play, *range(9))
     reader = alice.reader(bus, "start")
     req = reader.request_page()
     twin = reader.clone()
@@ -116,14 +116,14 @@ def test_a_clone_in_the_middle_of_history():
     assert alice.values(reader) == alice.values(twin) == list(range(9))
 
 
-def test_one_bus_with_six_listeners_from_one_starting_point(play):
-    alice, bus = spoken(play, "before")
+def test_many_readers_begin_at_one_offset(play):
+    alice, bus = bus_with(play, "before")
     readers = [alice.reader(bus, 1) for _ in range(6)]
     alice.written(bus, "after")
     assert [alice.values(reader) for reader in readers] == [["after"]] * 6
 
 
-def test_a_stream_made_before_the_bus_is_open_hears_from_its_opening_on(play):
+def test_reader_made_before_the_bus_is_open_misses_nothing(play):
     alice = play.player("alice")
     bus = alice.open("votes")
     reader = Reader(alice.session, bus)
@@ -134,7 +134,7 @@ def test_a_stream_made_before_the_bus_is_open_hears_from_its_opening_on(play):
 
 
 def removing(play: Play) -> tuple[Player, object, Player, Reader, object]:
-    alice, bus = spoken(play, retain="keys", size=2)
+    alice, bus = bus_with(play, retain="keys", size=2)
     alice.written(bus, 1, key="stays")
     slow = play.player("bob")
     its = slow.opened()
@@ -143,21 +143,21 @@ def removing(play: Play) -> tuple[Player, object, Player, Reader, object]:
     return alice, bus, slow, reader, its
 
 
-def test_a_slow_program_that_missed_removals_reads_the_whole_state_again(play):
+def test_slow_program_that_missed_removals_rereads_the_whole_state(play):
     alice, bus, slow, reader, _ = removing(play)
     for n in range(5):
         alice.written(bus, n, key=f"k{n}")
         alice.written(bus, None, key=f"k{n}", deleted=True)
-    heard = slow.values(reader)
-    assert heard[0][0] == "lagged"
-    assert heard.count(1) == 1, "what stays is part of the state, though it was heard long ago"
+    read = slow.values(reader)
+    assert read[0][0] == "lagged"
+    assert read.count(1) == 1, "the key that stays is part of the state, though it was read long ago"
     assert reader.caught_up
     assert slow.values(reader) == []
 
 
-def test_a_large_state_with_many_removed_keys_is_read_in_pages_all_the_same():
+def test_large_state_with_many_removed_keys_is_paged():
     play = Play(limits=Limits(page_bytes=200))
-    alice, bus = spoken(play, retain="keys", size=5)
+    alice, bus = bus_with(play, retain="keys", size=5)
     for key in "abcd":
         alice.written(bus, "x" * 150, key=key)
     for n in range(20):
@@ -165,25 +165,25 @@ def test_a_large_state_with_many_removed_keys_is_read_in_pages_all_the_same():
         alice.written(bus, None, key=f"k{n}", deleted=True)
     bob = play.player("bob")
     reader = bob.reader(bob.opened(), "start")
-    heard = bob.values(reader)
-    assert heard[:4] == ["x" * 150] * 4
-    assert not [value for value in heard if isinstance(value, tuple)]
+    read = bob.values(reader)
+    assert read[:4] == ["x" * 150] * 4
+    assert not [value for value in read if isinstance(value, tuple)]
     assert reader.caught_up
 
 
-def test_an_offset_below_the_removals_that_are_remembered_begins_with_the_whole_state(play):
+def test_offset_before_forgotten_removals_rereads_the_whole_state(play):
     alice, bus, _, _, _ = removing(play)
     for n in range(5):
         alice.written(bus, n, key=f"k{n}")
         alice.written(bus, None, key=f"k{n}", deleted=True)
     carol = play.player("carol")
-    heard = carol.values(carol.reader(carol.opened(), 1))
-    assert heard[0][0] == "lagged"
-    assert heard[1] == 1
+    read = carol.values(carol.reader(carol.opened(), 1))
+    assert read[0][0] == "lagged"
+    assert read[1] == 1
 
 
-def test_law_9_what_has_arrived_is_read_before_the_end_is_told(play):
-    alice, bus = spoken(play)
+def test_law_9_arrived_messages_are_read_before_the_close(play):
+    alice, bus = bus_with(play)
     reader = alice.reader(bus)
     alice.written(bus, "last words")
     alice.session.leave(bus)
@@ -195,8 +195,8 @@ def test_law_9_what_has_arrived_is_read_before_the_end_is_told(play):
             reader.read_nowait()
 
 
-def test_caught_up_is_false_until_what_was_missed_is_here(play):
-    alice, bus = spoken(play)
+def test_caught_up_is_false_until_missed_messages_arrive(play):
+    alice, bus = bus_with(play)
     reader = alice.reader(bus)
     assert alice.values(reader) == []
     assert reader.caught_up

@@ -1,4 +1,4 @@
-"""One copy of a shared state, and many that end the same."""
+"""Replicas: one copy of a shared state, and many that end equal."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from hypothesis import strategies as st
 from ebus_jupyter.core.client.replica import MISSING, Change, Replica
 
 
-def test_what_is_written_here_shows_at_once():
+def test_own_write_is_shown_at_once():
     mine = Replica()
     assert mine.write("x", 1) == (Change("x", MISSING, 1, local=True), True)
     assert (mine.shown("x"), list(mine.keys()), mine.busy) == (1, ["x"], True)
 
 
-def test_a_slider_being_dragged_never_jumps_back():
+def test_dragged_slider_never_jumps_back():
     mine = Replica()
     mine.write("x", 1)
     assert mine.apply("x", 1, "somebody's") == []
-    assert mine.write("x", 2)[1] is False, "one is on its way: this one waits"
-    assert mine.write("x", 3)[1] is False, "and this one takes its place"
+    assert mine.write("x", 2)[1] is False, "a write has no answer: this one waits"
+    assert mine.write("x", 3)[1] is False, "and this one replaces it"
     assert mine.apply("x", 2, 1) == []
-    assert mine.acked("x", 2, accepted=True) == ([], True)
+    assert mine.accepted("x", 2) == ([], True)
     assert mine.shown("x") == 3
     mine.apply("x", 3, 3)
-    assert mine.acked("x", 3, accepted=True) == ([], False)
+    assert mine.accepted("x", 3) == ([], False)
     assert not mine.busy
 
 
-def test_a_later_write_of_somebody_else_shows_once_ours_has_its_place():
+def test_later_write_of_another_is_shown_after_our_ack():
     mine = Replica()
     mine.write("x", "mine")
     mine.apply("x", 1, "mine")
     assert mine.apply("x", 2, "theirs") == []
-    assert mine.acked("x", 1, accepted=True) == ([Change("x", "mine", "theirs", local=False)], False)
+    assert mine.accepted("x", 1) == ([Change("x", "mine", "theirs", local=False)], False)
 
 
-def test_a_refused_write_shows_what_is_there_again():
+def test_refused_write_restores_the_brokers_value():
     mine = Replica()
     mine.apply("x", 1, "theirs")
     mine.write("x", "mine")
-    assert mine.acked("x", 0, accepted=False) == ([Change("x", "mine", "theirs", local=False)], False)
+    assert mine.refused("x") == ([Change("x", "mine", "theirs", local=False)], False)
 
 
-def test_an_ack_may_come_before_its_message_and_after_a_removal():
+def test_ack_may_precede_its_message_or_follow_a_removal():
     mine = Replica()
     mine.write("x", 1)
     mine.apply("x", 2, MISSING)
-    assert mine.acked("x", 1, accepted=True)[0] == [Change("x", 1, MISSING, local=False)]
+    assert mine.accepted("x", 1)[0] == [Change("x", 1, MISSING, local=False)]
     mine.write("y", 1)
-    mine.acked("y", 5, accepted=True)
+    mine.accepted("y", 5)
     assert mine.apply("y", 5, 1) == []
     assert list(mine.keys()) == ["y"]
 
 
-def test_a_snapshot_takes_the_place_of_everything_without_a_flicker():
+def test_snapshot_replaces_the_state_without_flicker():
     mine = Replica()
     mine.apply("stays", 1, "a")
     mine.apply("goes", 2, "b")
@@ -66,28 +66,28 @@ def test_a_snapshot_takes_the_place_of_everything_without_a_flicker():
     assert mine.end_snapshot() == [Change("goes", "b", MISSING, local=False)]
 
 
-def test_what_is_written_while_a_snapshot_comes_is_not_taken_for_gone():
+def test_write_during_a_snapshot_is_kept():
     mine = Replica()
     mine.apply("x", 1, "old")
     mine.begin_snapshot()
     mine.write("x", "new")
-    mine.acked("x", 9, accepted=True)
+    mine.accepted("x", 9)
     assert mine.end_snapshot() == []
     assert (mine.shown("x"), mine.offset("x")) == ("new", 9)
 
 
-def test_a_write_that_is_refused_while_a_snapshot_comes():
+def test_write_refused_during_a_snapshot():
     mine = Replica()
     mine.apply("x", 1, "old")
     mine.write("x", MISSING)
     mine.apply("x", 2, MISSING)
     mine.begin_snapshot()
-    mine.acked("x", 0, accepted=False)
+    mine.refused("x")
     assert mine.end_snapshot() == []
     assert list(mine.keys()) == []
 
 
-def test_law_8_removed_keys_do_not_pile_up():
+def test_law_8_removed_keys_do_not_accumulate():
     mine = Replica()
     for n in range(1000):
         mine.apply(f"stroke{n}", 2 * n + 1, n)
@@ -96,12 +96,12 @@ def test_law_8_removed_keys_do_not_pile_up():
 
 
 class World:
-    """A server with one order, and replicas with lines of any slowness to it."""
+    """A broker with one order, and replicas on lines of any latency."""
 
-    def __init__(self, people: int) -> None:
-        self.replicas = [Replica() for _ in range(people)]
-        self.up = [deque() for _ in range(people)]
-        self.down = [deque() for _ in range(people)]
+    def __init__(self, number: int) -> None:
+        self.replicas = [Replica() for _ in range(number)]
+        self.up = [deque() for _ in range(number)]
+        self.down = [deque() for _ in range(number)]
         self.order = 0
 
     def write(self, who: int, key: str, value: object) -> None:
@@ -116,23 +116,23 @@ class World:
                 line.append(("message", key, self.order, value))
             self.down[who].append(("ack", key, self.order, value))
 
-    def hear(self, who: int) -> None:
+    def receive(self, who: int) -> None:
         if self.down[who]:
             kind, key, offset, value = self.down[who].popleft()
             mine = self.replicas[who]
             if kind == "message":
                 mine.apply(key, offset, value)
-            elif mine.acked(key, offset, accepted=True)[1]:
+            elif mine.accepted(key, offset)[1]:
                 self.up[who].append((key, mine.shown(key)))
 
 
 MOVES = st.tuples(
-    st.integers(0, 2), st.sampled_from(["write", "serve", "hear"]), st.sampled_from("xy"), st.integers(0, 3)
+    st.integers(0, 2), st.sampled_from(["write", "serve", "receive"]), st.sampled_from("xy"), st.integers(0, 3)
 )
 
 
 @given(st.lists(MOVES, max_size=60))
-def test_law_2_whatever_comes_when_everyone_ends_with_the_same_state(moves):
+def test_law_2_all_copies_end_equal_in_any_interleaving(moves):
     world = World(3)
     for n, (who, move, key, kind) in enumerate(moves):
         if move == "write":
@@ -144,7 +144,7 @@ def test_law_2_whatever_comes_when_everyone_ends_with_the_same_state(moves):
     while any(world.up) or any(world.down):
         for who in range(3):
             world.serve(who)
-            world.hear(who)
+            world.receive(who)
     states = [{key: mine.shown(key) for key in list(mine.keys())} for mine in world.replicas]
     assert states[0] == states[1] == states[2]
     assert not any(mine.busy for mine in world.replicas)

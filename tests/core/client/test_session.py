@@ -1,4 +1,4 @@
-"""The client's half: what it wants survives every connection."""
+"""The session: buses, subscriptions, writes and requests survive every reconnect."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from ebus_jupyter.errors import Closed, ConnectionLost, NoSuchBus, ProtocolError
 from tests.core.play import Play, Raw, pack, unpack
 
 
-def said(session: Session, now: float = 0.0) -> list[frames.ClientFrame]:
-    data = session.data_to_send(now)
+def sent(session: Session, now: float = 0.0) -> list[frames.ClientFrame]:
+    session.tick(now)
+    data = session.data_to_send()
     return [] if data is None else frames.from_client(data)
 
 
-def test_what_is_wished_for_before_there_is_a_connection_is_said_with_hello():
+def test_calls_before_the_connection_are_sent_after_hello():
     session = Session("0" * 32)
     bus = session.open("server", "votes", {})
     session.publish(bus, pack(1), 0.0)
-    assert said(session) == []
+    assert sent(session) == []
     session.connection_made()
-    assert [type(frame) for frame in said(session)] == [frames.Hello, frames.Open]
+    assert [type(frame) for frame in sent(session)] == [frames.Hello, frames.Open]
 
 
-def test_writes_made_while_away_arrive_in_their_order(play):
+def test_writes_made_while_disconnected_keep_their_order(play):
     alice = play.player()
     bus = alice.opened()
-    hears = alice.reader(bus)
+    reader = alice.reader(bus)
     alice.lose()
     ids = [alice.write(bus, n) for n in range(3)]
     alice.connect()
     play.settle()
     assert [alice.answer(id_) for id_ in ids] == [1, 2, 3]
-    assert alice.values(hears) == [0, 1, 2]
+    assert alice.values(reader) == [0, 1, 2]
 
 
-def test_who_asked_for_live_messages_hears_what_came_before_the_answer_arrived(play):
-    """The connection breaks after the broker knew of the reader, and before the reader knew of that."""
+def test_subscriber_receives_messages_sent_before_the_subscribed_reply(play):
+    """The connection breaks after the broker has registered the subscriber, and before its reply arrives."""
     alice, bob = play.player("alice"), play.player("bob")
     hers, his = alice.opened(), bob.opened()
     from ebus_jupyter.core.client.reader import Reader
 
-    hears = Reader(alice.session, hers)
+    reader = Reader(alice.session, hers)
     alice.say()
     alice.lose()
     bob.written(his, "while she was away")
     alice.connect()
     play.settle()
-    assert alice.values(hears) == ["while she was away"]
+    assert alice.values(reader) == ["while she was away"]
 
 
-def test_every_question_is_asked_again_until_it_is_answered(play):
+def test_requests_are_repeated_until_answered(play):
     alice = play.player()
     bus = alice.opened()
     alice.written(bus, "tea")
@@ -66,7 +67,7 @@ def test_every_question_is_asked_again_until_it_is_answered(play):
     assert joined.bus == bus.number
 
 
-def test_deleting_is_repeated_too(play):
+def test_delete_made_while_disconnected_is_sent_on_reconnect(play):
     alice = play.player()
     bus = alice.opened()
     alice.lose()
@@ -89,7 +90,7 @@ def test_presence_and_watching_survive_a_reconnect(play):
     assert seats["alice"] == ("here", {"typing": True})
 
 
-def test_an_unnamed_bus_is_entered_again_by_its_capability(play):
+def test_unnamed_bus_is_reopened_by_its_capability(play):
     kernel = play.kernel()
     bus = kernel.opened(None, "server")
     name = bus.name
@@ -100,22 +101,22 @@ def test_an_unnamed_bus_is_entered_again_by_its_capability(play):
     assert (bus.name, kernel.written(bus, 1)) == (name, 1)
 
 
-def test_a_bus_that_was_made_anew_while_away_is_another_history(play):
+def test_bus_recreated_while_disconnected_is_another_history(play):
     alice, bob = play.player("alice"), play.player("bob")
     hers, his = alice.opened(size=5), bob.opened()
-    hears = alice.reader(hers)
+    reader = alice.reader(hers)
     alice.written(hers, "old")
-    assert alice.values(hears) == ["old"]
+    assert alice.values(reader) == ["old"]
     alice.lose()
     bob.reply(bob.session.delete(his))
     again = bob.opened(size=5)
     bob.written(again, "new")
     alice.connect()
     play.settle()
-    assert alice.values(hears) == [("lagged", None), "new"]
+    assert alice.values(reader) == [("lagged", None), "new"]
 
 
-def test_a_bus_made_anew_with_other_fields_is_refused_with_both(play):
+def test_bus_recreated_with_another_spec_raises_spec_conflict(play):
     alice, bob = play.player("alice"), play.player("bob")
     hers, his = alice.opened(size=5), bob.opened()
     alice.lose()
@@ -126,8 +127,8 @@ def test_a_bus_made_anew_with_other_fields_is_refused_with_both(play):
     assert isinstance(alice.refused[hers], SpecConflict)
 
 
-def test_a_verdict_that_comes_too_late_is_not_taken_for_another(play):
-    """The broker was killed while a kernel's filter was at work; the next one counts its questions anew."""
+def test_late_filter_answer_is_not_taken_for_another_writes(play):
+    """The broker is killed while a kernel's filter is at work; the next broker counts its filter requests anew."""
     kernel, alice = play.kernel(), play.player("alice")
     clean, hers = kernel.opened(filter="@owner"), alice.opened()
     kernel.filter = None
@@ -138,7 +139,7 @@ def test_a_verdict_that_comes_too_late_is_not_taken_for_another(play):
     play.restart()
     kernel.connect(), alice.connect()
     play.settle()
-    kernel.session.answer_filter(late.bus, late.ask, pack("a verdict from before"))
+    kernel.session.answer_filter(late.channel, late.id, pack("an answer from before"))
     play.settle()
     assert first not in alice.answers
     kernel.filter = lambda value, sender: value.upper()
@@ -159,44 +160,44 @@ def batching(play: Play, size: int = 3, interval: float = 1.0):
     return alice, bus
 
 
-def test_writes_travel_together_once_there_are_enough(play):
+def test_batch_is_sent_when_it_is_full(play):
     alice, bus = batching(play)
     for n in range(2):
         alice.write(bus, n)
-    assert said(alice.session, play.now) == []
+    assert sent(alice.session, play.now) == []
     alice.write(bus, 2)
-    assert len(said(alice.session, play.now)) == 3
+    assert len(sent(alice.session, play.now)) == 3
 
 
-def test_the_interval_is_a_true_one_steady_writes_do_not_postpone_it(play):
+def test_steady_writes_do_not_postpone_the_flush_interval(play):
     alice, bus = batching(play, size=100)
     for n in range(4):
         alice.session.publish(bus, pack(n), 1000.0 + n * 0.3)
         assert alice.session.next_deadline() == 1001.0
-    assert said(alice.session, 1000.9) == []
-    assert len(said(alice.session, 1001.0)) == 4
+    assert sent(alice.session, 1000.9) == []
+    assert len(sent(alice.session, 1001.0)) == 4
     assert alice.session.next_deadline() is None
 
 
-def test_flushing_and_leaving_send_what_waits(play):
+def test_flush_and_leave_send_the_batch(play):
     alice, bus = batching(play)
     alice.write(bus, "first")
     alice.session.flush(bus)
-    assert len(said(alice.session, play.now)) == 1
+    assert len(sent(alice.session, play.now)) == 1
     alice.write(bus, "last")
     alice.session.leave(bus)
-    assert [type(frame) for frame in said(alice.session, play.now)] == [frames.Publish, frames.Leave]
+    assert [type(frame) for frame in sent(alice.session, play.now)] == [frames.Publish, frames.Leave]
 
 
-def test_nothing_overtakes_what_waits(play):
+def test_write_does_not_overtake_the_batch(play):
     alice, bus = batching(play)
     alice.write(bus, "first")
     bus.flush_size = 1
     alice.write(bus, "second")
-    assert [frame.id for frame in said(alice.session, play.now)] == [1, 2]
+    assert [frame.id for frame in sent(alice.session, play.now)] == [1, 2]
 
 
-def test_what_waited_when_the_line_broke_is_sent_on_the_next_one(play):
+def test_batch_of_a_lost_connection_is_sent_on_the_next_one(play):
     alice, bus = batching(play)
     id_ = alice.write(bus, "tea")
     alice.lose()
@@ -205,13 +206,13 @@ def test_what_waited_when_the_line_broke_is_sent_on_the_next_one(play):
     assert alice.answer(id_) == 1
 
 
-def test_a_message_is_as_large_as_allowed_and_one_frame_at_least(play):
+def test_data_to_send_respects_max_bytes_with_at_least_one_frame(play):
     alice = play.player()
     bus = alice.opened()
     for _ in range(3):
         alice.write(bus, "x" * 100)
     parts = []
-    while (data := alice.session.data_to_send(play.now, max_bytes=250)) is not None:
+    while (data := alice.session.data_to_send(max_bytes=250)) is not None:
         parts.append(len(frames.from_client(data)))
     assert parts == [2, 1]
 
@@ -219,7 +220,7 @@ def test_a_message_is_as_large_as_allowed_and_one_frame_at_least(play):
 # --- bounds and ends ------------------------------------------------------------------------------------------------
 
 
-def test_law_8_writes_without_an_answer_are_bounded():
+def test_law_8_unanswered_writes_are_bounded():
     session = Session("0" * 32, max_pending=2)
     bus = session.open("server", "votes", {})
     for n in range(2):
@@ -229,7 +230,7 @@ def test_law_8_writes_without_an_answer_are_bounded():
     assert refused.value.limit == "max_pending"
 
 
-def test_law_9_closing_tells_everyone_who_waits(play):
+def test_law_9_close_settles_writes_requests_and_buses(play):
     alice = play.player()
     bus = alice.opened()
     id_, req = alice.write(bus, 1), alice.session.list_buses()
@@ -244,33 +245,33 @@ def test_law_9_closing_tells_everyone_who_waits(play):
             late()
 
 
-def test_law_9_leaving_ends_the_bus_here_and_nobody_elses(play):
+def test_law_9_leave_closes_the_bus_only_for_this_client(play):
     alice, bob = play.player("alice"), play.player("bob")
     hers, his = alice.opened(), bob.opened()
     bob.session.watch_presence(his)
-    hears = alice.reader(hers)
+    reader = alice.reader(hers)
     alice.session.leave(hers)
     play.settle()
     with pytest.raises(Closed, match="was closed here"):
-        alice.read(hears)
+        alice.read(reader)
     assert [seat[0].user for seat in his.participants.values()] == ["bob"]
     assert bob.written(his, 1) == 1
 
 
-def test_a_refusal_ends_what_was_refused_and_says_why(play):
+def test_refused_open_closes_only_that_bus(play):
     alice = play.player()
     with pytest.raises(NoSuchBus):
         alice.opened("nothing", create=False)
     assert alice.opened("something").is_open
 
 
-def test_a_broker_that_speaks_something_else_is_a_protocol_error(play):
+def test_data_of_another_protocol_raises_protocol_error(play):
     alice = play.player()
     with pytest.raises(ProtocolError, match="the broker sent"):
         alice.session.receive_data(b"<html>504 Gateway Time-out</html>", 0.0)
 
 
-def test_answers_to_nothing_change_nothing(play):
+def test_unsolicited_replies_change_nothing(play):
     alice = play.player()
     bus = alice.opened()
     who = alice.session.you
@@ -291,22 +292,22 @@ def test_answers_to_nothing_change_nothing(play):
     assert alice.written(bus, "tea") == 1
 
 
-def test_what_is_delivered_twice_is_heard_once(play):
+def test_duplicate_delivery_is_read_once(play):
     alice, bob = play.player("alice"), play.player("bob")
     hers, his = alice.opened(), bob.opened()
-    hears = bob.reader(his)
+    reader = bob.reader(his)
     alice.write(hers, "tea")
     alice.say()
     bob.inbox.extend(list(bob.inbox))
     play.settle()
-    assert bob.values(hears) == ["tea"]
+    assert bob.values(reader) == ["tea"]
 
 
-def test_a_goodbye_says_whether_to_come_back(play):
+def test_bye_reports_whether_to_reconnect(play):
     mallory = Raw(play)
     mallory.player.inbox.append((frames.encode(frames.Bye("closed", "the server is shutting down.")), 1))
     mallory.player.hear()
     ended = mallory.player.ended
     assert ended is not None
-    assert (ended.again, ended.error.code) == (True, "closed")
+    assert (ended.reconnect, ended.error.code) == (True, "closed")
     assert not isinstance(ended.error, ConnectionLost)

@@ -1,4 +1,4 @@
-"""The wire: what is said is what is heard, and rubbish is called rubbish."""
+"""Frames round trip, and malformed data raises `ProtocolError`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALICE = Participant("a1", "page", "alice")
         frames.FilterAnswer(7, 1, VALUE, "no", True),
     ],
 )
-def test_a_client_is_understood(frame):
+def test_client_frames_round_trip(frame):
     assert frames.from_client(frames.join([frames.encode(frame)])) == [frame]
 
 
@@ -41,25 +41,25 @@ def test_a_client_is_understood(frame):
         frames.Bye("closed", "so long"),
     ],
 )
-def test_a_broker_is_understood(frame):
+def test_broker_frames_round_trip(frame):
     assert frames.from_broker(frames.join([frames.encode(frame)])) == [frame]
 
 
 @pytest.mark.parametrize("number", [0, 1, 15, 16, 65_535, 65_536])
-def test_a_batch_is_a_header_and_the_joined_bytes(number):
+def test_batch_is_a_header_and_the_joined_frames(number):
     ping = frames.encode(frames.Ping(1))
     assert len(frames.from_client(frames.head(number) + ping * number)) == number
 
 
-def test_fields_at_the_end_may_be_missing_or_unknown():
-    from_an_old_one = msgspec.msgpack.encode([[6, 7, 1, None]])
-    from_a_new_one = msgspec.msgpack.encode([[6, 7, 1, None, None, False, True, None, None, "what is this?"]])
+def test_trailing_fields_may_be_missing_or_unknown():
+    from_an_older_version = msgspec.msgpack.encode([[6, 7, 1, None]])
+    from_a_newer_version = msgspec.msgpack.encode([[6, 7, 1, None, None, False, True, None, None, "what is this?"]])
     nil = frames.Publish(7, 1, frames.NIL)
-    assert frames.from_client(from_an_old_one) == frames.from_client(from_a_new_one) == [nil]
+    assert frames.from_client(from_an_older_version) == frames.from_client(from_a_newer_version) == [nil]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"",
         b"hello",
@@ -76,27 +76,27 @@ def test_fields_at_the_end_may_be_missing_or_unknown():
         b"\x91\x94\x02\x01\xa6server\xa2\xff\xff",
     ],
 )
-def test_rubbish_is_a_protocol_error_that_says_what_to_check(said):
+def test_malformed_data_raises_protocol_error_with_advice(data):
     with pytest.raises(ProtocolError, match="same version"):
-        frames.from_client(said)
+        frames.from_client(data)
 
 
 @given(st.binary(max_size=60))
-def test_nothing_else_ever_comes_out_of_reading(said):
+def test_decoding_raises_nothing_but_protocol_error(data):
     for read in (frames.from_client, frames.from_broker):
         with contextlib.suppress(ProtocolError):
-            read(said)
+            read(data)
 
 
-def test_an_error_travels_with_its_facts():
+def test_error_frame_keeps_code_text_and_details():
     sent = frames.Error("type_mismatch", "votes: expected float at $.w.", id=1, details={"path": "$.w"})
-    (heard,) = frames.from_broker(frames.join([frames.encode(sent)]))
-    error = heard.exception()
+    (received,) = frames.from_broker(frames.join([frames.encode(sent)]))
+    error = received.exception()
     assert isinstance(error, TypeMismatch)
     assert (str(error), error.path) == ("votes: expected float at $.w.", "$.w")
 
 
-def test_an_error_of_a_later_version_is_an_error_still():
+def test_unknown_error_code_becomes_ebus_error():
     error = frames.Error("out_of_coffee", "no coffee; buy some.").exception()
     assert type(error).__name__ == "EbusError"
     assert not isinstance(error, RateLimited)

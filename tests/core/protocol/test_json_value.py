@@ -1,4 +1,4 @@
-"""Values as JSON, and back without a loss."""
+"""Values as JSON, and back without loss."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ values = st.recursive(
 
 
 @given(values)
-def test_whatever_a_bus_carries_goes_through_json_and_back(value: Any) -> None:
+def test_every_value_round_trips_through_json(value: Any) -> None:
     data = msgspec.msgpack.encode(value)
     form = json.loads(json.dumps(to_json(data), allow_nan=False))
     assert from_json(form) == data
 
 
 @pytest.mark.parametrize("bits", ["7ff8000000000000", "fff8000000000000", "7ff8000000000001"])
-def test_no_two_nans_become_one(bits: str) -> None:
+def test_nan_keeps_its_bits(bits: str) -> None:
     data = b"\xcb" + bytes.fromhex(bits)
     assert from_json(json.loads(json.dumps(to_json(data), allow_nan=False))) == data
 
 
-def test_an_array_too() -> None:
+def test_array_round_trips_through_json() -> None:
     codec: Codec[Any] = Codec()
     for array in (np.arange(6, dtype="<i2").reshape(2, 3), np.array(1.5), np.zeros((0, 3))):
         data = codec.encode(array)
         assert from_json(json.loads(json.dumps(to_json(data)))) == data
 
 
-def test_plain_json_is_as_it_is() -> None:
+def test_plain_json_is_unchanged() -> None:
     value = {"a": [1, 2.5, None, True, "x"], "$set": {"b": 1}}
     assert to_json(msgspec.msgpack.encode(value)) == value
     assert msgspec.msgpack.decode(from_json(value)) == value
 
 
-def test_what_is_nested_beyond_this_program_still_goes_both_ways() -> None:
+def test_deeply_nested_value_round_trips() -> None:
     value: Any = 1
     for _ in range(700):
         value = [value]
@@ -86,12 +86,12 @@ def test_what_is_nested_beyond_this_program_still_goes_both_ways() -> None:
         (1 << 70, "$"),
     ],
 )
-def test_what_only_looks_like_a_value_is_refused_with_its_path(form: Any, path: str) -> None:
+def test_malformed_form_is_refused_with_its_path(form: Any, path: str) -> None:
     with pytest.raises(TypeMismatch) as refused:
         from_json(form)
     assert refused.value.path == path
 
 
-def test_no_number_is_lost() -> None:
+def test_nan_and_infinity_have_json_forms() -> None:
     for number in (math.nan, math.inf, -math.inf):
         assert to_json(msgspec.msgpack.encode(number)) == {"$float": str(number)}

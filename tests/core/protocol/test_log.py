@@ -1,4 +1,4 @@
-"""What a bus remembers, and what a late or slow reader is told."""
+"""Logs: retention, lag and resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keyed(*writes: str, size: int = 2) -> Log[str]:
     return log
 
 
-def test_a_slow_reader_lags_once_and_goes_on():
+def test_slow_reader_lags_once_then_resumes():
     log = filled("abc", size=2)
     with pytest.raises(Lagged) as lag:
         log.read(after=0)
@@ -31,12 +31,12 @@ def test_a_slow_reader_lags_once_and_goes_on():
     assert log.read(after=lag.value.resume_after) == ["b", "c"]
 
 
-def test_a_reader_that_has_everything_reads_nothing():
+def test_reader_at_the_end_reads_nothing():
     assert filled("abc").read(after=3) == []
     assert filled("abc").read(after=99) == []
 
 
-def test_offsets_may_leave_some_out_but_never_go_back():
+def test_offsets_may_skip_but_never_decrease():
     log: Log[str] = Log()
     log.append(5, "a")
     log.append(9, "b")
@@ -45,7 +45,7 @@ def test_offsets_may_leave_some_out_but_never_go_back():
         log.append(9, "again")
 
 
-def test_bytes_are_bounded_as_well_but_the_newest_always_stays():
+def test_max_bytes_drops_all_but_the_newest_entry():
     log: Log[str] = Log(max_bytes=10)
     for offset, size in enumerate([4, 4, 4, 50], start=1):
         log.append(offset, str(offset), size=size)
@@ -53,7 +53,7 @@ def test_bytes_are_bounded_as_well_but_the_newest_always_stays():
     assert log.floor == 3
 
 
-def test_a_portion_is_as_much_as_fits_and_one_at_least():
+def test_read_returns_what_fits_and_at_least_one_entry():
     log: Log[str] = Log()
     for offset in (1, 2, 3):
         log.append(offset, str(offset), size=10)
@@ -61,24 +61,24 @@ def test_a_portion_is_as_much_as_fits_and_one_at_least():
     assert log.read(after=0, max_bytes=1) == ["1"]
 
 
-def test_latest_keeps_one_and_nobody_has_missed_anything():
+def test_latest_keeps_one_entry_and_nobody_lags():
     log = filled("abc", retain="latest")
     assert (len(log), log.read(after=0), log.read(after=2), log.floor) == (1, ["c"], ["c"], 0)
 
 
-def test_keys_keep_the_last_of_each():
+def test_keys_keeps_the_last_entry_of_each_key():
     log = keyed("a1", "b1", "a2")
     assert list(log) == ["b1", "a2"]
     assert (log.offset_of("a"), log.offset_of("z")) == (3, 0)
 
 
-def test_a_removed_key_leaves_a_mark_that_late_readers_hear():
+def test_removed_key_leaves_a_mark_for_later_readers():
     log = keyed("a1", "b1", "-a")
     assert log.read(after=2) == ["-a"]
     assert log.offset_of("a") == 0
 
 
-def test_keys_are_never_dropped_so_one_too_many_is_told_beforehand():
+def test_full_for_reports_a_key_too_many():
     log = keyed("a1", "b1")
     assert log.full_for("c")
     assert not log.full_for("a")
@@ -86,7 +86,7 @@ def test_keys_are_never_dropped_so_one_too_many_is_told_beforehand():
     assert not keyed("a1", "b1", "-a").full_for("c")
 
 
-def test_a_key_may_always_become_smaller():
+def test_key_may_always_become_smaller():
     log: Log[str] = Log(retain="keys", size=9, max_bytes=10)
     log.append(1, "big", key="a", size=10)
     assert log.full_for("b", 1)
@@ -94,7 +94,7 @@ def test_a_key_may_always_become_smaller():
     assert log.full_for("a", 11)
 
 
-def test_who_missed_a_removal_begins_again_from_the_whole_state():
+def test_reader_that_missed_a_removal_rereads_the_whole_state():
     log = keyed("a1", "b1", "-a", "-b", "c1", "-c")  # only two marks are kept
     with pytest.raises(Lagged) as lag:
         log.read(after=2)
@@ -102,7 +102,7 @@ def test_who_missed_a_removal_begins_again_from_the_whole_state():
     assert log.read(after=0) == ["-b", "-c"]
 
 
-def test_a_snapshot_is_read_in_portions_below_the_floor():
+def test_snapshot_is_read_in_portions_below_the_floor():
     log = keyed("a1", "x", "-x", "y", "-y", "z", "-z", "b1")
     assert log.floor == 3
     assert log.read(after=1, known=log.floor) == ["-y", "-z", "b1"]
@@ -111,7 +111,7 @@ def test_a_snapshot_is_read_in_portions_below_the_floor():
 
 
 @pytest.mark.parametrize("retain", ["log", "latest", "keys"])
-def test_a_long_life_costs_no_memory(retain):
+def test_memory_stays_bounded_over_many_appends(retain):
     log: Log[int] = Log(retain=retain, size=3)
     for offset in range(1, 2001):
         log.append(offset, offset, key=str(offset % 3))
@@ -119,18 +119,18 @@ def test_a_long_life_costs_no_memory(retain):
     assert len(log._items) < 200
 
 
-def test_the_last_n():
+def test_before_last_finds_the_last_n_entries():
     log = filled("abcde", size=4)
     assert log.read(after=log.before_last(2)) == ["d", "e"]
     assert log.read(after=log.before_last(99)) == ["b", "c", "d", "e"]
 
 
-def test_one_entry_by_its_offset():
+def test_at_returns_the_entry_of_an_offset():
     log = filled("abcde", size=2)
     assert (log.at(4), log.at(3), log.at(99), log.at(-1)) == ("d", None, None, None)
 
 
-def test_another_history_begins_after_its_own_floor():
+def test_restart_begins_another_history_after_its_floor():
     log = filled("abc")
     log.restart(10)
     assert (list(log), log.last, log.floor) == ([], 10, 10)

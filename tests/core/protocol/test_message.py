@@ -1,4 +1,4 @@
-"""What a bus is, and who may do what with it."""
+"""Bus specifications and access lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebus_jupyter.errors import SpecConflict, TooLarge
 LIMITS = Limits(size=100, schema_bytes=200, recipients=2, name_chars=10)
 
 
-def test_a_bus_has_what_was_asked_for_and_defaults():
+def test_spec_has_the_given_fields_and_defaults():
     spec = BusSpec.create({"size": 5, "retain": "latest"}, LIMITS)
     assert (spec.size, spec.retain, spec.schema, spec.writers) == (5, "latest", None, None)
 
@@ -29,7 +29,7 @@ def test_a_bus_has_what_was_asked_for_and_defaults():
         {"schema": {(): 1}},
     ],
 )
-def test_what_is_no_specification_is_a_conflict_with_what_a_bus_can_be(given):
+def test_invalid_spec_raises_spec_conflict(given):
     with pytest.raises(SpecConflict):
         BusSpec.create(given, LIMITS)
 
@@ -48,13 +48,13 @@ def test_what_is_no_specification_is_a_conflict_with_what_a_bus_can_be(given):
         ({"writers": ["a" * 11]}, "name_chars"),
     ],
 )
-def test_law_8_every_field_has_a_bound_that_its_error_names(given, limit):
+def test_law_8_spec_field_over_its_bound_names_the_limit(given, limit):
     with pytest.raises(TooLarge) as refused:
         BusSpec.create(given, LIMITS)
     assert refused.value.limit == limit
 
 
-def test_a_second_opener_agrees_or_is_shown_both():
+def test_second_opener_agrees_or_sees_both_specs():
     spec = BusSpec.create({"size": 5, "readers": ["bob"]}, LIMITS)
     spec.join({}, "votes")
     spec.join({"size": 5, "readers": ["bob"]}, "votes")
@@ -64,12 +64,12 @@ def test_a_second_opener_agrees_or_is_shown_both():
 
 
 @pytest.mark.parametrize("given", [{"maker": "eve"}, {"colour": 1}, {"schema": {"x": msgspec.msgpack.Ext(9, b"")}}])
-def test_a_second_opener_with_nonsense_differs(given):
+def test_second_opener_with_invalid_fields_conflicts(given):
     with pytest.raises(SpecConflict):
         BusSpec.create({}, LIMITS).join(given, "votes")
 
 
-def test_an_access_list_names_users_and_groups():
+def test_access_list_admits_named_users_and_groups():
     bob = Participant("b", "page", "bob", groups=("staff",))
     assert allows(None, bob)
     assert allows(("bob",), bob)

@@ -1,0 +1,95 @@
+"""Presence: who is on a bus, and what each participant says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ebus_jupyter.core.protocol.codec import Codec
+from ebus_jupyter.core.protocol.message import Participant
+
+from .connection import Connection
+from .topic import Topic
+from .waiting import NOT_YET
+
+_codec: Codec[Any] = Codec()
+
+
+class Seat:
+    """One participant of a bus.
+
+    Attributes:
+        who: The participant.
+        here: False while its connection is lost.
+        since: When it joined, in seconds since the epoch, by the broker's clock.
+        state: What it says of itself; None if it says nothing.
+        activity: What the server knows of a kernel: "idle", "busy", "restarting" or "dead"; "" for everyone else.
+    """
+
+    def __init__(self, who: Participant, status: str, since: float, state: Any, activity: str) -> None:
+        self.who = who
+        self.here = status == "here"
+        self.since = since
+        self.state = state
+        self.activity = activity
+
+    def __repr__(self) -> str:
+        return f"<{self.who.kind} of {self.who.name or self.who.user}{'' if self.here else ', away'}: {self.state!r}>"
+
+
+class PresenceView:
+    """The participants of one bus; `Bus.presence`. Iterating over it yields their seats."""
+
+    def __init__(self, connection: Connection, topic: Topic) -> None:
+        self._connection = connection
+        self._topic = topic
+
+    def set(self, state: Any = None, **fields: Any) -> None:
+        """Say something of yourself, until you leave the bus or say something else.
+
+        Args:
+            state: Any value that can travel on a bus.
+            fields: The same, as a mapping: ``set(typing=True)``.
+        """
+        data = _codec.encode(fields or state, f"{self._topic.name}'s presence")
+        with self._connection.lock:
+            self._connection.session.set_presence(self._topic.channel, data)
+        self._connection.wake_sender()
+
+    def seats(self, timeout: float = 5.0) -> list[Seat]:
+        """Everyone on the bus, this client included.
+
+        Args:
+            timeout: Seconds to wait for the broker, in the first call. Default: 5.
+
+        Raises:
+            TimeoutError: The broker has not answered.
+            RuntimeError: The call would block the client's own event loop.
+        """
+        channel = self._topic.channel
+        self._watch()
+        if not channel.presence_known:
+            self._connection.ensure_may_block("presence.seats()")
+            self._topic.presence_changed.wait(
+                lambda: True if channel.presence_known else NOT_YET, timeout, "the broker has not answered"
+            )
+        with self._connection.lock:
+            return [Seat(*seat) for seat in channel.participants.values()]
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(self.seats())
+
+    def on_change(self, callback: Callable[[], Any]) -> None:
+        """Call ``callback()`` after each change, on the client's thread."""
+
+        def changed() -> None:
+            self._topic.presence_changed.once(changed)
+            callback()
+
+        self._topic.presence_changed.once(changed)
+        self._watch()
+
+    def _watch(self) -> None:
+        with self._connection.lock:
+            self._connection.session.watch_presence(self._topic.channel)
+        self._connection.wake_sender()

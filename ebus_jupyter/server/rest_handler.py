@@ -1,0 +1,136 @@
+"""The base of the HTTP API's handlers: a client on the broker for each request, and errors as JSON.
+
+An error is answered with ``{"code", "text", "details"}``, where the code is one of `ebus_jupyter.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from jupyter_server.base.handlers import APIHandler
+from tornado import web
+
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.errors import EbusError, Unauthenticated
+
+from .access import RESOURCE, BusAuthorizer, participant
+from .request_client import RequestClient, Since, parse_since
+from .services import Services
+
+STATUS = {
+    "type_mismatch": 422,
+    "filtered": 422,
+    "forbidden": 403,
+    "too_large": 413,
+    "rate_limited": 429,
+    "conflict": 409,
+    "spec_conflict": 409,
+    "filter_unavailable": 503,
+    "connection_lost": 503,
+    "backend": 503,
+    "closed": 410,
+    "lagged": 410,
+    "no_such_bus": 404,
+    "invalid_name": 400,
+    "unknown_scope": 400,
+    "protocol": 400,
+    "unauthenticated": 401,
+}
+"""The HTTP status of each error code; 500 for a code that is not listed."""
+
+CODE = {400: "protocol", 403: "forbidden", 404: "no_such_bus", 405: "protocol"}
+"""The error code of each HTTP status that tornado or Jupyter answers with before a bus is involved."""
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class RestHandler(APIHandler):
+    """Base of the HTTP API's handlers.
+
+    Attributes:
+        allows: The HTTP methods of the resource, for the header ``Allow``.
+        bus: The bus that the Authorizer is asked about; None: the request as such.
+    """
+
+    auth_resource = RESOURCE
+    allows = "GET, OPTIONS"
+    bus: Address | None = None
+
+    def initialize(self, services: Services) -> None:
+        self.services = services
+        self._client: RequestClient | None = None
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        await super().prepare()
+        await self.services.ready()
+
+    @contextlib.asynccontextmanager
+    async def client(self, *, may_write: bool = False, instance: str = "") -> AsyncIterator[RequestClient]:
+        """Participate as the authenticated user, until the block or the HTTP connection ends.
+
+        Args:
+            may_write: True if this request may write.
+            instance: Identifies the client to the broker; a write that is repeated under the same one is written once.
+        """
+        who = participant("client", self.current_user)
+        authorize = BusAuthorizer(self).per_bus
+        broker, ip = self.services.broker, self.request.remote_ip or ""
+
+        async with RequestClient(
+            lambda outlet: broker.attach(who, outlet, may_write=may_write, authorize=authorize, ip=ip), instance
+        ) as self._client:
+            yield self._client
+
+    def on_connection_close(self) -> None:
+        if self._client is not None:
+            self._closing = asyncio.ensure_future(self._client.aclose())
+
+    def since(self) -> Since:
+        text = self.get_query_argument("since", None)
+        return None if text is None else parse_since(text)
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        self.set_status(status)
+        self.finish(encode_json(content))
+
+    # --- errors -----------------------------------------------------------------------------------------------------
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        failure = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(failure, web.HTTPError) and status_code == 403 and self._is_anonymous:
+            failure = Unauthenticated("this server does not know you: send its token as 'Authorization: token TOKEN'.")
+            kwargs["exc_info"] = (type(failure), failure, None)
+        if isinstance(failure, EbusError):
+            status_code = STATUS.get(failure.code, 500)
+        super().send_error(status_code, **kwargs)
+
+    @property
+    def _is_anonymous(self) -> bool:
+        # `current_user` raises where the request failed before the identity provider was asked.
+        return getattr(self, "_jupyter_current_user", None) is None
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        failure = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(failure, EbusError):
+            error = {"code": failure.code, "text": failure.text, "details": failure.details}
+            if failure.temporary:
+                self.set_header("Retry-After", str(math.ceil(failure.details.get("retry_after", 1))))
+        else:
+            message = failure.log_message if isinstance(failure, web.HTTPError) else None
+            error = {"code": CODE.get(status_code, "error"), "text": message or self._reason, "details": {}}
+        if status_code == 405:
+            self.set_header("Allow", self.allows)
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        self.finish(encode_json(error))
+
+    def log_exception(self, *exc_info: Any) -> None:
+        if isinstance(exc_info[1], EbusError):
+            self.log.info("ebus: refused %s: %s", self.request.path, exc_info[1].text)
+        else:
+            super().log_exception(*exc_info)

@@ -1,0 +1,294 @@
+/**
+ * A bus, as a page uses it.
+ *
+ * A bus is usable at once and opens in the background: writes made meanwhile are sent when it is open, and streams begin
+ * then. `ready` resolves when the bus is open, or rejects with the reason why it cannot be.
+ *
+ * A write is accepted (`write` resolves with its offset) or refused (`write` rejects with a named error), once. While the
+ * broker cannot be reached, the write waits. All participants receive the message in the same order, this page included. A
+ * refused write that nobody handles shows up in the browser's console, like any unhandled rejection.
+ */
+import { onAbort } from "../core/abort.js";
+import type { ChannelHandle, HandleListener } from "../core/channel.js";
+import { Closed, Lagged, type EbusError } from "../core/errors.js";
+import { encodeValue, type Message, type Page, type Spec, type WriteOptions } from "../core/frames.js";
+import { Reader, type PageSource, type Since } from "../core/reader.js";
+import { deferred } from "./deferred.js";
+import { call } from "./listeners.js";
+import { Presence } from "./presence.js";
+import type { SessionRunner } from "./runner.js";
+import { Stream } from "./stream.js";
+
+export interface BusOptions extends Spec {
+  /** "server" (default), "user", "kernel", "hub" or "hub:GROUP". */
+  scope?: string | undefined;
+  /** The owner of the scope, if it is not this page's own; needs `cap`. */
+  owner?: string | undefined;
+  /** The capability, which the creator of a kernel bus or an unnamed bus hands out. */
+  cap?: string | undefined;
+  /** False: only join an existing bus. Default: true. */
+  create?: boolean | undefined;
+  /** Closes the bus on this page. */
+  signal?: AbortSignal | undefined;
+  /** Send writes in batches: when this many wait … */
+  flushSize?: number | undefined;
+  /** … or when the first of them has waited this long, in milliseconds. Further writes do not extend the time. */
+  flushInterval?: number | undefined;
+}
+
+export interface StreamOptions {
+  /** The position where the stream begins: see `Since`. Default: now. */
+  since?: Since;
+  /** Ends the stream. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface ListenOptions extends StreamOptions {
+  /** Receives `Lagged` for missed messages, and the reason why no more messages will come. Default: the console. */
+  onError?: ((error: EbusError) => void) | undefined;
+}
+
+/**
+ * A bus of `In` values. `Out` is the type of the received values, which differs if the bus has a filter that returns
+ * another type.
+ */
+export class Bus<In = unknown, Out = In> {
+  /** Resolves when the bus is open; rejects with the reason why it cannot be. */
+  readonly ready: Promise<void>;
+  /** Resolves with the reason when the bus is closed, on this page or by others. */
+  readonly closed: Promise<EbusError>;
+  readonly presence: Presence;
+  readonly #runner: SessionRunner;
+  readonly #handle: ChannelHandle;
+  readonly #options: BusOptions;
+  readonly #readers = new Set<{ wake: () => void; end: () => void }>();
+  readonly #unsettled = new Set<Promise<unknown>>();
+  readonly #opened = deferred<undefined>();
+  readonly #ended = deferred<EbusError>();
+  #forget: () => void = () => undefined;
+  /** The number of writes since the last flush. */
+  #batched = 0;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+
+  /** @internal */
+  constructor(runner: SessionRunner, name: string | null, options: BusOptions) {
+    const { scope = "server", owner = "", cap = "", create = true, signal, flushSize, flushInterval, ...given } = options;
+    const spec = Object.fromEntries(Object.entries(given).filter(([, value]: [string, unknown]) => value !== undefined));
+    this.#runner = runner;
+    this.#options = { flushSize, flushInterval };
+    this.#handle = runner.session.open({ scope, name, spec, owner, cap, create });
+    runner.flush();
+    this.presence = new Presence(runner, this.#handle);
+    this.#handle.listener = this.#listener();
+    this.ready = this.#opened.promise;
+    this.closed = this.#ended.promise;
+    this.ready.catch(() => undefined); // every use of the bus reports the reason
+    this.#forget = onAbort(signal, () => this.close());
+  }
+
+  /** The name. An unnamed bus gets its name from the broker when it is open; until then it is "". */
+  get name(): string {
+    return this.#handle.params.name ?? this.#handle.channel?.address.split("/").at(-1) ?? "";
+  }
+
+  /** The URI, such as `ebus:server/votes`, with the capability if there is one; "" until the bus is open. */
+  get uri(): string {
+    const channel = this.#handle.channel;
+    return channel ? channel.address + (channel.cap && `#${channel.cap}`) : "";
+  }
+
+  /** The specification, as the creator gave it; null until the bus is open. */
+  get spec(): Spec | null {
+    return this.#handle.channel?.spec ?? null;
+  }
+
+  /** The reason why the bus is closed; null while it is not. */
+  get error(): EbusError | null {
+    return this.#handle.error;
+  }
+
+  /**
+   * Writes a value.
+   *
+   * @returns The offset of the message. The promise rejects with a named error if the write is refused.
+   */
+  write(value: In, options: WriteOptions = {}): Promise<number> {
+    const { flushSize, flushInterval } = this.#options;
+    const batch = flushSize !== undefined || flushInterval !== undefined;
+    const settled = new Promise<number>((resolve, reject) => {
+      const bytes = encodeValue(value, this.name);
+      const write = this.#runner.session.publish(this.#handle, bytes, { ...options }, batch);
+      write.done = (error, offset) => (error ? reject(error) : resolve(offset ?? 0));
+      this.#batched += 1;
+    });
+    const quiet: Promise<unknown> = settled.then(
+      () => this.#unsettled.delete(quiet),
+      () => this.#unsettled.delete(quiet),
+    );
+    this.#unsettled.add(quiet);
+    if (!batch) this.#runner.flush();
+    else if (this.#batched >= (flushSize ?? Infinity)) this.#flushBatch();
+    else this.#timer ??= setTimeout(() => this.#flushBatch(), flushInterval ?? 0);
+    return settled;
+  }
+
+  /** Sends the batch. Resolves when all writes made here so far are accepted or refused. */
+  async flush(): Promise<void> {
+    this.#flushBatch();
+    await Promise.all(this.#unsettled);
+  }
+
+  /** Returns a stream of the values. */
+  stream({ since, signal }: StreamOptions = {}): Stream<Out> {
+    return this.#stream((message) => message.value as Out, since, signal);
+  }
+
+  /** Returns a stream of the messages: the values with their offset, time and sender. */
+  messages({ since, signal }: StreamOptions = {}): Stream<Message<Out>> {
+    return this.#stream((message) => message as Message<Out>, since, signal);
+  }
+
+  /**
+   * Calls `listener` with each value, in order.
+   *
+   * @returns A function that removes the listener.
+   */
+  on(listener: (value: Out) => void, options: ListenOptions = {}): () => void {
+    return this.onMessage((message) => listener(message.value), options);
+  }
+
+  /**
+   * Calls `listener` with each message, in order.
+   *
+   * @returns A function that removes the listener.
+   */
+  onMessage(listener: (message: Message<Out>) => void, options: ListenOptions = {}): () => void {
+    const { since, signal, onError = report } = options;
+    const life = new AbortController();
+    let draining = false;
+    const drain = () => {
+      if (draining) return;
+      draining = true;
+      while (!life.signal.aborted) {
+        try {
+          const message = reader.readNowait();
+          if (!message) break;
+          call(() => listener(message as Message<Out>));
+        } catch (error) {
+          if (!(error instanceof Lagged)) stop();
+          call(() => onError(error as EbusError));
+        }
+      }
+      draining = false;
+    };
+    const stop = () => life.abort();
+    const [reader, release] = this.subscribe(since, drain, stop);
+    onAbort(life.signal, release);
+    onAbort(life.signal, onAbort(signal, stop));
+    // The caller gets the returned function before the listener is called.
+    queueMicrotask(drain);
+    return stop;
+  }
+
+  /** Returns the last `n` retained values, oldest first. Default: 10; `Infinity`: all. */
+  async history(n = 10): Promise<Out[]> {
+    const found: Out[] = [];
+    let after = n === Infinity ? 0 : -Math.floor(n);
+    if (n <= 0) return found;
+    for (;;) {
+      const page = await new Promise<Page>((resolve, reject) => {
+        this.#pages.fetch(this.#handle, after, 0, (error, answer) => (answer ? resolve(answer) : reject(error ?? new Closed())));
+      });
+      for (const { value } of page.messages) found.push(value as Out);
+      if (!page.more || page.through <= after) return found;
+      after = page.through;
+    }
+  }
+
+  /** Deletes the bus and its log for all participants. */
+  delete(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#runner.session.delete(this.#handle).done = (error) => (error ? reject(error) : resolve());
+      this.#runner.flush();
+    });
+  }
+
+  /** Closes the bus on this page: its streams end, its writes are still sent. */
+  close(): void {
+    this.#forget();
+    this.#flushBatch();
+    for (const { end } of [...this.#readers]) end();
+    this.#runner.dispatch(this.#runner.session.leave(this.#handle));
+    this.#end(this.#handle.error ?? new Closed());
+  }
+
+  /**
+   * Opens a reader, or a clone of `original`.
+   *
+   * @param wake - Called when the reader may have something to read.
+   * @param end - Called when the bus is closed on this page.
+   * @returns The reader, and a function that releases it.
+   * @internal
+   */
+  subscribe(since: Since, wake: () => void, end: () => void, original?: Reader): readonly [Reader, () => void] {
+    const { session } = this.#runner;
+    session.subscribe(this.#handle);
+    const reader = original ? original.clone(wake) : new Reader(this.#handle, since, this.#pages, wake);
+    const entry = { wake, end };
+    this.#readers.add(entry);
+    this.#runner.flush();
+    const release = () => {
+      if (!this.#readers.delete(entry)) return;
+      session.unsubscribe(this.#handle);
+      this.#runner.flush();
+    };
+    return [reader, release];
+  }
+
+  #stream<V>(make: (message: Message) => V, since: Since, signal: AbortSignal | undefined): Stream<V> {
+    return new Stream((wake, end, original) => this.subscribe(since, wake, end, original), make, signal);
+  }
+
+  readonly #pages: PageSource = {
+    fetch: (handle, after, until, done) => {
+      this.#runner.session.fetch(handle, after, until).done = done;
+      this.#runner.flush();
+    },
+  };
+
+  #flushBatch(): void {
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#batched = 0;
+    this.#runner.session.flush(this.#handle);
+    this.#runner.flush();
+  }
+
+  #end(error: EbusError): void {
+    this.#opened.reject(error);
+    this.#ended.resolve(error);
+  }
+
+  #listener(): HandleListener {
+    const wake = () => {
+      for (const reader of [...this.#readers]) call(reader.wake);
+    };
+    return {
+      opened: () => {
+        this.#opened.resolve(undefined);
+        wake();
+      },
+      closed: (error) => {
+        this.#end(error);
+        wake();
+      },
+      messagesArrived: wake,
+      presenceChanged: () => this.presence.changed(),
+    };
+  }
+}
+
+function report(error: EbusError): void {
+  if (error instanceof Lagged) console.warn(`[ebus] ${error.message}`);
+  else console.error(`[ebus] ${error.message}`);
+}

@@ -1,0 +1,274 @@
+/**
+ * One bus as a session knows it.
+ *
+ * A `Channel` keeps the received messages of its bus in one log, drops duplicates, records gaps, tracks the participants, and
+ * knows the position where a new connection resumes. Each time the program opens a bus, it gets a `ChannelHandle`; all
+ * handles of one bus share its channel. `Write`, `Fetch`, `Deletion` and `Listing` are requests that wait for an answer.
+ *
+ * `session` decides when a channel subscribes, and sends the frames.
+ */
+import { isUnnamed, openTarget } from "./address.js";
+import type { EbusError } from "./errors.js";
+import type { BrokerFrame, Message, Page, Position, Seat, Spec, WriteOptions } from "./frames.js";
+import { Log, type Gap } from "./log.js";
+
+type Opened = BrokerFrame & { type: "opened" };
+type Subscribed = BrokerFrame & { type: "subscribed" };
+
+/** The fields of an `open` frame. `spec` holds only the fields that the caller gave; `name` null requests a new unnamed bus. */
+export interface OpenParams {
+  readonly scope: string;
+  readonly name: string | null;
+  readonly spec: Spec;
+  readonly owner: string;
+  readonly cap: string;
+  readonly create: boolean;
+}
+
+/**
+ * Returns the parameters that open the bus again after a reconnect.
+ *
+ * They include the bus's whole spec, so that a broker that has lost the bus creates the same one, whichever client is first.
+ * A bus that a kernel filters is never created from here: it would accept unfiltered writes.
+ */
+export function reopenParams({ address, cap, spec }: Opened, params: OpenParams | undefined): OpenParams {
+  const { scope, owner, name } = openTarget(address);
+  const given = Object.entries(spec).filter(([field]) => field !== "maker");
+  const create = (params?.create ?? true) && !isUnnamed(name) && spec.filter !== "@owner";
+  const changed = { spec: create ? Object.fromEntries(given) : {}, create };
+  if (params && !isUnnamed(name)) return { ...params, ...changed };
+  return { scope, name, owner, cap, ...changed };
+}
+
+/** Receives the events of one handle. The owner of the session calls it; the session itself never does. */
+export interface HandleListener {
+  opened(): void;
+  closed(error: EbusError): void;
+  messagesArrived(): void;
+  presenceChanged(): void;
+}
+
+/** One opening of a bus. Two handles of one bus share a channel, and each can close without the other. */
+export class ChannelHandle {
+  /** Null until the broker has opened the bus. */
+  channel: Channel | null = null;
+  /** The reason why the handle is closed; null while it is not. */
+  error: EbusError | null = null;
+  /** The number of readers that need live messages. */
+  readers = 0;
+  /** The presence state of this client; undefined if none was set. */
+  state: unknown = undefined;
+  wantsPresence = false;
+  listener: HandleListener | null = null;
+
+  constructor(readonly params: OpenParams) {}
+
+  /** The bus's name, for error messages. */
+  get label(): string {
+    return this.params.name ?? this.channel?.address ?? "the unnamed bus";
+  }
+
+  /** The reason why no further message can be read; null while messages may still arrive. */
+  get readError(): EbusError | null {
+    return this.error ?? this.channel?.unreadable ?? null;
+  }
+}
+
+export class Channel {
+  /** The broker's number for the bus on this connection; null while the bus is not open there. */
+  number: number | null = null;
+  epoch: string;
+  readonly log: Log<Message | Gap>;
+  /** "requested" until the broker has answered with the position where messages begin. */
+  subscription: "none" | "requested" | "live" = "none";
+  /** The number of the last subscribe request. */
+  subscribeRequest = 0;
+  /** The reason why this client may not read the bus on this connection; it may still write. */
+  unreadable: EbusError | null = null;
+  /** True if `log` is a history that a subscription can resume. */
+  resumable = false;
+  /** The position of the bus when messages were first requested; null if they were not, or no longer are. */
+  subscribePosition: Position | null = null;
+  /** The offset after which the log begins. */
+  logStart = 0;
+  /** The broker's last offset when it began to send. */
+  target = 0;
+  /** The last offset seen, including messages that were for other clients only. */
+  last = 0;
+  /** The id of the message at `last`; "" if it is not known. */
+  lastId = "";
+  /** Counts how often another history, or a snapshot, has replaced the log. */
+  resets = 0;
+  /** The number of messages that the last reset skipped; null if it is unknown. */
+  resetSkipped: number | null = 0;
+  readonly handles = new Set<ChannelHandle>();
+  readonly participants = new Map<string, Seat>();
+  /** The writes without an answer, in order. */
+  readonly unacked = new Map<number, Write>();
+  /** The writes that wait for a flush. */
+  batch: Write[] = [];
+  /** The time of the next attempt to reopen, if the broker could not reopen the bus; 0 if none is due. */
+  retryAt = 0;
+
+  constructor(
+    readonly address: string,
+    epoch: string,
+    readonly spec: Spec,
+    readonly cap: string,
+    readonly params: OpenParams,
+  ) {
+    this.epoch = epoch;
+    this.log = new Log({ retain: spec.retain, size: spec.size });
+  }
+
+  get wantsMessages(): boolean {
+    return [...this.handles].some((handle) => handle.readers > 0);
+  }
+
+  /** The broker has opened the bus on this connection. */
+  opened({ bus, epoch, last }: Opened): void {
+    this.number = bus;
+    if (this.resumable) return;
+    this.epoch = epoch;
+    this.target = last;
+  }
+
+  /** The connection is lost. The log and the position stay. */
+  connectionLost(): void {
+    this.number = this.unreadable = null;
+    this.subscription = "none";
+    this.batch = [];
+  }
+
+  /** Returns the position after which messages are to begin: the last message seen, or (an empty epoch) the present. */
+  resumePosition(): Position {
+    if (this.resumable) return { epoch: this.epoch, offset: this.last, id: this.lastId };
+    // The answer to the first request was lost with its connection: the messages since that request are wanted.
+    if (this.subscribePosition) return this.subscribePosition;
+    this.subscribePosition = { epoch: this.epoch, offset: this.target, id: "" };
+    return { epoch: "", offset: 0, id: "" };
+  }
+
+  /** The last reader is gone. A later subscription begins a new log. */
+  unsubscribed(): void {
+    this.subscription = "none";
+    this.resumable = false;
+    this.subscribePosition = null;
+  }
+
+  // The methods below take what the broker sends, and return whether readers have something new to look at.
+
+  /** Messages follow: the answer to the last subscribe request, or (without a request) a snapshot for a reader that lagged. */
+  subscribed(frame: Subscribed): boolean {
+    if (frame.req === 0) {
+      if (this.subscription !== "live" || frame.recovered) return false;
+      this.target = frame.last;
+      return this.missed(frame.after, frame.skipped, frame.fresh);
+    }
+    // The answer to an earlier request states where a subscription began that has ended since.
+    if (this.subscription !== "requested" || this.subscribeRequest !== frame.req) return false;
+    this.subscription = "live";
+    this.target = frame.last;
+    const fresh = frame.fresh || frame.epoch !== this.epoch;
+    if (!this.resumable) {
+      const start = frame.recovered || fresh ? frame.after : (this.subscribePosition?.offset ?? frame.after);
+      this.log.restart(start);
+      this.logStart = this.last = start;
+      this.lastId = "";
+      this.resumable = true;
+      if (start < frame.after) this.missed(frame.after, frame.skipped);
+    } else if (!frame.recovered) {
+      this.missed(frame.after, frame.skipped, fresh);
+    }
+    this.epoch = frame.epoch;
+    return true;
+  }
+
+  /** A message of about `size` bytes. Duplicates are dropped. */
+  delivered(message: Message, size: number): boolean {
+    if (this.subscription !== "live" || message.offset <= this.last) return false;
+    this.last = message.offset;
+    this.lastId = message.id;
+    this.log.append(message, size);
+    return true;
+  }
+
+  /** The order has advanced over a message that is not for this client. */
+  advanced(offset: number): boolean {
+    if (this.subscription !== "live" || offset <= this.last) return false;
+    this.last = offset;
+    this.lastId = "";
+    return true;
+  }
+
+  /**
+   * Messages up to `offset` are missing: `skipped` of them, negative if the number is unknown. The log gets a gap, or
+   * (`fresh`) begins anew, because the following messages are all that the broker has.
+   */
+  missed(offset: number, skipped: number, fresh = false): boolean {
+    if (this.subscription !== "live") return false;
+    const known = skipped < 0 ? null : skipped;
+    if (fresh || offset <= this.last) {
+      this.log.restart(offset);
+      this.resets += 1;
+      this.resetSkipped = known;
+    } else {
+      this.log.append({ gap: true, offset, skipped: known });
+    }
+    this.last = offset;
+    this.lastId = "";
+    return true;
+  }
+
+  /** The participants (`full`), or the changes of their list. */
+  presenceReceived({ full, here, left }: BrokerFrame & { type: "presence" }): void {
+    if (full) this.participants.clear();
+    for (const seat of here) this.participants.set(seat.who.id, seat);
+    for (const id of left) this.participants.delete(id);
+  }
+}
+
+/** A request is settled once: the owner of the session calls `done` with an error or with the value. */
+interface Pending<T> {
+  done: ((error: EbusError | null, value: T | undefined) => void) | null;
+}
+
+/** A write without an answer. The value is encoded; every retry keeps the id. */
+export class Write implements Pending<number> {
+  done: Pending<number>["done"] = null;
+  constructor(
+    readonly handle: ChannelHandle,
+    readonly id: number,
+    readonly value: Uint8Array,
+    readonly options: WriteOptions,
+  ) {}
+}
+
+/** A request for a page of history after `after` (negative: the last n messages), up to `until` (0: the last offset). */
+export class Fetch implements Pending<Page> {
+  done: Pending<Page>["done"] = null;
+  readonly kind = "fetch";
+  constructor(
+    readonly handle: ChannelHandle,
+    readonly after: number,
+    readonly until: number,
+  ) {}
+}
+
+/** A request to delete the bus and its log. */
+export class Deletion implements Pending<null> {
+  done: Pending<null>["done"] = null;
+  readonly kind = "delete";
+  constructor(readonly handle: ChannelHandle) {}
+}
+
+/** A request for the list of the buses that this client may open. */
+export class Listing implements Pending<BusList> {
+  done: Pending<BusList>["done"] = null;
+  readonly kind = "list";
+  readonly handle = null;
+}
+
+type BusList = readonly Readonly<Record<string, unknown>>[];
+
+export type Request = Fetch | Deletion | Listing;
