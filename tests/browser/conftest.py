@@ -29,6 +29,11 @@ c.KernelManager.transport = "ipc"
 c.ServerApp.tornado_settings = {"page_config_data": {"buildCheck": False, "buildAvailable": False}}
 """
 
+LAB_CONFIG = """
+# Installed for other tests; importing them takes as long as the rest of a start.
+c.ServerApp.jpserver_extensions.update({"jupyter_lsp": False, "notebook": False, "voila.server_extension": False})
+"""
+
 LAB_ARGS = ("--LabApp.expose_app_in_browser=True", "--ServerApp.log_level=WARN")
 
 expect.set_options(timeout=WAIT_SECONDS * 1000)
@@ -52,7 +57,8 @@ def servers() -> Iterator[Callable[..., Server]]:
         ) -> Server:
             # The folder's path is short, because that of a Unix socket must be: at most 104 bytes on macOS.
             folder = running.enter_context(TemporaryDirectory(prefix="ebus-", dir="/tmp", ignore_cleanup_errors=True))
-            options = {"app": app, "config": CONFIG + config, "args": (*LAB_ARGS, *args), **more}
+            config = CONFIG + (LAB_CONFIG if app == "jupyterlab" else "") + config
+            options = {"app": app, "config": config, "args": (*LAB_ARGS, *args), **more}
             server = Server(Path(folder), users=users, **options).start()
             running.callback(server.stop, timeout=2)  # jupyter_server may ignore SIGTERM once a page has been open
             return server

@@ -25,13 +25,12 @@ WAIT_SECONDS = 60.0
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
-DISMISS_DIALOGS = """
-// JupyterLab reports a lost server or kernel in modal dialogs, which lie over the notebook. They appear whenever a request
-// of its own fails, so a test cannot wait for them. Each is rejected before the mouse or the keyboard can reach it.
-const dialogs = document.getElementsByClassName("jp-Dialog");
-new MutationObserver(() => {
-  for (const dialog of [...dialogs]) dialog.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", keyCode: 27 }));
-}).observe(document, { childList: true, subtree: true });
+HIDE_DIALOGS = """
+// JupyterLab reports a lost server or kernel in modal dialogs. They appear whenever a request of its own fails, so a test
+// cannot wait for them: they lie over the notebook, take the focus, and scroll to what had it when they are closed.
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(".jp-Dialog { display: none !important }");
+document.adoptedStyleSheets.push(sheet);
 """
 
 NOTEBOOK = """(path) => [...(window.jupyterapp?.shell?.widgets("main") ?? [])].find(
@@ -159,7 +158,7 @@ class Person:
         self.server = server
         self.user = user
         self.context = context
-        context.add_init_script(DISMISS_DIALOGS)
+        context.add_init_script(HIDE_DIALOGS)
         self.page: Page = context.new_page()
         self.console: list[str] = []
         self.bus_sockets = 0

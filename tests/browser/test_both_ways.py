@@ -15,7 +15,7 @@ from .stage import send_chat, wait_status
 from .test_bus_in_a_widget import poll
 from .test_whiteboard import BLACK, draw, expect_ink, ink
 
-WITHOUT = "c.ServerApp.jpserver_extensions = {'ebus_jupyter': False}\n"
+WITHOUT = "c.ServerApp.jpserver_extensions.update({'ebus_jupyter': False})\n"
 
 WIDGETS = (
     "%load_ext ebus_jupyter\nimport ipywidgets as widgets",
