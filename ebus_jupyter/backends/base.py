@@ -1,22 +1,25 @@
-"""Where a bus's log lives: one seam, a page long.
+"""The storage seam: where a bus's log is stored.
 
-A backend puts entries in order and keeps them. It knows nothing of types, filters or participants. Every backend
-passes `tests/contracts/backend.py`; the promises below are that suite's headings.
+A backend puts entries in order and keeps them. It knows nothing of types, filters or participants. Every backend passes
+`tests/contracts/backend.py`, whose headings are the promises below.
 
-- *Sequenced.* `append` gives each entry an offset greater than all before it on that bus, never reused.
-- *Log before fan-out.* What `follow` reports is kept already; what `append` has answered survives the process
-  (as far as the backend says it keeps anything).
-- *Everyone hears.* Each kept entry is reported to the follower once, in the order of offsets, the writer's own too.
+- *Sequenced.* `append` assigns to each entry an offset greater than all before it on that bus, and never assigns one twice.
+- *Log before fan-out.* What `append` returns is kept already, and survives the process as far as the backend claims to
+  keep anything.
 - *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
-- *Bounded.* A bus holds what its spec and `core.protocol.log` say, and remembers the ids of its last writes longer than that.
-  (Keys are never dropped: that there are not too many of them is the broker's care, before it appends.) There are no more
-  buses than it was told to keep.
+- *Bounded.* A bus holds what its spec and `core.protocol.log` say, and remembers the ids of its last writes for longer than
+  that. (Keys are never dropped: the broker refuses a write that would make too many.) The number of buses is bounded.
+
+There are two kinds. The broker is the only writer of a *local* backend (`Backend`): what `append` returns is committed, in
+the order in which the broker appended it. A *shared* engine (`SharedBackend`) serves several brokers: `append` only
+acknowledges, and the entries of all brokers arrive by a feed, the broker's own among them. An entry may arrive before its
+acknowledgement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ebus_jupyter.core.broker.entry import Entry, Kept
 from ebus_jupyter.core.protocol.message import BusSpec
@@ -26,34 +29,49 @@ Sink = Callable[[Sequence[Entry]], None]
 
 
 class Backend(Protocol):
-    """Logs, by bus address. Methods that can fail raise `BackendError`, and then nothing was kept."""
+    """Logs, by bus address. A method that can fail raises `BackendError`, and then has kept nothing."""
 
     async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
-        """What is kept of ``bus``. Where nothing is: begin it with ``spec`` and ``epoch``, or None without a spec.
+        """Open the log of ``bus``. Where there is none, create it with ``spec`` and ``epoch``.
+
+        Returns:
+            What is kept of the bus; None where there is no log and no ``spec``.
 
         Raises:
-            TooLarge: There would be too many buses (`no_room`).
+            TooLarge: There would be too many buses (`too_many_buses`).
         """
 
-    async def append(self, batch: Sequence[Entry]) -> list[int]:
-        """Keep ``batch``, in this order; the offset given to each. An entry of a bus never opened: `BackendError`."""
+    async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        """Append ``batch`` in this order. All of its buses were opened before.
 
-    def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
-        """The same without waiting, where that takes microseconds and nothing is in the way; None: it is to be awaited."""
+        Returns:
+            The entries of ``batch``, with their offsets.
+        """
 
-    def on_committed(self, sink: Sink) -> None:
-        """Report every entry kept from now on to ``sink``, in order. One follower; called before the first `append`."""
+    def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
+        """Append ``batch`` without waiting, where that takes microseconds. None: it does not, and `append` is to be awaited."""
 
     async def buses(self) -> dict[str, BusSpec]:
-        """Every bus kept, by its address."""
+        """The buses that have a log, by address."""
 
     async def delete(self, bus: str) -> None:
-        """Forget ``bus`` and its log. Without effect where there is none."""
+        """Delete the log of ``bus``. Without effect where there is none."""
 
     async def aclose(self) -> None:
-        """Finish what was begun and let go of everything. Safe to call twice."""
+        """Finish what was begun and release everything. Safe to call twice."""
 
 
-def no_room(buses: int) -> TooLarge:
-    """What a backend says that keeps ``buses`` buses, and no more."""
-    return TooLarge(f"this server keeps {buses} buses (its limit `kept_buses`); delete some first.", limit="kept_buses")
+@runtime_checkable
+class SharedBackend(Backend, Protocol):
+    """The logs of an engine that several brokers share."""
+
+    def on_committed(self, sink: Sink) -> None:
+        """Report each entry that any broker commits from now on to ``sink``, once, in the order of offsets.
+
+        Called once, before the first `append`. A reported entry may be another object than the one that was appended.
+        """
+
+
+def too_many_buses(limit: int) -> TooLarge:
+    """The error of a backend that keeps ``limit`` buses and no more."""
+    return TooLarge(f"this server keeps {limit} buses (its limit `kept_buses`); delete some first.", limit="kept_buses")

@@ -1,4 +1,4 @@
-"""Logs in the memory of one process: for unnamed buses, for an embedded broker, for tests. Gone with the process."""
+"""Logs in the memory of one process: for unnamed buses, for an embedded broker, for tests. They end with the process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError
 
-from .base import Sink, no_room
+from .base import too_many_buses
 
 
-class _Bus:
+class _BusLog:
     def __init__(self, spec: BusSpec, epoch: str, max_bytes: int) -> None:
         self.spec = spec
         self.epoch = epoch
@@ -37,12 +37,12 @@ class _Bus:
 
 
 class MemoryBackend:
-    """Keeps what the bus's size allows, until the process ends.
+    """Keeps logs until the process ends.
 
     Args:
-        max_bytes: What one bus may hold; over it a log loses its oldest entries.
-        dedupe: Of how many writes a bus remembers the ids.
-        max_buses: How many buses it keeps.
+        max_bytes: The bytes that one bus may hold; a log over this bound drops its oldest entries.
+        dedupe: The number of writes whose ids a bus remembers.
+        max_buses: The number of buses that are kept.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class MemoryBackend:
         self._max_bytes = max_bytes
         self._max_buses = max_buses
         self._dedupe = dedupe
-        self._buses: dict[str, _Bus] = {}
-        self._sink: Sink | None = None
+        self._buses: dict[str, _BusLog] = {}
         self._closed = False
 
     async def open(self, bus: str, spec: BusSpec | None, epoch: str) -> Kept | None:
@@ -65,18 +64,18 @@ class MemoryBackend:
             if spec is None:
                 return None
             if len(self._buses) >= self._max_buses:
-                raise no_room(self._max_buses)
-            self._buses[bus] = _Bus(spec, epoch, self._max_bytes)
+                raise too_many_buses(self._max_buses)
+            self._buses[bus] = _BusLog(spec, epoch, self._max_bytes)
         found = self._buses[bus]
         return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), list(found.recent))
 
-    async def append(self, batch: Sequence[Entry]) -> list[int]:
+    async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         return self._append(batch)
 
-    def append_now(self, batch: Sequence[Entry]) -> list[int] | None:
+    def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
         return self._append(batch)
 
-    def _append(self, batch: Sequence[Entry]) -> list[int]:
+    def _append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         self._check_open()
         try:
             parts = [(self._buses[uri], entries) for uri, entries in by_bus(batch).items()]
@@ -84,12 +83,7 @@ class MemoryBackend:
             raise BackendError(f"{missing.args[0]} is not open here (it may just have been deleted).") from None
         for bus, entries in parts:
             bus.append(entries, self._dedupe)
-        if self._sink is not None:
-            self._sink(batch)
-        return [entry.offset for entry in batch]
-
-    def on_committed(self, sink: Sink) -> None:
-        self._sink = sink
+        return batch
 
     async def buses(self) -> dict[str, BusSpec]:
         self._check_open()

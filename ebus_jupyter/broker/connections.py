@@ -1,9 +1,11 @@
-"""What goes out to the connections.
+"""The connections, and what is sent to them.
 
-Cheap fan-out rests on three habits. A frame is encoded once and its bytes are shared by all who get it. What one turn
-of the event loop has for a connection goes out as one WebSocket message, and connections that get the same frames get
-the same message, built once. And a connection whose socket is full is handed nothing: the broker serves it from the log
-when it has drained.
+Three habits make fan-out cheap:
+
+- A frame is encoded once, and all connections that receive it share its bytes.
+- The frames that one iteration of the event loop has for a connection are sent as one WebSocket message. Connections that
+  receive the same frames receive the same message, which is built once.
+- A connection whose socket is full is sent nothing more. The broker serves it from the log once it has drained.
 """
 
 from __future__ import annotations
@@ -13,136 +15,157 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ebus_jupyter.core.broker.effects import Deliver, Effect
+from ebus_jupyter.core.broker.effects import Deliver
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
 
 from .outlet import Connection
+from .performer import Performer
 from .time_slice import TimeSlice
 
 
 class Connections:
-    """The connections, and what waits to be sent to them.
+    """The connections of one broker.
 
     Args:
-        state: Decides what a connection gets from the log.
+        state: The state machine.
+        host: Performs its effects.
         limits: The bounds.
-        log: Where it says whom it closed.
-        perform: Performs what ``state`` decides.
-        detach: Told the id of a connection that was closed.
+        clock: Seconds since the epoch.
+        log: Where a connection that had to be closed is reported.
     """
 
     def __init__(
         self,
         state: BrokerState,
+        host: Performer,
         limits: Limits,
+        clock: Callable[[], float],
         log: logging.Logger,
-        perform: Callable[[list[Effect]], None],
-        detach: Callable[[int], None],
     ) -> None:
-        self.conns: dict[int, Connection] = {}
         self._state = state
+        self._host = host
         self._limits = limits
+        self._clock = clock
         self._log = log
-        self._perform = perform
-        self._detach = detach
-        self._dirty: dict[Connection, None] = {}
+        self._connections: dict[int, Connection] = {}
+        self._dirty: dict[Connection, None] = {}  # those that have something to be sent
         self._hangups: list[Connection] = []
-        self._scheduled = False
+        self._flush_scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn: TimeSlice | None = None
+        self._slice: TimeSlice | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop, turn: TimeSlice) -> None:
-        """Send from now on."""
-        self._loop, self._turn = loop, turn
+    def start(self, loop: asyncio.AbstractEventLoop, time_slice: TimeSlice) -> None:
+        """Begin to send."""
+        self._loop, self._slice = loop, time_slice
+
+    # --- which there are --------------------------------------------------------------------------------------------
+
+    def add(self, conn: Connection) -> None:
+        self._connections[conn.id] = conn
+
+    def get(self, conn_id: int) -> Connection | None:
+        return self._connections.get(conn_id)
+
+    def ids(self) -> list[int]:
+        return list(self._connections)
+
+    def remove(self, conn_id: int) -> None:
+        """The connection has ended. Without effect where there is no such connection."""
+        if self._connections.pop(conn_id, None) is not None:
+            self._host.perform(self._state.disconnect(conn_id, self._clock()))
+
+    # --- what is sent -----------------------------------------------------------------------------------------------
 
     def deliver(self, effect: Deliver) -> None:
-        """The same frames to many."""
-        conns, dirty = self.conns, self._dirty
+        """Queue the same frames for several connections."""
+        connections, dirty = self._connections, self._dirty
         frames_, count = effect.frames, effect.number
         for id_ in effect.conns:
-            conn = conns.get(id_)
+            conn = connections.get(id_)
             if conn is not None:
                 conn.out.append(frames_)
                 conn.count += count
                 dirty[conn] = None
 
     def send(self, conn_id: int, frame: bytes) -> None:
-        """A frame to one."""
-        conn = self.conns.get(conn_id)
+        """Queue a frame for one connection."""
+        conn = self._connections.get(conn_id)
         if conn is not None:
             conn.out.append(frame)
             conn.count += 1
             self._dirty[conn] = None
 
-    def hangup(self, conn_id: int) -> None:
-        """Close a connection, after what it is yet to be sent."""
-        conn = self.conns.get(conn_id)
+    def hang_up(self, conn_id: int) -> None:
+        """Close a connection once everything queued for it was sent."""
+        conn = self._connections.get(conn_id)
         if conn is not None:
             self._hangups.append(conn)
             self._dirty[conn] = None
 
-    def schedule(self) -> None:
-        """Send what there is in the next round of the loop."""
-        if self._dirty and not self._scheduled:
+    def schedule_flush(self) -> None:
+        """Flush in the next iteration of the event loop, where anything is queued."""
+        if self._dirty and not self._flush_scheduled:
             assert self._loop is not None, "start() comes first"
-            self._scheduled = True
-            self._loop.call_soon(self._next_round)
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
 
-    def _next_round(self) -> None:
-        self._scheduled = False
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
         self.flush()
 
     def flush(self) -> None:
-        """Send what there is, now."""
+        """Send everything that is queued, now."""
         if not self._dirty:
             return
-        loop, turn = self._loop, self._turn
+        loop, time_slice = self._loop, self._slice
         assert loop is not None, "start() comes first"
-        assert turn is not None
+        assert time_slice is not None
         began = loop.time()
         dirty, self._dirty = self._dirty, {}
-        packed: dict[Any, tuple[bytes, list[bytes]]] = {}
+        messages: dict[Any, tuple[bytes, list[bytes]]] = {}
         for conn in dirty:
             out = conn.out
             if not out:
                 continue
             outlet = conn.outlet
-            # The same bytes objects, in the same order, for the same kind of connection: the same message.
+            # The same bytes objects, in the same order, for the same kind of outlet, make the same message.
             key = (type(outlet), id(out[0]) if len(out) == 1 else tuple(map(id, out)))
-            shared = packed.get(key)
-            if shared is None:  # `out` is kept beside the message, so that the ids in the key stay taken
-                shared = packed[key] = outlet.pack([frames.head(conn.count), *out]), out
+            message = messages.get(key)
+            if message is None:  # `out` is kept beside the message, so that the ids in the key are not reused
+                message = messages[key] = outlet.pack([frames.head(conn.count), *out]), out
             conn.out, conn.count = [], 0
-            outlet.send_packed(shared[0])
+            outlet.send_packed(message[0])
             buffered = outlet.buffered()
             if buffered > self._limits.send_bytes + self._limits.control_bytes:
                 self._drop(conn, "stopped reading, and its answers no longer fit (the server's limit `control_bytes`)")
             elif buffered > self._limits.send_bytes:
-                self._hold(conn)
+                self._pause(conn)
             elif not conn.paused and self._state.is_catching_up(conn.id):
-                self._serve_soon(conn)
+                self._resume_soon(conn)
         hangups, self._hangups = self._hangups, []
         for conn in hangups:
             conn.outlet.close(1000, "bye")
-            self._detach(conn.id)
-        turn.handed_out(loop.time() - began, len(dirty))
+            self.remove(conn.id)
+        time_slice.delivered(loop.time() - began, len(dirty))
 
-    def _hold(self, conn: Connection) -> None:
+    # --- flow control -----------------------------------------------------------------------------------------------
+
+    def _pause(self, conn: Connection) -> None:
         if not conn.paused:
             conn.paused = True
             self._state.pause_writing(conn.id)
-            conn.outlet.on_drain(lambda: self._serve(conn))
+            conn.outlet.on_drain(lambda: self._resume(conn))
 
-    def _serve_soon(self, conn: Connection) -> None:
-        conn.paused = True  # until its turn: others come first
+    def _resume_soon(self, conn: Connection) -> None:
+        conn.paused = True  # until then: other connections come first
         assert self._loop is not None
-        self._loop.call_soon(self._serve, conn)
+        self._loop.call_soon(self._resume, conn)
 
-    def _serve(self, conn: Connection) -> None:
+    def _resume(self, conn: Connection) -> None:
         conn.paused = False
-        self._perform(self._state.resume_writing(conn.id))
+        self._host.perform(self._state.resume_writing(conn.id))
 
     def _drop(self, conn: Connection, why: str) -> None:
         self._log.warning("ebus: closed a connection that %s", why)

@@ -1,50 +1,61 @@
-"""A connection, as the broker's shell holds it, and the way out that it brings along."""
+"""The seam between the broker and the sockets: a connection, and the outlet that it brings along."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ebus_jupyter.core.protocol.address import Address
 
-if TYPE_CHECKING:
-    from .host import Broker
-
 Authorizer = Callable[[Address, str], Awaitable[bool]]
-"""May this connection do "read" or "write" on that bus?"""
+"""``authorizer(address, action)``: whether the connection may "read" that bus, or "write" to it."""
 
 
 class Outlet(Protocol):
-    """What a connection gives the broker: the way out to its client."""
+    """The way out to one client. The server that accepts the client's connection implements it."""
 
     @staticmethod
     def pack(parts: list[bytes]) -> bytes:
-        """The message that ``parts`` are, as it goes over the wire. Called once, however many connections it goes to."""
+        """Join ``parts`` to one message, as it goes over the wire. Called once for all connections that receive it."""
 
     def send_packed(self, packed: bytes) -> None:
-        """Hand over what `pack` made. Never blocks, never raises: a connection that has ended says so by itself."""
+        """Hand over what `pack` made. Never blocks and never raises: a connection that has ended reports it by itself."""
 
     def buffered(self) -> int:
-        """Bytes handed over that the socket has not taken yet."""
+        """The number of bytes that were handed over and that the socket has not taken yet."""
 
     def on_drain(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, soon after the socket has taken everything."""
+        """Call ``callback`` once, soon after the socket has taken all bytes."""
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection, after what was handed over. Safe to call twice."""
+        """End the connection, after everything that was handed over. Safe to call twice."""
+
+
+class Receiver(Protocol):
+    """What a connection needs of its broker."""
+
+    def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
+        """See `Connection.receive`."""
+
+    def detach(self, conn: int) -> None:
+        """See `Connection.close`."""
 
 
 class Connection:
-    """One client.
+    """One client's connection.
 
     Attributes:
-        out: Frames for the next message, in order; ``count`` says how many, as one of these may be several.
-        paused: Nothing is to be sent from the log just now.
+        id: Its number.
+        outlet: The way out to the client.
+        authorize: Asked about each bus that it opens; None: every bus within its scopes is allowed.
+        ip: The address that it comes from.
+        out: The frames of its next message. Each item may be several frames; ``count`` is their total number.
+        paused: Whether nothing is sent from the log for now.
     """
 
     __slots__ = ("_broker", "authorize", "count", "id", "ip", "out", "outlet", "paused")
 
-    def __init__(self, broker: Broker, id_: int, outlet: Outlet, authorize: Authorizer | None, ip: str) -> None:
+    def __init__(self, broker: Receiver, id_: int, outlet: Outlet, authorize: Authorizer | None, ip: str) -> None:
         self._broker = broker
         self.id = id_
         self.outlet = outlet
@@ -55,7 +66,11 @@ class Connection:
         self.paused = False
 
     def receive(self, data: bytes) -> Awaitable[None] | None:
-        """One WebSocket message has come in. Where an awaitable comes back, hand over the next one when it is done."""
+        """One WebSocket message has arrived.
+
+        Returns:
+            None, or an awaitable: then hand over the next message once it is done.
+        """
         return self._broker.receive(self.id, data)
 
     def close(self) -> None:

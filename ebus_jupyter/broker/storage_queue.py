@@ -1,6 +1,11 @@
-"""What touches the logs: one queue, in order, so that a bus is open before its first append and gone after its last.
+"""The storage queue: everything that touches a log, in order.
 
-Appends that wait together are one batch. Where a backend fails, who waits for it is told, and the others' writes go on.
+A bus's log is opened before the first append to it, and deleted after the last. Appends that wait together are one batch.
+When a backend fails, the writers and openers that wait for it receive an error, and the other jobs go on.
+
+A local backend's `append` returns what it committed, and the queue reports that to the state machine: first as committed,
+which delivers it, then as appended, which acknowledges it. A shared engine's `append` only acknowledges; what is committed
+arrives by its feed.
 """
 
 from __future__ import annotations
@@ -8,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from ebus_jupyter.backends.base import Backend
+from ebus_jupyter.backends.base import Backend, SharedBackend
 from ebus_jupyter.backends.memory import MemoryBackend
-from ebus_jupyter.core.broker.effects import Append, DeleteLog, Effect, ListBuses, OpenLog, Send
+from ebus_jupyter.core.broker.effects import Append, DeleteLog, ListBuses, OpenLog, Send
 from ebus_jupyter.core.broker.entry import Entry, by_bus
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError, EbusError, Rejected
 
+from .performer import Performer
 from .time_slice import TimeSlice
 
 Job = Append | OpenLog | DeleteLog | ListBuses
@@ -29,70 +34,67 @@ JOBS = (Append, OpenLog, DeleteLog, ListBuses)  # for isinstance: a union would 
 
 
 class StorageQueue:
-    """The buses' backends, and the jobs that wait for them.
+    """The backends, and the jobs that wait for them.
 
     Args:
-        state: Told what became of each job.
+        state: The state machine, which is told the outcome of each job.
+        host: Performs its effects.
         durable: Keeps the named buses. None: memory.
         limits: The bounds.
-        log: Where it says what went wrong.
         clock: Seconds since the epoch.
-        perform: Performs what ``state`` decides.
-        flush: Sends what there is to send.
-        listed: Told the answer to a `ListBuses`.
+        log: Where failures are reported.
 
     Attributes:
-        jobs: What waits, in order. Who adds to it calls `wake`.
+        durable: Keeps the named buses. It may be replaced before `start`.
+        jobs: The jobs that wait, in order. Call `wake` after adding one.
     """
 
     def __init__(
         self,
         state: BrokerState,
+        host: Performer,
         durable: Backend | None,
         limits: Limits,
-        log: logging.Logger,
         clock: Callable[[], float],
-        perform: Callable[[list[Effect]], None],
-        flush: Callable[[], None],
-        listed: Callable[[ListBuses, dict[str, BusSpec]], None],
+        log: logging.Logger,
     ) -> None:
         memory = partial(MemoryBackend, max_bytes=limits.log_bytes, dedupe=limits.dedupe, max_buses=limits.kept_buses)
-        self._volatile = memory()
         self.durable: Backend = durable or memory()
-        self._state = state
-        self._log = log
-        self._clock = clock
-        self._perform = perform
-        self._flush = flush
-        self._listed = listed
         self.jobs: deque[Job] = deque()
+        self._volatile = memory()
+        self._state = state
+        self._host = host
+        self._clock = clock
+        self._log = log
+        self._fed: SharedBackend | None = None  # the backend that reports what is committed by its feed
         self._awake = asyncio.Event()
-        self._is_busy = False  # with a job: what comes now comes after it
+        self._is_busy = False  # with a job: later ones must wait for it
 
     def start(self) -> None:
-        """Hear of every entry that is kept."""
-        for backend in (self.durable, self._volatile):
-            backend.on_committed(lambda entries: self._perform(self._state.commit(entries)))
+        """Begin to follow the feed, where the durable backend has one."""
+        if isinstance(self.durable, SharedBackend):
+            self._fed = self.durable
+            self._fed.on_committed(self._committed)
+
+    def _committed(self, entries: Sequence[Entry]) -> None:
+        self._host.perform(self._state.commit(entries))
 
     async def aclose(self) -> None:
-        """Let go of the logs."""
+        """Close the backends."""
         await self._volatile.aclose()
         await self.durable.aclose()
 
     def wake(self) -> None:
-        """There are jobs to do."""
+        """Jobs were added."""
         self._awake.set()
 
     async def finish(self) -> None:
-        """Wait until every job was begun."""
+        """Return once every job was begun."""
         while self.jobs:
             await asyncio.sleep(0)
 
-    def _backend(self, uri: str, address: Address | None = None) -> Backend:
-        return self._volatile if "~" in uri and (address or Address.parse(uri)).unnamed else self.durable
-
-    async def work(self, turn: TimeSlice) -> None:
-        """One job after the other, for as long as nobody cancels this."""
+    async def work(self, time_slice: TimeSlice) -> None:
+        """Do one job after the other, until cancelled."""
         while True:
             if not self.jobs:
                 self._awake.clear()
@@ -100,88 +102,108 @@ class StorageQueue:
             self._is_busy = True
             try:
                 await self._next_job()
-            except Exception:  # of ours: the others' writes go on
+            except Exception:  # a bug of ours, or of a backend: the other jobs go on
                 self._log.exception("ebus: a job of the broker failed; please report this")
             self._is_busy = False
-            self._flush()
-            if self.jobs and turn.is_over():
-                await asyncio.shield(turn.next())
+            self._host.flush()
+            if self.jobs and time_slice.is_over():
+                await asyncio.shield(time_slice.next_slice())
 
     async def _next_job(self) -> None:
         if not self.jobs:
             return
         if isinstance(self.jobs[0], Append):
-            await self._append(self._appends())
+            await self._append(self._take_appends())
             return
         match self.jobs.popleft():
             case OpenLog(address, spec, epoch):
                 kept, error = None, None
                 try:
-                    kept = await self._backend(str(address), address).open(str(address), spec, epoch)
-                except Exception as failed:
-                    error = self._explained(f"{address} could not be read", failed)
-                self._perform(self._state.log_opened(address, kept, error, self._clock()))
-            case DeleteLog(address) as job:
+                    kept = await self._backend_of(str(address), address).open(str(address), spec, epoch)
+                except Exception as failure:
+                    error = self._report(f"{address} could not be read", failure)
+                self._host.perform(self._state.registry.log_opened(address, kept, error, self._clock()))
+            case DeleteLog(address) as deletion:
                 error = None
                 try:
-                    await self._backend(str(address), address).delete(str(address))
-                except Exception as failed:
-                    error = self._explained(f"{address} could not be deleted", failed)
-                self._perform(self._state.log_deleted(job, error))
-            case ListBuses(conn, req) as job:
+                    await self._backend_of(str(address), address).delete(str(address))
+                except Exception as failure:
+                    error = self._report(f"{address} could not be deleted", failure)
+                self._host.perform(self._state.registry.log_deleted(deletion, error))
+            case ListBuses(conn, req):
                 try:
-                    self._listed(job, await self.durable.buses())
-                except Exception as failed:
-                    error = self._explained("the buses that are kept could not be listed", failed)
-                    self._perform([Send(conn, frames.encode(frames.refusal(error, req=req)))])
+                    kept_buses = await self.durable.buses()
+                except Exception as failure:
+                    error = self._report("the buses that are kept could not be listed", failure)
+                    self._host.perform([Send(conn, frames.encode(frames.refusal(error, req=req)))])
+                else:
+                    self._host.perform(self._state.registry.listed(conn, req, kept_buses))
 
-    def _appends(self) -> list[Entry]:
-        """What waits to be appended, up to the first job of another kind."""
-        batch: list[Entry] = []
-        while self.jobs and isinstance(self.jobs[0], Append):
-            batch.append(self.jobs.popleft().entry)  # type: ignore[union-attr]
-        return batch
-
-    def _parted(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
-        parts: dict[Backend, list[Entry]] = {}
-        for uri, entries in by_bus(batch).items():
-            parts.setdefault(self._backend(uri), []).extend(entries)
-        return list(parts.items())
+    # --- appending --------------------------------------------------------------------------------------------------
 
     async def _append(self, batch: list[Entry]) -> None:
-        for backend, entries in self._parted(batch):
+        for backend, entries in self._by_backend(batch):
             try:
-                offsets = await backend.append(entries)
-            except Exception as error:
-                self._failed(entries, error)
+                appended = await backend.append(entries)
+            except Exception as failure:
+                self._refuse(entries, failure)
             else:
-                self._perform(self._state.appended(entries, offsets))
+                self._appended(backend, entries, appended)
 
     def append_now(self) -> None:
-        """Append what waits in this very round of the loop. (Where many come together, they are one batch, in the next.)"""
+        """Append the waiting entries in this iteration of the event loop, where their backend can.
+
+        This is for lone writes. Where many come together, they are one batch in the next iteration.
+        """
         if self._is_busy:
             return
-        for backend, entries in self._parted(self._appends()):
+        for backend, entries in self._by_backend(self._take_appends()):
             try:
-                offsets = backend.append_now(entries)
-            except Exception as error:
-                self._failed(entries, error)
+                appended = backend.append_now(entries)
+            except Exception as failure:
+                self._refuse(entries, failure)
             else:
-                if offsets is None:
+                if appended is None:
                     self.jobs.extendleft(Append(entry) for entry in reversed(entries))
                 else:
-                    self._perform(self._state.appended(entries, offsets))
-        self._flush()
+                    self._appended(backend, entries, appended)
+        self._host.flush()
 
-    def _failed(self, entries: list[Entry], failed: Exception) -> None:
+    def _appended(self, backend: Backend, batch: list[Entry], appended: Sequence[Entry]) -> None:
+        if len(appended) != len(batch):
+            raise RuntimeError(f"{type(backend).__name__} answered {len(appended)} of {len(batch)} appends")
+        if backend is not self._fed:
+            self._committed(appended)
+        self._host.perform(self._state.appended(appended))
+
+    def _take_appends(self) -> list[Entry]:
+        """The entries that wait to be appended, up to the first job of another kind."""
+        jobs = self.jobs
+        batch: list[Entry] = []
+        while jobs and isinstance(jobs[0], Append):
+            batch.append(jobs.popleft().entry)  # type: ignore[union-attr]
+        return batch
+
+    def _by_backend(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
+        parts: dict[Backend, list[Entry]] = {}
+        for uri, entries in by_bus(batch).items():
+            parts.setdefault(self._backend_of(uri), []).extend(entries)
+        return list(parts.items())
+
+    def _backend_of(self, uri: str, address: Address | None = None) -> Backend:
+        return self._volatile if "~" in uri and (address or Address.parse(uri)).unnamed else self.durable
+
+    # --- failures ---------------------------------------------------------------------------------------------------
+
+    def _refuse(self, entries: list[Entry], failure: Exception) -> None:
         what = f"{len(entries)} writes were refused, as the log failed"
-        self._perform(self._state.failed(entries, self._explained(what, failed)))
+        self._host.perform(self._state.failed(entries, self._report(what, failure)))
 
-    def _explained(self, what: str, failed: Exception) -> EbusError:
-        """A backend failed: what those who wait for it are told."""
-        if isinstance(failed, EbusError):
-            if not isinstance(failed, Rejected):  # who asks for too much is told; the log is not for them to fill
-                self._log.error("ebus: %s: %s", what, failed)
-            return failed
-        self._log.error("ebus: %s; please report this", what, exc_info=failed)
-        return BackendError(f"{what}: {failed}. See the server's log.")
+    def _report(self, what: str, failure: Exception) -> EbusError:
+        """Log a backend's failure, and return the error for those who wait for it."""
+        if isinstance(failure, EbusError):
+            if not isinstance(failure, Rejected):  # a client that asks for too much must not fill the server's log
+                self._log.error("ebus: %s: %s", what, failure)
+            return failure
+        self._log.error("ebus: %s; please report this", what, exc_info=failure)
+        return BackendError(f"{what}: {failure}. See the server's log.")

@@ -1,4 +1,4 @@
-"""Frames within one process and one event loop: for an embedded broker, for participants in the server, for tests."""
+"""The transport within one process and one event loop: for an embedded broker, for participants in the server, for tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ebus_jupyter.errors import ConnectionLost
 
 
 class Attached(Protocol):
-    """The broker's end, as `broker.host.Broker.attach` gives it."""
+    """The broker's end of a connection, as `broker.host.Broker.attach` returns it."""
 
     def receive(self, data: bytes) -> Awaitable[None] | None: ...
     def close(self) -> None: ...
 
 
 class LocalTransport:
-    """A client's connection to a broker on the same loop.
+    """A client's connection to a broker on the same event loop.
 
     Args:
-        attach: Makes the connection; it is given this object as the way out to the client.
+        attach: Attaches the connection to the broker. Its argument is this object, as the outlet to the client.
     """
 
     def __init__(self, attach: Callable[[LocalTransport], Attached]) -> None:
@@ -37,11 +37,11 @@ class LocalTransport:
     async def send(self, data: bytes) -> None:
         if self._ended:
             raise ConnectionLost("the broker in this process has closed the connection.")
-        rest = self._conn.receive(data)
-        if rest is None:
-            await asyncio.sleep(0)  # let the broker answer before more is handed over
+        next_slice = self._conn.receive(data)
+        if next_slice is None:
+            await asyncio.sleep(0)  # lets the broker answer before more is handed over
         else:
-            await asyncio.shield(rest)
+            await asyncio.shield(next_slice)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
@@ -62,7 +62,7 @@ class LocalTransport:
             self._end()
             self._conn.close()
 
-    # --- the broker's side ------------------------------------------------------------------------------------------
+    # --- the broker's side: see `broker.outlet.Outlet` --------------------------------------------------------------
 
     @staticmethod
     def pack(parts: list[bytes]) -> bytes:

@@ -30,8 +30,8 @@ def coordinates(bus: Bus[Any, Any]) -> dict[str, Any]:
     return {
         "scope": bus.scope,
         "name": bus.name,
-        "owner": bus.channel.owner,
-        "cap": bus.channel.cap,
+        "owner": bus.owner,
+        "cap": bus.capability,
         "kernel": comm_tunnel.client_key(bus.client),
         "embedded": bus.client.embedded,
     }

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ebus_jupyter.backends.memory import MemoryBackend
-from tests.contracts.backend import VOTES, Laws, began, ids, keeps_two_buses_and_no_third, kept, values, write
+from tests.contracts.backend import VOTES, Laws, begin, check_max_buses_of_two, ids, kept, values, write
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ class TestMemory(Laws):
 
 
 @pytest.mark.asyncio
-async def test_a_log_of_large_values_drops_its_oldest_before_its_size_is_reached() -> None:
-    backend = await began(MemoryBackend(max_bytes=1000))
+async def test_log_is_bounded_in_bytes() -> None:
+    backend = await begin(MemoryBackend(max_bytes=1000))
     await backend.append([write(letter * 300) for letter in "abcdef"])
     found = await kept(backend)
     assert [value[0] for value in values(found.entries)] == ["d", "e", "f"]
@@ -25,13 +25,13 @@ async def test_a_log_of_large_values_drops_its_oldest_before_its_size_is_reached
 
 
 @pytest.mark.asyncio
-async def test_there_are_no_more_buses_than_it_was_told_to_keep() -> None:
-    await keeps_two_buses_and_no_third(MemoryBackend(max_buses=2))
+async def test_number_of_buses_is_bounded() -> None:
+    await check_max_buses_of_two(MemoryBackend(max_buses=2))
 
 
 @pytest.mark.asyncio
-async def test_ids_are_forgotten_in_the_end() -> None:
-    backend = await began(MemoryBackend(dedupe=10))
+async def test_remembered_ids_are_bounded() -> None:
+    backend = await begin(MemoryBackend(dedupe=10))
     for i in range(100):
         await backend.append([write(bus=VOTES, who="ann" if i % 2 else "bob", id=i + 1)])
     assert list(ids(await kept(backend)).values()) == list(range(91, 101))

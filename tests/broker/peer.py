@@ -1,4 +1,4 @@
-"""A participant that speaks plain frames to a broker in this process."""
+"""A participant that exchanges plain frames with a broker in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=frames.Frame)
 
 
 class Peer:
-    """One connection. What it does not read waits in its transport."""
+    """One connection. Frames that it does not read wait in its transport."""
 
     def __init__(self, transport: Transport, instance: str = "") -> None:
         self.transport = transport
@@ -42,7 +42,7 @@ class Peer:
         outlet: type[LocalTransport] = LocalTransport,
     ) -> Peer:
         who = Participant("", kind, user, user.title(), kernel)
-        peer = cls(outlet(lambda way: broker.attach(who, way, authorize=authorize)))
+        peer = cls(outlet(lambda end: broker.attach(who, end, authorize=authorize)))
         await peer.hello()
         return peer
 
@@ -64,7 +64,7 @@ class Peer:
         return self.frames.pop(0)
 
     async def expect(self, kind: type[F]) -> F:
-        """The next frame of that kind; others before it are passed over. An error that comes first is raised."""
+        """The next frame of that kind; frames before it are skipped. An error that comes first is raised."""
         while (frame := await self.read()) is not None:
             if isinstance(frame, kind):
                 return frame
@@ -81,14 +81,14 @@ class Peer:
         return await self.expect(frames.Subscribed)
 
     async def publish(self, bus: int, value: Any, *, id: int = 0, **fields: Any) -> int:
-        """Hand over a write; returns the sender's count for it."""
+        """Send a write, and return the sender's count for it."""
         self._written = id or self._written + 1
         raw = msgspec.Raw(msgspec.msgpack.encode(value))
         await self.send(frames.Publish(bus, self._written, raw, **fields))
         return self._written
 
     async def write(self, bus: int, value: Any, **fields: Any) -> int:
-        """Write, and wait for the offset. Raises why it is refused."""
+        """Write, and wait for the offset. Raises the error that refuses the write."""
         await self.publish(bus, value, **fields)
         return (await self.expect(frames.Ok)).offset
 

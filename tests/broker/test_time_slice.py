@@ -1,4 +1,4 @@
-"""The broker's share of the event loop, on a loop whose time is told to it."""
+"""The broker's share of the event loop, on a loop whose time the test sets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ebus_jupyter.broker.time_slice import FEW, HANDED_OUT, TimeSlice
+from ebus_jupyter.broker.time_slice import DELIVERY_FACTOR, FEW_CONNECTIONS, TimeSlice
 
 
 class Loop:
-    """As much of a loop as a turn needs."""
+    """The part of an event loop that a time slice uses."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -28,7 +28,7 @@ class Loop:
     def create_future(self) -> asyncio.Future[None]:
         return self._futures.create_future()
 
-    def go_round(self) -> None:
+    def iterate(self) -> None:
         soon, self.soon = self.soon, []
         for callback in soon:
             callback()
@@ -41,70 +41,70 @@ def loop() -> Any:
     made._futures.close()
 
 
-def test_a_turn_lasts_from_its_first_use(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.5)
+def test_slice_lasts_from_its_first_use(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
     loop.now += 10
-    assert not turn.is_over()
+    assert not time_slice.is_over()
     loop.now += 0.4
-    assert not turn.is_over()
+    assert not time_slice.is_over()
     loop.now += 0.2
-    assert turn.is_over()
+    assert time_slice.is_over()
 
 
-def test_who_waits_goes_on_when_others_have_had_two_rounds_of_the_loop(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.5)
-    turn.is_over()
+def test_next_slice_begins_after_two_iterations_of_the_loop(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    time_slice.is_over()
     loop.now += 1
-    first, second = turn.next(), turn.next()
-    loop.go_round()
-    assert turn.is_over()
+    first, second = time_slice.next_slice(), time_slice.next_slice()
+    loop.iterate()
+    assert time_slice.is_over()
     assert not first.done()
-    loop.go_round()
+    loop.iterate()
     assert first.done() and second.done()
-    assert not turn.is_over()
+    assert not time_slice.is_over()
 
 
-def test_who_waits_for_a_turn_that_has_not_begun_does_not_wait_for_ever(loop: Any) -> None:
-    waits = TimeSlice(loop, 0.5).next()
-    loop.go_round()
-    loop.go_round()
-    assert waits.done()
+def test_waiting_without_a_current_slice_ends(loop: Any) -> None:
+    waiting = TimeSlice(loop, 0.5).next_slice()
+    loop.iterate()
+    loop.iterate()
+    assert waiting.done()
 
 
-def test_a_turn_is_longer_where_handing_out_takes_long(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.5)
-    turn.handed_out(2.0, FEW)
-    turn.is_over()
-    loop.now += HANDED_OUT * 2.0 - 0.1
-    assert not turn.is_over()
-    loop.go_round()
-    loop.go_round()
-    turn.handed_out(0.1, FEW)
-    turn.is_over()
+def test_slice_is_longer_after_a_long_delivery(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    time_slice.delivered(2.0, FEW_CONNECTIONS)
+    time_slice.is_over()
+    loop.now += DELIVERY_FACTOR * 2.0 - 0.1
+    assert not time_slice.is_over()
+    loop.iterate()
+    loop.iterate()
+    time_slice.delivered(0.1, FEW_CONNECTIONS)
+    time_slice.is_over()
     loop.now += 0.6
-    assert turn.is_over()
+    assert time_slice.is_over()
 
 
-def test_a_turn_of_no_time_is_over_however_long_handing_out_takes(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.0)
-    turn.handed_out(2.0, FEW)
-    assert turn.is_over()
+def test_slice_of_zero_seconds_is_over_after_any_delivery(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.0)
+    time_slice.delivered(2.0, FEW_CONNECTIONS)
+    assert time_slice.is_over()
 
 
-def test_it_is_quiet_when_nothing_was_handed_out_for_as_long_as_that_takes(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.5)
-    assert turn.is_quiet()
-    turn.handed_out(0.1, FEW)
-    assert not turn.is_quiet()
+def test_quiet_after_no_delivery_for_as_long_as_one_takes(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    assert time_slice.is_quiet()
+    time_slice.delivered(0.1, FEW_CONNECTIONS)
+    assert not time_slice.is_quiet()
     loop.now += 0.2
-    assert turn.is_quiet()
+    assert time_slice.is_quiet()
 
 
-def test_where_it_is_handed_out_to_many_it_is_never_quiet(loop: Any) -> None:
-    turn = TimeSlice(loop, 0.5)
-    turn.handed_out(0.1, FEW + 1)
+def test_never_quiet_after_a_delivery_to_many_connections(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    time_slice.delivered(0.1, FEW_CONNECTIONS + 1)
     loop.now += 100
-    assert not turn.is_quiet()
-    turn.handed_out(0.1, FEW)
+    assert not time_slice.is_quiet()
+    time_slice.delivered(0.1, FEW_CONNECTIONS)
     loop.now += 100
-    assert turn.is_quiet()
+    assert time_slice.is_quiet()

@@ -18,12 +18,15 @@ from playwright.sync_api import Error as PlaywrightError
 
 from tests.server.harness import Server
 
-from .chromium import FLAGS, find
+from .browsers import launch
 from .lab import WAIT_SECONDS, Lab, artifact
 
 CONFIG = """
 # By TCP, the server chooses a kernel's ports before the kernel binds them, and another process may take one in between.
 c.KernelManager.transport = "ipc"
+
+# JupyterLab else runs node for each page that loads, to find out whether it should be built again.
+c.ServerApp.tornado_settings = {"page_config_data": {"buildCheck": False, "buildAvailable": False}}
 """
 
 LAB_CONFIG = """
@@ -38,11 +41,10 @@ expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = find()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+        started = launch(playwright)
+        yield started
+        started.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""The laws of `ebus_jupyter.backends.base`. A test file of a backend has the fixture ``backend`` and inherits `Laws`.
+"""The laws of `ebus_jupyter.backends.base`.
 
-One whose log outlives it has the fixture ``reopen`` too (ends the backend, returns its successor), and inherits
-`DurableLaws`.
+The test file of a backend has a fixture ``backend`` and inherits `Laws`. For a backend whose logs outlive it, it also has a
+fixture ``reopen`` (closes the backend, returns its successor) and inherits `DurableLaws`. For a shared engine it inherits
+`SharedLaws`; the fixture's ``deliver()`` returns once the feed has reported everything that was appended.
 """
 
 from __future__ import annotations
@@ -26,15 +27,20 @@ _counts: dict[str, int] = {}
 
 
 def write(value: str = "", *, bus: str = VOTES, who: str = "ann", id: int = 0, **fields: Any) -> Entry:
-    """A write, ready to be kept; each the sender's next, where no ``id`` is given."""
+    """A write, ready to be appended. Without an ``id`` it is the sender's next one."""
     _counts[who] = id or _counts.get(who, 0) + 1
     sender = msgspec.msgpack.encode(Participant(who, "page", who))
     return Entry(bus, _counts[who], 1.5, sender, msgspec.msgpack.encode(value), **fields)
 
 
-async def began(backend: Backend, bus: str = VOTES, **spec: Any) -> Backend:
+async def begin(backend: Backend, bus: str = VOTES, **spec: Any) -> Backend:
     assert await backend.open(bus, BusSpec(**spec), "epoch-1") is not None
     return backend
+
+
+async def append(backend: Backend, *batch: Entry) -> list[int]:
+    """Append ``batch``, and return the offsets."""
+    return [entry.offset for entry in await backend.append(batch)]
 
 
 async def kept(backend: Backend, bus: str = VOTES) -> Kept:
@@ -51,10 +57,10 @@ def ids(found: Kept) -> dict[tuple[str, int], int]:
     return dict(found.ids())
 
 
-async def keeps_two_buses_and_no_third(backend: Backend) -> None:
-    """What one that was told to keep two does."""
-    await began(backend)
-    await began(backend, TEAMS)
+async def check_max_buses_of_two(backend: Backend) -> None:
+    """Check a backend that keeps two buses at most."""
+    await begin(backend)
+    await begin(backend, TEAMS)
     await backend.append([write("a", bus=TEAMS)])
     with pytest.raises(TooLarge, match="keeps 2 buses") as full:
         await backend.open("ebus:server/third", BusSpec(), "epoch-1")
@@ -62,7 +68,7 @@ async def keeps_two_buses_and_no_third(backend: Backend) -> None:
     assert await backend.open("ebus:server/third", None, "never used") is None
     assert values((await kept(backend, TEAMS)).entries) == ["a"]
     await backend.delete(VOTES)
-    await began(backend, "ebus:server/third")
+    await begin(backend, "ebus:server/third")
 
 
 @pytest.mark.asyncio
@@ -71,53 +77,47 @@ class Laws:
 
     # --- sequenced --------------------------------------------------------------------------------------------------
 
-    async def test_each_entry_gets_a_greater_offset(self, backend: Backend) -> None:
-        await began(backend)
-        offsets = [*await backend.append([write("a"), write("b")]), *await backend.append([write("c")])]
+    async def test_each_entry_is_assigned_a_greater_offset(self, backend: Backend) -> None:
+        await begin(backend)
+        offsets = [*await append(backend, write("a"), write("b")), *await append(backend, write("c"))]
         assert offsets == sorted(set(offsets))
         assert offsets[0] > 0
         assert [entry.offset for entry in (await kept(backend)).entries] == offsets
         assert (await kept(backend)).last == offsets[-1]
 
-    async def test_buses_are_counted_apart(self, backend: Backend) -> None:
-        await began(backend)
-        await began(backend, TEAMS)
+    async def test_each_bus_has_offsets_of_its_own(self, backend: Backend) -> None:
+        await begin(backend)
+        await begin(backend, TEAMS)
         batch = [write("a"), write("b", bus=TEAMS), write("c"), write("d", bus=TEAMS)]
-        offsets = await backend.append(batch)
+        offsets = await append(backend, *batch)
         assert offsets == [entry.offset for entry in batch]
         assert values((await kept(backend)).entries) == ["a", "c"]
         assert values((await kept(backend, TEAMS)).entries) == ["b", "d"]
 
-    async def test_an_offset_that_was_dropped_is_not_given_again(self, backend: Backend) -> None:
-        await began(backend, size=1)
-        given = [offset for i in range(400) for offset in await backend.append([write(str(i))])]
+    async def test_offset_of_a_dropped_entry_is_not_reused(self, backend: Backend) -> None:
+        await begin(backend, size=1)
+        given = [offset for i in range(400) for offset in await append(backend, write(str(i)))]
         assert len(set(given)) == 400
 
     # --- log before fan-out -----------------------------------------------------------------------------------------
 
-    async def test_what_the_follower_hears_is_kept_already(self, backend: Backend) -> None:
-        await began(backend)
-        heard: list[Any] = []
-        backend.on_committed(lambda entries: heard.append(backend.open(VOTES, None, "")))
-        offsets = await backend.append([write("a")])
-        assert [entry.offset for entry in (await heard[0]).entries] == offsets
+    async def test_appended_entries_are_kept_already(self, backend: Backend) -> None:
+        await begin(backend)
+        offsets = await append(backend, write("a"))
+        assert [entry.offset for entry in (await kept(backend)).entries] == offsets
 
-    # --- everyone hears ---------------------------------------------------------------------------------------------
-
-    async def test_each_entry_is_reported_once_and_in_order(self, backend: Backend) -> None:
-        await began(backend)
-        await began(backend, TEAMS, retain="latest")
-        heard: list[Entry] = []
-        backend.on_committed(heard.extend)
-        await backend.append([write("a", id=7), write("x", bus=TEAMS), write("y", bus=TEAMS)])
-        await backend.append([write("b", to=("bob",), echo=False)])
-        assert values(heard) == ["a", "x", "y", "b"]
-        of_votes = [entry.offset for entry in heard if entry.bus == VOTES]
+    async def test_append_returns_the_batch_in_order(self, backend: Backend) -> None:
+        await begin(backend)
+        await begin(backend, TEAMS, retain="latest")
+        appended = [*await backend.append([write("a", id=7), write("x", bus=TEAMS), write("y", bus=TEAMS)])]
+        appended += await backend.append([write("b", to=("bob",), echo=False)])
+        assert values(appended) == ["a", "x", "y", "b"]
+        of_votes = [entry.offset for entry in appended if entry.bus == VOTES]
         assert of_votes == sorted(of_votes)
-        assert all(entry.offset for entry in heard)
+        assert all(entry.offset for entry in appended)
 
-    async def test_an_entry_comes_back_as_it_went_in(self, backend: Backend) -> None:
-        await began(backend, retain="keys")
+    async def test_entries_are_kept_unchanged(self, backend: Backend) -> None:
+        await begin(backend, retain="keys")
         whole = write("ä\0", key="k\0", to=("bob", "eve"), echo=False, id=(1 << 53) - 1)
         await backend.append([whole])
         gone = write("", key="gone", deleted=True)
@@ -126,38 +126,34 @@ class Laws:
 
     # --- whole or nothing -------------------------------------------------------------------------------------------
 
-    async def test_what_is_appended_now_is_as_what_is_awaited(self, backend: Backend) -> None:
-        heard: list[Entry] = []
-        backend.on_committed(heard.extend)
-        await began(backend)
-        await backend.append([write("one")])
-        offsets = backend.append_now([write("two"), write("three")])
-        if offsets is None:  # it takes time, and nothing was kept
-            offsets = await backend.append([write("two"), write("three")])
-        assert offsets == [2, 3]
-        assert values(heard) == values((await kept(backend)).entries) == ["one", "two", "three"]
+    async def test_append_now_keeps_what_append_would(self, backend: Backend) -> None:
+        await begin(backend)
+        appended = [*await backend.append([write("one")])]
+        more = backend.append_now([write("two"), write("three")])
+        if more is None:  # it takes time, and nothing was kept
+            more = await backend.append([write("two"), write("three")])
+        assert [entry.offset for entry in more] == [2, 3]
+        appended += more
+        assert values(appended) == values((await kept(backend)).entries) == ["one", "two", "three"]
         with pytest.raises(BackendError, match="not open"):
             if backend.append_now([write(bus=TEAMS)]) is None:
                 await backend.append([write(bus=TEAMS)])
 
-    async def test_a_bus_that_was_never_opened_takes_nothing(self, backend: Backend) -> None:
-        await began(backend)
-        heard: list[Entry] = []
-        backend.on_committed(heard.extend)
+    async def test_append_to_an_unopened_bus_keeps_nothing(self, backend: Backend) -> None:
+        await begin(backend)
         with pytest.raises(BackendError):
             await backend.append([write("a"), write("b", bus=TEAMS)])
-        assert heard == []
         assert (await kept(backend)).entries == []
-        (offset,) = await backend.append([write("c")])
+        (offset,) = await append(backend, write("c"))
         assert offset == (await kept(backend)).last
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    async def test_without_a_spec_only_what_is_there_is_opened(self, backend: Backend) -> None:
+    async def test_open_without_a_spec_creates_nothing(self, backend: Backend) -> None:
         assert await backend.open(VOTES, None, "e") is None
         assert await backend.buses() == {}
 
-    async def test_who_comes_second_gets_the_first_one_s_spec_and_epoch(self, backend: Backend) -> None:
+    async def test_second_open_returns_the_first_spec_and_epoch(self, backend: Backend) -> None:
         first = BusSpec(type="Vote", schema={"type": "object", "x": [1, {}]}, size=3, readers=("ann",), maker="ann")
         begun = await backend.open(VOTES, first, "epoch-1")
         assert begun == Kept(first, "epoch-1")
@@ -165,9 +161,9 @@ class Laws:
         assert again == begun
         assert await backend.buses() == {VOTES: first}
 
-    async def test_a_deleted_bus_begins_anew(self, backend: Backend) -> None:
-        await began(backend)
-        await began(backend, TEAMS)
+    async def test_deleted_bus_can_be_created_again(self, backend: Backend) -> None:
+        await begin(backend)
+        await begin(backend, TEAMS)
         await backend.append([write("a"), write("b", bus=TEAMS)])
         await backend.delete(VOTES)
         await backend.delete(VOTES)
@@ -181,24 +177,24 @@ class Laws:
     # --- bounded ----------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("together", [1, 3, 700])
-    async def test_a_log_keeps_the_last_ones_and_says_what_it_dropped(self, backend: Backend, together: int) -> None:
-        await began(backend, size=5)
+    async def test_log_keeps_the_last_entries_and_its_floor(self, backend: Backend, together: int) -> None:
+        await begin(backend, size=5)
         for start in range(0, 700, together):
             await backend.append([write(str(i)) for i in range(start, min(start + together, 700))])
         found = await kept(backend)
         assert values(found.entries) == ["695", "696", "697", "698", "699"]
         assert found.floor == found.entries[0].offset - 1
 
-    async def test_the_latest_takes_the_place_of_what_was_before(self, backend: Backend) -> None:
-        await began(backend, retain="latest")
+    async def test_latest_replaces_the_previous_entry(self, backend: Backend) -> None:
+        await begin(backend, retain="latest")
         await backend.append([write("a"), write("b")])
         await backend.append([write("c")])
         found = await kept(backend)
         assert values(found.entries) == ["c"]
-        assert found.floor == 0  # nobody missed anything that such a bus promises
+        assert found.floor == 0  # nothing was missed that such a bus promises
 
     async def test_keys_keep_their_last_entry(self, backend: Backend) -> None:
-        await began(backend, retain="keys")
+        await begin(backend, retain="keys")
         await backend.append([write("1", key="a"), write("2", key="b"), write("3", key="a")])
         await backend.append([write("4", key="c"), write("", key="b", deleted=True)])
         found = await kept(backend)
@@ -206,7 +202,7 @@ class Laws:
         assert found.floor == 0
 
     async def test_marks_of_removed_keys_are_bounded(self, backend: Backend) -> None:
-        await began(backend, retain="keys", size=2)
+        await begin(backend, retain="keys", size=2)
         for key in "abc":
             await backend.append([write("1", key=key)])
             await backend.append([write("", key=key, deleted=True)])
@@ -214,11 +210,11 @@ class Laws:
         assert [entry.key for entry in found.entries] == ["b", "c"]
         assert found.floor == found.entries[0].offset - 2  # the removal of "a"
 
-    async def test_ids_are_known_when_their_messages_are_gone(self, backend: Backend) -> None:
-        await began(backend, retain="latest")
+    async def test_ids_are_remembered_longer_than_messages(self, backend: Backend) -> None:
+        await begin(backend, retain="latest")
         sent = [write(str(i), who=who) for i in range(30) for who in ("ann", "bob")]
-        offsets = [offset for entry in sent for offset in await backend.append([entry])]
-        offsets += await backend.append(more := [write("x", who="eve") for _ in range(5)])
+        offsets = [offset for entry in sent for offset in await append(backend, entry)]
+        offsets += await append(backend, *(more := [write("x", who="eve") for _ in range(5)]))
         expected = {
             (msgspec.msgpack.decode(entry.sender)[0], entry.id): offset
             for entry, offset in zip(sent + more, offsets, strict=True)
@@ -227,8 +223,8 @@ class Laws:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    async def test_it_closes_twice_and_takes_nothing_afterwards(self, backend: Backend) -> None:
-        await began(backend)
+    async def test_closed_backend_refuses_everything(self, backend: Backend) -> None:
+        await begin(backend)
         await backend.aclose()
         await backend.aclose()
         with pytest.raises(BackendError):
@@ -239,33 +235,31 @@ class Laws:
 
 @pytest.mark.asyncio
 class DurableLaws(Laws):
-    """What a backend whose log outlives it promises besides."""
+    """What a backend promises besides, where its logs outlive it."""
 
     @pytest.mark.parametrize("retain", ["log", "latest", "keys"])
-    async def test_everything_answered_is_there_after_a_restart(
-        self, backend: Backend, reopen: Reopen, retain: Any
-    ) -> None:
-        await began(backend, retain=retain, size=4)
+    async def test_answered_appends_survive_a_restart(self, backend: Backend, reopen: Reopen, retain: Any) -> None:
+        await begin(backend, retain=retain, size=4)
         for i in range(600):
             await backend.append([write(str(i), key=str(i % 3) if retain == "keys" else None, deleted=i == 100)])
         before = await kept(backend)
         backend = await reopen(backend)
         assert await backend.buses() == {VOTES: BusSpec(retain=retain, size=4)}
         assert await kept(backend) == before
-        (offset,) = await backend.append([write("next", key="0" if retain == "keys" else None)])
+        (offset,) = await append(backend, write("next", key="0" if retain == "keys" else None))
         assert offset > before.last
 
-    async def test_offsets_go_on_where_everything_was_dropped(self, backend: Backend, reopen: Reopen) -> None:
-        await began(backend, retain="keys", size=1)
+    async def test_offsets_continue_where_every_entry_was_dropped(self, backend: Backend, reopen: Reopen) -> None:
+        await begin(backend, retain="keys", size=1)
         await backend.append([write("1", key="a"), write("", key="a", deleted=True)])
-        (last,) = await backend.append([write("", key="b", deleted=True)])
+        (last,) = await append(backend, write("", key="b", deleted=True))
         backend = await reopen(backend)
         assert (await kept(backend)).last == last
-        (offset,) = await backend.append([write("2", key="a")])
+        (offset,) = await append(backend, write("2", key="a"))
         assert offset > last
 
-    async def test_a_retry_is_known_after_a_restart(self, backend: Backend, reopen: Reopen) -> None:
-        await began(backend, retain="latest")
+    async def test_ids_are_remembered_after_a_restart(self, backend: Backend, reopen: Reopen) -> None:
+        await begin(backend, retain="latest")
         first = write("first", id=41)
         await backend.append([first])
         for i in range(50):
@@ -273,10 +267,43 @@ class DurableLaws(Laws):
         backend = await reopen(backend)
         assert ids(await kept(backend))["ann", 41] == first.offset
 
-    async def test_what_was_deleted_stays_away(self, backend: Backend, reopen: Reopen) -> None:
-        await began(backend)
+    async def test_deletion_survives_a_restart(self, backend: Backend, reopen: Reopen) -> None:
+        await begin(backend)
         await backend.append([write("a")])
         await backend.delete(VOTES)
         backend = await reopen(backend)
         assert await backend.open(VOTES, None, "") is None
         assert await backend.open(VOTES, BusSpec(), "epoch-2") == Kept(BusSpec(), "epoch-2")
+
+
+@pytest.mark.asyncio
+class SharedLaws(Laws):
+    """What an engine that several brokers share promises besides."""
+
+    async def test_feed_reports_each_entry_once_and_in_order(self, backend: Any) -> None:
+        await begin(backend)
+        await begin(backend, TEAMS, retain="latest")
+        heard: list[Entry] = []
+        backend.on_committed(heard.extend)
+        sent = [write("a", id=7), write("x", bus=TEAMS), write("y", bus=TEAMS), write("b", to=("bob",), echo=False)]
+        appended = [*await backend.append(sent[:3]), *await backend.append(sent[3:])]
+        backend.deliver()
+        for bus in (VOTES, TEAMS):
+            assert [entry for entry in heard if entry.bus == bus] == [entry for entry in appended if entry.bus == bus]
+
+    async def test_what_the_feed_reports_is_kept_already(self, backend: Any) -> None:
+        await begin(backend)
+        heard: list[Any] = []
+        backend.on_committed(lambda entries: heard.append(backend.open(VOTES, None, "")))
+        offsets = await append(backend, write("a"))
+        backend.deliver()
+        assert [entry.offset for entry in (await heard[0]).entries] == offsets
+
+    async def test_every_broker_hears_the_feed(self, backend: Any) -> None:
+        await begin(backend)
+        heard: list[list[Entry]] = [[], []]
+        for sink in heard:
+            backend.on_committed(sink.extend)
+        await backend.append([write("a")])
+        backend.deliver()
+        assert [values(entries) for entries in heard] == [["a"], ["a"]]

@@ -1,5 +1,8 @@
-"""The laws of `ebus_jupyter.transports.base`. A transport's test file has the fixture ``line`` and inherits `Laws`
-(`BufferedLaws`, where there is room for messages between the two ends)."""
+"""The laws of `ebus_jupyter.transports.base`.
+
+The test file of a transport has a fixture ``line`` and inherits `Laws`, or `BufferedLaws` where the transport buffers messages
+between its two ends.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ class Line(Protocol):
 
 
 class BufferedLine(Line, Protocol):
-    """A line with room between its ends."""
+    """A line that buffers messages between its ends."""
 
     def stall(self) -> None:
-        """The broker stops taking what the client sends."""
+        """The broker stops receiving what the client sends."""
 
     def resume(self) -> None:
-        """The broker takes it again."""
+        """The broker receives it again."""
 
 
 MESSAGES = [b"", b"\x00", b"two\nlines", *(bytes([n]) * n * 10 for n in range(1, 200)), b"x" * 3_000_000, b"last"]
@@ -53,7 +56,7 @@ class Laws:
 
     # --- whole messages, in order, each once ------------------------------------------------------------------------
 
-    async def test_the_broker_gets_what_was_sent(self, line: Line) -> None:
+    async def test_broker_receives_what_was_sent(self, line: Line) -> None:
         async def send() -> None:
             for message in MESSAGES:
                 await line.transport.send(message)
@@ -62,14 +65,14 @@ class Laws:
         assert [await line.arrived() for _ in MESSAGES] == MESSAGES
         await sending
 
-    async def test_the_client_gets_what_was_pushed(self, line: Line) -> None:
+    async def test_client_receives_what_was_pushed(self, line: Line) -> None:
         reading = asyncio.create_task(everything(line.transport))
         for message in MESSAGES:
             await line.push(message)
         await line.hang_up()
         assert await reading == MESSAGES
 
-    async def test_both_ways_at_once(self, line: Line) -> None:
+    async def test_both_directions_at_once(self, line: Line) -> None:
         reading = asyncio.create_task(everything(line.transport))
         for n in range(100):
             await line.transport.send(b"up %d" % n)
@@ -78,13 +81,13 @@ class Laws:
         await line.hang_up()
         assert await reading == [b"down %d" % n for n in range(100)]
 
-    async def test_what_came_before_anyone_read_is_there(self, line: Line) -> None:
+    async def test_messages_that_arrive_before_reading_are_kept(self, line: Line) -> None:
         await line.push(b"early")
         await line.push(b"bird")
         await line.hang_up()
         assert await everything(line.transport) == [b"early", b"bird"]
 
-    # --- the end ----------------------------------------------------------------------------------------------------
+    # --- closing ----------------------------------------------------------------------------------------------------
 
     async def test_iteration_stops_when_the_broker_hangs_up(self, line: Line) -> None:
         reading = asyncio.create_task(everything(line.transport))
@@ -99,23 +102,23 @@ class Laws:
         assert await reading == []
         await line.ended()
 
-    async def test_after_the_broker_hung_up_sending_says_so(self, line: Line) -> None:
+    async def test_sending_after_the_broker_hung_up_fails(self, line: Line) -> None:
         await line.hang_up()
         assert await everything(line.transport) == []
         with pytest.raises(ConnectionLost):
             await line.transport.send(b"too late")
 
-    async def test_after_closing_sending_says_so(self, line: Line) -> None:
+    async def test_sending_after_closing_fails(self, line: Line) -> None:
         await line.transport.aclose()
         with pytest.raises(ConnectionLost):
             await line.transport.send(b"too late")
 
-    async def test_it_closes_twice(self, line: Line) -> None:
+    async def test_closing_twice_is_safe(self, line: Line) -> None:
         await line.transport.aclose()
         await line.transport.aclose()
         assert await everything(line.transport) == []
 
-    async def test_it_closes_after_the_broker_hung_up(self, line: Line) -> None:
+    async def test_closing_after_the_broker_hung_up_is_safe(self, line: Line) -> None:
         await line.hang_up()
         assert await everything(line.transport) == []
         await line.transport.aclose()
@@ -123,10 +126,10 @@ class Laws:
 
 @pytest.mark.asyncio
 class BufferedLaws(Laws):
-    """What a transport with room between its ends promises besides."""
+    """What a transport promises besides, where it buffers messages between its ends."""
 
-    async def test_a_broker_that_takes_nothing_holds_the_sender(self, line: BufferedLine) -> None:
-        """A transport holds a bounded number of bytes; who sends more waits, and loses nothing."""
+    async def test_stalled_broker_makes_the_sender_wait(self, line: BufferedLine) -> None:
+        """A transport buffers a bounded number of bytes. A sender of more waits, and nothing is lost."""
         message = b"x" * (1 << 20)
         sent = 0
 

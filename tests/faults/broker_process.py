@@ -1,6 +1,6 @@
 """A broker on a WebSocket and a SQLite file, as a process that can be killed.
 
-``python -m tests.faults.broker_process FILE PORT`` prints its port once it is ready. Whoever connects is Ann's kernel.
+``python -m tests.faults.broker_process FILE PORT`` prints its port once it is ready. Every connection counts as Ann's kernel.
 """
 
 from __future__ import annotations

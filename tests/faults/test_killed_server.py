@@ -1,4 +1,4 @@
-"""The broker's process is killed in the middle of a thousand writes, and started again on the same file."""
+"""The broker's process is killed during a thousand writes, and started again on the same file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """A broker that is killed without a warning, and comes back at the same address."""
+    """A broker that is killed without warning, and started again at the same address."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -62,7 +62,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 async def acks(peer: Peer, until: int) -> dict[int, int]:
-    """Answers to writes, as offsets by id, until there are so many or the connection ends."""
+    """The answers to writes, as offsets by id, until there are ``until`` of them or the connection ends."""
     found: dict[int, int] = {}
     while len(found) < until and (frame := await peer.read()) is not None:
         assert not isinstance(frame, frames.Error), frame
@@ -83,7 +83,7 @@ async def log(peer: Peer, bus: int) -> list[frames.Delivery]:
 
 
 async def write_until_killed(server: Server, peer: Peer, bus: int, kill_after: int, key: str | None) -> dict[int, int]:
-    """Write a thousand values, one message each, as fast as the socket takes them; returns what was acked."""
+    """Write a thousand values, one message each, as fast as the socket takes them, and return the offsets of acked writes."""
 
     async def write() -> None:
         for n in range(1, WRITES + 1):
@@ -99,7 +99,7 @@ async def write_until_killed(server: Server, peer: Peer, bus: int, kill_after: i
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kill_after", [1, 100, 400, 700])
-async def test_every_acked_write_is_there_and_no_offset_has_two_values(server: Server, kill_after: int) -> None:
+async def test_acked_writes_survive_and_offsets_are_not_reused(server: Server, kill_after: int) -> None:
     before = Peer(await server.connect())
     await before.hello()
     opened = await before.open("votes")
@@ -119,7 +119,7 @@ async def test_every_acked_write_is_there_and_no_offset_has_two_values(server: S
         assert survived[offset].id == id
         assert msgspec.msgpack.decode(survived[offset].value) == f"value {id}"
 
-    # The client does not know what became of the others, and sends everything again.
+    # The client does not know which of the others were accepted, and sends all of them again.
     retried: dict[int, int] = {}
     for n in range(1, WRITES + 1):
         await after.publish(again.bus, f"value {n}", id=n)
@@ -134,7 +134,7 @@ async def test_every_acked_write_is_there_and_no_offset_has_two_values(server: S
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("retain", "key"), [("latest", None), ("keys", "k")])
-async def test_a_retry_of_what_was_replaced_gets_its_first_offset(server: Server, retain: str, key: str | None) -> None:
+async def test_retry_of_a_replaced_write_gets_its_first_offset(server: Server, retain: str, key: str | None) -> None:
     before = Peer(await server.connect())
     await before.hello()
     opened = await before.open("speed", retain=retain)
@@ -152,8 +152,8 @@ async def test_a_retry_of_what_was_replaced_gets_its_first_offset(server: Server
     await after.transport.aclose()
 
 
-def test_writer_and_readers_are_whole(server: Server) -> None:
-    """With the real client, which reconnects, resumes and retries by itself."""
+def test_client_loses_nothing_over_two_kills(server: Server) -> None:
+    """The real client reconnects, resumes and retries by itself."""
     writer, reader = (Client(server.connect, where="the server") for _ in range(2))
     try:
         votes: Any = writer.bus("votes", int, scope="server", size=2 * WRITES)

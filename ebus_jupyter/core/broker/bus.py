@@ -1,13 +1,14 @@
-"""One bus in the broker: what it is, and how its readers are served. (How writes get in is `admission`'s.)
+"""One bus in the broker: its log, its subscribers, and how messages reach them. (`admission` takes writes in.)
 
-Nothing is delivered until the backend reports it back (`commit`): the log precedes the fan-out, and one broker or ten
-take the same way.
+A message is delivered only once the backend has committed it: the log precedes the fan-out.
 
-A reader is *live* (it has everything, and gets the next bytes with all the others) or *behind* (its socket is full, or
-it resumes): then it is an offset in the log, and is served from there, a portion at a time, until it is live again. So a
-slow reader costs nothing, and slows nobody.
+A subscriber is *live* or *catching up*. A live subscriber has received every message, and receives the next one together
+with all other live subscribers, as the same bytes. A subscriber that resumes, or whose socket is full, catches up: it is an
+offset in the log, and is served from there in portions until it is live. A slow subscriber therefore costs no memory and
+delays no other.
 
-Most buses are silent most of the time, and there may be very many: what only a busy one needs is made when it is.
+Most buses are silent most of the time, and a broker may hold many of them: the parts that only a busy bus needs are
+created on first use.
 """
 
 from __future__ import annotations
@@ -18,23 +19,27 @@ from typing import Any
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.address import Address
-from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.log import Log
-from ebus_jupyter.core.protocol.message import BusSpec, Id, Participant, message_id
-from ebus_jupyter.core.protocol.validation import Validator
+from ebus_jupyter.core.protocol.message import Id, Participant, message_id
 from ebus_jupyter.errors import Lagged
 
 from .admission import Admission
+from .bus_info import BusInfo
 from .effects import Deliver, Effect, Send
 from .entry import Entry, Kept, sender_id
 from .presence import Presence
 
 
 class Record(msgspec.Struct, gc=False):
-    """One message in the broker's memory: the bytes that its readers get, made once.
+    """One committed message, as the bytes that its subscribers receive.
 
-    ``to`` and ``but``: the users it is only for, the participant it is not for; everyone else gets ``hidden``.
+    Attributes:
+        offset: Its place in the order.
+        id: The write.
+        frame: The encoded message.
+        hidden: The bytes for everyone that it is not for; empty where it is for all.
+        to: The users that it is for; None: all.
+        but: The id of the participant that it is not for; "": none.
     """
 
     offset: int
@@ -44,19 +49,22 @@ class Record(msgspec.Struct, gc=False):
     to: tuple[str, ...] | None = None
     but: str = ""
 
-    def visible(self, who: Participant) -> bool:
+    def is_visible_to(self, who: Participant) -> bool:
         return not self.hidden or (
             who.id != self.but and (self.to is None or who.user in self.to or who.id == self.id[0])
         )
 
     def bytes_for(self, who: Participant) -> bytes:
-        return self.frame if self.visible(who) else self.hidden
+        return self.frame if self.is_visible_to(who) else self.hidden
 
 
 class Subscriber(msgspec.Struct):
-    """One reader. ``after``: the offset it has reached, where it is behind; None: it is live.
+    """One subscriber.
 
-    ``floor``: that of the log when it began to read.
+    Attributes:
+        who: The participant.
+        after: The offset that it has reached, while it is catching up; None while it is live.
+        floor: The log's floor when it began to catch up.
     """
 
     who: Participant
@@ -65,140 +73,176 @@ class Subscriber(msgspec.Struct):
 
 
 class BusState:
-    """One bus. Methods return effects; the broker has checked who may call them.
+    """One bus. Its caller has checked that the participant may do what it asks for.
+
+    Args:
+        info: The fixed facts about the bus.
+        kept: What the backend keeps of it.
+        connections: The connection of each participant, by the participant's id.
 
     Attributes:
-        creator: Of an unnamed bus: it lives as long as this participant.
-        owners: Connections that offer to filter; the first one does.
-        connections: Participants' ids to their connections: the broker's own table.
+        creator: On an unnamed bus, the id of the participant that made it: the bus lives as long as it is here.
+        idle_since: The time at which the bus was last opened or left.
     """
 
     __slots__ = (
         "_admission",
-        "_audience",
-        "address",
-        "connections",
+        "_connections",
+        "_live",
         "creator",
-        "emits",
         "epoch",
         "idle_since",
-        "limits",
+        "info",
         "log",
-        "name",
-        "number",
-        "owners",
         "presence",
-        "spec",
         "subscribers",
-        "uri",
-        "validator",
     )
 
-    def __init__(
-        self, address: Address, number: int, kept: Kept, limits: Limits, connections: Mapping[str, int]
-    ) -> None:
-        self.connections = connections
-        self.address = address
-        self.uri = str(address)
-        self.name = address.name
-        self.number = number
-        self.spec: BusSpec = kept.spec
+    def __init__(self, info: BusInfo, kept: Kept, connections: Mapping[str, int]) -> None:
+        self.info = info
         self.epoch = kept.epoch
-        self.limits = limits
         self.creator = ""
         self.idle_since = 0.0
-        self.owners: tuple[int, ...] = ()
         self.presence = Presence()
         self.subscribers: dict[int, Subscriber] = {}
-        self.validator = Validator.of(self.spec.schema)
-        self.emits = self.validator if self.spec.emits is None else Validator.of(self.spec.emits)
-        self._audience: tuple[int, ...] | None = None
+        self._connections = connections
+        self._live: tuple[int, ...] | None = None  # the connections of live subscribers; None: to be found again
         self._admission: Admission | None = None
-        self.log: Log[Record] = Log(retain=self.spec.retain, size=self.spec.size, max_bytes=limits.log_bytes)
+        self.log: Log[Record] = Log(retain=info.spec.retain, size=info.spec.size, max_bytes=info.limits.log_bytes)
         for entry in kept.entries:
-            self.admission.keep(self._record(entry).id, entry.offset)
+            self.admission.remember(self._add(entry).id, entry.offset)
         for id_, offset in kept.ids():
-            self.admission.keep(id_, offset)
+            self.admission.remember(id_, offset)
         self.log.last = max(self.log.last, kept.last)
         self.log.floor = max(self.log.floor, kept.floor)
 
     @property
     def admission(self) -> Admission:
-        """Where its writes go in."""
+        """Takes its writes in."""
         if self._admission is None:
-            self._admission = Admission(self)
+            self._admission = Admission(self.info, self.log, self._connections)
         return self._admission
 
     @property
     def in_use(self) -> bool:
-        """Whether someone is here, or something is on its way."""
-        return bool(self.presence or self.subscribers or self._is_under_way)
+        """Whether a participant is here, or a write is in flight."""
+        return bool(self.presence or self.subscribers or self._has_writes_in_flight)
 
     @property
-    def _is_under_way(self) -> bool:
+    def _has_writes_in_flight(self) -> bool:
         return self._admission is not None and not self._admission.is_idle
 
-    def settled(self) -> list[Effect]:
-        """Go on with the writes that waited for others."""
-        return [] if self._admission is None else self._admission.settled()
-
-    def filter_lost(self, now: float, reason: str = "") -> list[Effect]:
-        """Refuse what the filter has not answered in time; with a ``reason``, everything it was asked."""
-        return [] if self._admission is None else self._admission.expire(now, reason)
-
-    def needs_tick(self) -> bool:
-        """Whether time may change anything here, though nothing happens."""
-        return not self.presence or self.presence.has_away or self._is_under_way
-
-    # --- reading ----------------------------------------------------------------------------------------------------
+    # --- writes -----------------------------------------------------------------------------------------------------
 
     def commit(self, entries: list[Entry]) -> list[Effect]:
-        """The backend reports these as kept: deliver them."""
+        """The backend has committed these entries: deliver them, and admit the writes that waited for them."""
         effects: list[Effect] = []
         batch: list[Record] = []
         admission = self.admission
         for entry in entries:
             if entry.offset <= self.log.last:
                 continue  # reported twice, or part of what was loaded
-            record = self._record(entry)
-            admission.landed(record.id, entry.offset)
+            record = self._add(entry)
+            admission.committed(record.id, entry.offset)
             if record.hidden and self.subscribers:
                 effects += self._deliver(batch)
                 batch = []
                 effects += [
-                    Deliver((conn,), record.bytes_for(reader.who), 1)
-                    for conn, reader in self.subscribers.items()
-                    if reader.after is None
+                    Deliver((conn,), record.bytes_for(subscriber.who), 1)
+                    for conn, subscriber in self.subscribers.items()
+                    if subscriber.after is None
                 ]
             else:
                 batch.append(record)
-        return effects + self._deliver(batch)
+        effects += self._deliver(batch)
+        effects += admission.resume_waiting()
+        return effects
 
     def _deliver(self, batch: list[Record]) -> list[Effect]:
-        if self._audience is None:
-            self._audience = tuple(conn for conn, reader in self.subscribers.items() if reader.after is None)
-        if not batch or not self._audience:
+        if self._live is None:
+            self._live = tuple(conn for conn, subscriber in self.subscribers.items() if subscriber.after is None)
+        if not batch or not self._live:
             return []
         joined = batch[0].frame if len(batch) == 1 else b"".join([record.frame for record in batch])
-        return [Deliver(self._audience, joined, len(batch))]
+        return [Deliver(self._live, joined, len(batch))]
+
+    def _add(self, entry: Entry) -> Record:
+        """Encode an entry for its subscribers, and append it to the log."""
+        info = self.info
+        sender = sender_id(entry.sender)
+        encoded: Any = msgspec.Raw(entry.sender)
+        frame = frames.Delivery(
+            info.number, entry.offset, entry.id, entry.time, encoded, msgspec.Raw(entry.value), entry.key, entry.deleted
+        )
+        record = Record(entry.offset, (sender, entry.id), frames.encode(frame))
+        if entry.to is not None or not entry.echo:
+            record.hidden = frames.encode(frames.Advance(info.number, entry.offset))
+            record.to = entry.to
+            record.but = "" if entry.echo else sender
+        self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
+        return record
+
+    # --- the owner's filter -----------------------------------------------------------------------------------------
+
+    @property
+    def filter_owner(self) -> int | None:
+        """The connection that runs the owner's filter; None where none does."""
+        filter_ = self._admission.filter if self._admission is not None else None
+        return filter_.owners[0] if filter_ is not None and filter_.owners else None
+
+    def add_filter_owner(self, conn: int) -> None:
+        """``conn`` offers to run the owner's filter; it does so once those before it have gone."""
+        filter_ = self.admission.filter
+        if filter_ is not None and conn not in filter_.owners:
+            filter_.owners += (conn,)
+
+    def remove_filter_owner(self, conn: int, now: float) -> list[Effect]:
+        """``conn`` runs the owner's filter no longer. The writes that it was asked about are refused."""
+        admission = self._admission
+        if admission is None or admission.filter is None or conn not in admission.filter.owners:
+            return []
+        was_first = admission.filter.owners[0] == conn
+        admission.filter.owners = tuple(owner for owner in admission.filter.owners if owner != conn)
+        if not was_first:
+            return []
+        return [*admission.expire(now, "has lost its kernel"), *admission.resume_waiting()]
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Refuse the writes whose filter took too long, and drop the participants that were away for too long."""
+        admission = self._admission
+        effects = [] if admission is None else [*admission.expire(now), *admission.resume_waiting()]
+        self.presence.expire(now - self.info.limits.gone_seconds)
+        return effects
+
+    def needs_tick(self) -> bool:
+        """Whether the passing of time alone may change anything here."""
+        return not self.presence or self.presence.has_away or self._has_writes_in_flight
+
+    # --- subscribers ------------------------------------------------------------------------------------------------
 
     def subscribe(self, conn: int, who: Participant, frame: frames.Subscribe) -> frames.Subscribed:
-        """Begin to serve a reader; a resume is whole, or refused with everything that is kept."""
+        """Add a subscriber. A resume is whole, or is refused and everything that is kept is sent instead."""
         log = self.log
-        answer = frames.Subscribed(frame.req, self.number, self.epoch, log.last, log.last)
+        answer = frames.Subscribed(frame.req, self.info.number, self.epoch, log.last, log.last)
         if frame.epoch:
             answer.after = frame.after
-            if not self._is_ours(frame):
+            if not self._continues_history(frame):
                 answer.after, answer.recovered, answer.fresh, answer.skipped = log.start, False, True, -1
             elif frame.after < log.floor and frame.after != log.start:
                 answer.after, answer.recovered, answer.skipped = log.start, False, log.floor - frame.after
                 answer.fresh = log.start < frame.after
         self.subscribers[conn] = Subscriber(who, answer.after, log.floor)
-        self._audience = None
+        self._live = None
         return answer
 
-    def _is_ours(self, frame: frames.Subscribe) -> bool:
-        """Whether what the reader saw last is part of this history. A restored older store reuses offsets, so its id counts."""
+    def _continues_history(self, frame: frames.Subscribe) -> bool:
+        """Whether the subscriber's last message is part of this history.
+
+        The epoch alone does not tell: a store that was restored from an older copy assigns the same offsets again. The
+        message's id does.
+        """
         if frame.epoch != self.epoch or not 0 <= frame.after <= self.log.last:
             return False
         if frame.after == 0 or frame.after < self.log.floor or not frame.last_id:
@@ -206,84 +250,77 @@ class BusState:
         record = self.log.at(frame.after)
         if record is not None:
             return frame.last_id == message_id(record.id)
-        # A newer one has replaced it, or it is none of ours.
+        # The message is not in the log: a newer one has replaced it, or it is of another history.
         sender, _, n = frame.last_id.rpartition("-")
         return n.isdecimal() and len(n) < 20 and self.admission.offset_of((sender, int(n))) == frame.after
 
     def unsubscribe(self, conn: int) -> None:
         self.subscribers.pop(conn, None)
-        self._audience = None
+        self._live = None
 
     def is_catching_up(self, conn: int) -> bool:
-        """Whether the connection waits for messages that are in the log."""
-        reader = self.subscribers.get(conn)
-        return reader is not None and reader.after is not None
+        """Whether there are messages in the log that the subscriber has not received."""
+        subscriber = self.subscribers.get(conn)
+        return subscriber is not None and subscriber.after is not None
 
     def pause(self, conn: int) -> bool:
-        """The connection's socket is full: what it reads here is served from the log, once it has drained.
+        """Deliver nothing more to ``conn``: its socket is full. It catches up from the log later.
 
-        Whether it reads here at all.
+        Returns:
+            Whether ``conn`` is a subscriber.
         """
-        reader = self.subscribers.get(conn)
-        if reader is not None and reader.after is None:
-            reader.after, reader.floor = self.log.last, self.log.floor
-            self._audience = None
-        return reader is not None
+        subscriber = self.subscribers.get(conn)
+        if subscriber is not None and subscriber.after is None:
+            subscriber.after, subscriber.floor = self.log.last, self.log.floor
+            self._live = None
+        return subscriber is not None
 
     def serve(self, conn: int, max_bytes: int) -> tuple[list[Effect], int]:
-        """Give a reader that is behind its next portion; returns how many bytes that was."""
+        """Send the next portion to a subscriber that is catching up.
+
+        Returns:
+            The effects, and the number of bytes of messages that they send. One message is sent at least.
+        """
         effects: list[Effect] = []
-        reader = self.subscribers[conn]
-        after, known = reader.after, reader.floor
+        subscriber = self.subscribers[conn]
+        after, floor = subscriber.after, subscriber.floor
         assert after is not None, "it is live"
         try:
-            records = self.log.read(after, known=known, max_bytes=max_bytes)
+            records = self.log.read(after, known=floor, max_bytes=max_bytes)
         except Lagged as lag:
-            told: frames.Lag | frames.Subscribed = frames.Lag(self.number, lag.skipped, lag.resume_after)
+            notice: frames.Lag | frames.Subscribed = frames.Lag(self.info.number, lag.skipped, lag.resume_after)
             if lag.resume_after < after:  # with keys: a snapshot follows
-                told = frames.Subscribed(
-                    0, self.number, self.epoch, lag.resume_after, self.log.last, False, lag.skipped, True
+                notice = frames.Subscribed(
+                    0, self.info.number, self.epoch, lag.resume_after, self.log.last, False, lag.skipped, True
                 )
-            effects.append(Send(conn, frames.encode(told)))
-            after, known = lag.resume_after, self.log.floor
+            effects.append(Send(conn, frames.encode(notice)))
+            after, floor = lag.resume_after, self.log.floor
             records = self.log.read(after, max_bytes=max_bytes)
-        parts = [record.bytes_for(reader.who) for record in records]
-        if not parts and after < self.log.last:  # the newest are kept no more, but the order did go on
-            parts = [frames.encode(frames.Advance(self.number, self.log.last))]
+        parts = [record.bytes_for(subscriber.who) for record in records]
+        if not parts and after < self.log.last:  # the newest messages are not kept, but their offsets were assigned
+            parts = [frames.encode(frames.Advance(self.info.number, self.log.last))]
         if parts:
             effects.append(Deliver((conn,), b"".join(parts), len(parts)))
         reached = records[-1].offset if records else self.log.last
         if reached >= self.log.last:
-            reader.after = self._audience = None
+            subscriber.after = self._live = None
         else:
-            reader.after, reader.floor = reached, known
+            subscriber.after, subscriber.floor = reached, floor
         return effects, sum(map(len, parts))
 
     def page(self, who: Participant, frame: frames.Fetch) -> frames.Page:
-        """A portion of history. With keys, whoever asks judges by ``floor``: it alone knows whether it reads a snapshot."""
+        """A page of history.
+
+        On a bus with keys the client compares the page's ``floor`` with its own: it alone knows whether it is reading a
+        snapshot.
+        """
         log = self.log
         until = min(frame.until or log.last, log.last)
         after = log.before_last(-frame.after, until) if frame.after < 0 else frame.after
         after = max(after, log.start)
-        kept = log.read(after, known=log.floor, max_bytes=self.limits.page_bytes)
+        kept = log.read(after, known=log.floor, max_bytes=self.info.limits.page_bytes)
         records = [record for record in kept if record.offset <= until]
         more = bool(kept) and len(records) == len(kept) and kept[-1].offset < until
         through = records[-1].offset if more else max(until, after)
-        messages = [msgspec.Raw(record.frame) for record in records if record.visible(who)]
-        return frames.Page(frame.req, self.number, self.epoch, through, log.floor, more, messages)
-
-    # --- memory -----------------------------------------------------------------------------------------------------
-
-    def _record(self, entry: Entry) -> Record:
-        sender = sender_id(entry.sender)
-        encoded: Any = msgspec.Raw(entry.sender)
-        frame = frames.Delivery(
-            self.number, entry.offset, entry.id, entry.time, encoded, msgspec.Raw(entry.value), entry.key, entry.deleted
-        )
-        record = Record(entry.offset, (sender, entry.id), frames.encode(frame))
-        if entry.to is not None or not entry.echo:
-            record.hidden = frames.encode(frames.Advance(self.number, entry.offset))
-            record.to = entry.to
-            record.but = "" if entry.echo else sender
-        self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
-        return record
+        messages = [msgspec.Raw(record.frame) for record in records if record.is_visible_to(who)]
+        return frames.Page(frame.req, self.info.number, self.epoch, through, log.floor, more, messages)

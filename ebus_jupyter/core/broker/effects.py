@@ -1,4 +1,4 @@
-"""What the broker wants done. It decides; whoever runs it (`ebus_jupyter.broker.host`) performs these, in their order."""
+"""The effects that the broker's state machine asks for. The host (`ebus_jupyter.broker.host`) performs them, in order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .entry import Entry
 
 
 class Send(NamedTuple):
-    """One encoded frame, to one connection."""
+    """Send one encoded frame to one connection."""
 
     conn: int
     frame: bytes
 
 
 class Deliver(NamedTuple):
-    """``number`` encoded frames, joined, to every one of ``conns``. The same bytes for all: encode once."""
+    """Send ``number`` encoded frames, joined, to each of ``conns``. All of them share the bytes."""
 
     conns: tuple[int, ...]
     frames: bytes
@@ -27,13 +27,13 @@ class Deliver(NamedTuple):
 
 
 class Append(NamedTuple):
-    """Give this entry to the backend; then call `BrokerState.appended` or `failed`."""
+    """Append this entry to its bus's log; then call `BrokerState.commit` and `appended`, or `failed`."""
 
     entry: Entry
 
 
 class OpenLog(NamedTuple):
-    """Open a bus in its backend, beginning it where ``spec`` is given; then call `BrokerState.log_opened`."""
+    """Open a bus's log, and create it where ``spec`` is given; then call `BusRegistry.log_opened`."""
 
     address: Address
     spec: BusSpec | None
@@ -41,48 +41,56 @@ class OpenLog(NamedTuple):
 
 
 class DeleteLog(NamedTuple):
-    """Delete a bus from its backend; then call `BrokerState.log_deleted` with this.
+    """Delete a bus's log; then call `BusRegistry.log_deleted` with this effect.
 
     Attributes:
         address: The bus.
-        told: Who has the bus open and hears that it is gone: once it is, not before.
-        asked: The connection that asked for it, and the number of its question.
+        notice: Tells the connections that had the bus open. It is sent once the log is deleted, not before.
+        request: The connection that asked for the deletion, and the number of its request.
     """
 
     address: Address
-    told: Deliver | None = None
-    asked: tuple[int, int] | None = None
+    notice: Deliver | None = None
+    request: tuple[int, int] | None = None
 
 
 class Authorize(NamedTuple):
-    """Ask whether this connection may read and write the bus; then call `BrokerState.authorized`."""
+    """Ask the authorizer whether this connection may read and write the bus; then call `BusRegistry.authorized`."""
 
     conn: int
-    question: Open
+    frame: Open
     address: Address
 
 
 class Filter(NamedTuple):
-    """Run the server's filter ``name``; then call `BrokerState.filtered` with the same ``address`` and ``ask``."""
+    """Run the server's filter ``name``; then call `BrokerState.filtered` with the same ``address`` and ``request``."""
 
     address: Address
-    ask: int
+    request: int
     name: str
     value: bytes
     sender: Participant
 
 
 class ListBuses(NamedTuple):
-    """List what the backends keep; then call `BrokerState.listed`."""
+    """List the buses that the durable backend keeps; then call `BusRegistry.listed`."""
 
     conn: int
     req: int
 
 
+class AuthorizeList(NamedTuple):
+    """Ask the authorizer which of ``buses`` this connection may read or write; then call `BusRegistry.list_authorized`."""
+
+    conn: int
+    req: int
+    buses: dict[str, BusSpec]
+
+
 class Hangup(NamedTuple):
-    """Close this connection, after what was sent to it."""
+    """Close this connection once everything before this effect was sent to it."""
 
     conn: int
 
 
-Effect = Send | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | ListBuses | Hangup
+Effect = Send | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | ListBuses | AuthorizeList | Hangup

@@ -1,4 +1,4 @@
-"""How a write lies in a log: what the broker hands to a backend, and gets back from it."""
+"""Writes as the broker hands them to a backend, and logs as a backend returns them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ from typing import NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.protocol.message import BusSpec, Id
+from ebus_jupyter.core.protocol.message import BusSpec, Id, Participant
+
+
+class Writer(msgspec.Struct):
+    """A participant that writes, and the bytes that stand for it in each of its entries."""
+
+    who: Participant
+    encoded: bytes
+
+    @property
+    def id(self) -> str:
+        return self.who.id
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
-    """One write, as it is kept. ``offset`` is 0 until the backend has given it one.
+    """One write, as it is stored.
 
     Attributes:
         bus: The bus's address, as a string.
         id: The sender's count for this write.
         time: Seconds since the epoch.
-        sender: The encoded `Participant`, without groups.
+        sender: The encoded `Participant`, without its groups.
         value: The encoded value.
-        key: The entry it sets, or None.
-        deleted: It removes ``key``.
-        to: Users it is for; None: everyone.
-        echo: Whether its writer hears it.
-        offset: Its place in the order.
+        key: The key that it sets, or None.
+        deleted: True where it removes ``key``.
+        to: The users that receive it; None: all.
+        echo: Whether its writer receives it.
+        offset: Its place in the bus's order; 0 until the backend has assigned one.
     """
 
     bus: str
@@ -42,12 +53,12 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
 
     @property
     def size(self) -> int:
-        """What it counts for, where bytes are bounded."""
+        """The bytes that count towards a log's bound."""
         return len(self.value) + len(self.sender)
 
 
 class Run(NamedTuple):
-    """Writes of one sender, side by side: its writes ``id``, ``id + 1`` … (``length`` of them) got ``offset``, …"""
+    """Adjacent writes of one sender: its writes ``id``, ``id + 1`` … (``length`` of them) have ``offset``, ``offset + 1`` …"""
 
     sender: str
     id: int
@@ -60,12 +71,12 @@ class Kept(msgspec.Struct):
 
     Attributes:
         spec: The bus's specification.
-        epoch: Names this history of the bus; never empty. A bus that is deleted and made again gets another.
-        last: The last offset given, 0 where there is none (it may be greater than the last entry's).
-        floor: The last offset that was dropped by the bus's bound; 0 where nothing was.
-        entries: What is retained, in the order of offsets.
-        recent: The writes that were accepted last, in the order of offsets, whether they are still retained or not: a
-            retry is answered with its first offset, over a restart too.
+        epoch: Identifies this history of the bus; never empty. A bus that is deleted and made again has another one.
+        last: The last offset assigned; 0 where there is none. It may be greater than that of the last entry.
+        floor: The last offset that was dropped to stay within the bus's bound; 0 where none was.
+        entries: The retained entries, in the order of offsets.
+        recent: The writes accepted most recently, in the order of offsets, retained or not. With these a retry is
+            answered with its first offset even after a restart.
     """
 
     spec: BusSpec
@@ -76,17 +87,17 @@ class Kept(msgspec.Struct):
     recent: list[Run] = []
 
     def ids(self) -> Iterator[tuple[Id, int]]:
-        """Every write of `recent`, and its offset."""
+        """Each write in `recent`, with its offset."""
         for sender, id_, offset, length in self.recent:
             for i in range(length):
                 yield (sender, id_ + i), offset + i
 
 
 def by_bus(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """The writes to each bus."""
+    """Group entries by the bus that they belong to; each group keeps their order."""
     found: dict[str, list[Entry]] = {}
-    for bus, side_by_side in groupby(entries, key=_bus):
-        found.setdefault(bus, []).extend(side_by_side)
+    for bus, adjacent in groupby(entries, key=_bus):
+        found.setdefault(bus, []).extend(adjacent)
     return found
 
 
@@ -94,20 +105,20 @@ _bus = attrgetter("bus")
 
 
 def runs(entries: Iterable[Entry], last: int) -> list[Run]:
-    """The writes of ``entries``, which got the offsets after ``last``."""
+    """The runs that ``entries`` consist of, where the offsets after ``last`` are assigned to them."""
     found: list[Run] = []
-    writer = b""
+    sender = b""
     first = count = 0
     for entry in entries:
-        if count and entry.id == first + count and entry.sender == writer:
+        if count and entry.id == first + count and entry.sender == sender:
             count += 1
             continue
         if count:
-            found.append(Run(sender_id(writer), first, last + 1, count))
+            found.append(Run(sender_id(sender), first, last + 1, count))
             last += count
-        writer, first, count = entry.sender, entry.id, 1
+        sender, first, count = entry.sender, entry.id, 1
     if count:
-        found.append(Run(sender_id(writer), first, last + 1, count))
+        found.append(Run(sender_id(sender), first, last + 1, count))
     return found
 
 

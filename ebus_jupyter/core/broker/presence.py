@@ -1,11 +1,11 @@
-"""Who is on a bus: people's pages, kernels, the server.
+"""Presence: the participants of a bus.
 
-A participant is *here* from its first open until it leaves. One that loses its connection is *away* for a while (a
-reload, a lost network) before it has left, so that others don't see it flicker. What a participant says about itself
-(`set`) is its own; its activity ("idle", "busy", "restarting", "dead") is a fact that the server knows of a kernel.
+A participant is *here* from the time it opens the bus until it leaves. A participant that loses its connection is *away*
+for a while (a page reload, a lost network) before it counts as left, so that others do not see it flicker. The state that
+a participant sets belongs to it; the activity of a kernel ("idle", "busy", "restarting", "dead") is set by the server.
 
-Changes are gathered and told as one `Diff` when the broker's shell asks, so that a class of five hundred that opens one
-notebook costs each of them a few diffs, not five hundred.
+Changes are collected, and sent as one `Diff` at the host's pace: when five hundred participants open a notebook at once,
+each of them receives a few diffs, not five hundred.
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.core.protocol.seat import AWAY, HERE, encode_seat
 
 
-class Seat(msgspec.Struct):
-    """One participant on one bus, as others see it."""
+class Member(msgspec.Struct):
+    """One participant on one bus, as others see it.
+
+    Attributes:
+        who: The participant.
+        since: When it first opened the bus, in seconds.
+        state: The encoded state that it has set.
+        activity: Of a kernel: "idle", "busy", "restarting" or "dead".
+        watches: Whether it receives the changes to presence.
+        away_since: When it lost its connection; None while it is here.
+    """
 
     who: Participant
     since: float
@@ -33,41 +42,41 @@ class Seat(msgspec.Struct):
 
 
 class Diff(msgspec.Struct):
-    """What changed since the last one."""
+    """The changes since the previous diff: the participants that came or changed, and the ids of those that left."""
 
     here: list[msgspec.Raw]
     left: list[str]
 
 
 class Presence:
-    """The seats of one bus. Times are arguments, in seconds."""
+    """The participants of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("_changed", "_seats")
+    __slots__ = ("_changed", "_members")
 
     def __init__(self) -> None:
-        self._seats: dict[str, Seat] = {}
-        self._changed: set[str] | None = None  # a set when there is something in it: there are many that have none
+        self._members: dict[str, Member] = {}
+        self._changed: set[str] | None = None  # None while it is empty: most buses have no changes
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._members)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._seats
+        return id_ in self._members
 
     @property
     def has_changed(self) -> bool:
-        """Whether `diff` has something to tell."""
+        """Whether there are changes since the last `diff`."""
         return self._changed is not None
 
     @property
     def has_away(self) -> bool:
-        """Whether someone may have to leave when time has passed."""
-        return any(seat.away_since is not None for seat in self._seats.values())
+        """Whether a participant is away, and may have left by the next `expire`."""
+        return any(member.away_since is not None for member in self._members.values())
 
     @property
     def watchers(self) -> list[str]:
-        """Who wants to be told of changes."""
-        return [id_ for id_, seat in self._seats.items() if seat.watches]
+        """The ids of the participants that receive the changes."""
+        return [id_ for id_, member in self._members.items() if member.watches]
 
     def _change(self, id_: str) -> None:
         if self._changed is None:
@@ -75,59 +84,64 @@ class Presence:
         self._changed.add(id_)
 
     def join(self, who: Participant, now: float) -> None:
-        """``who`` is here (again). What it said about itself before it went away still holds."""
-        seat = self._seats.get(who.id)
-        if seat is None:
-            self._seats[who.id] = Seat(who, now)
+        """``who`` is here, perhaps again. The state that it set before it went away is kept."""
+        member = self._members.get(who.id)
+        if member is None:
+            self._members[who.id] = Member(who, now)
         else:
-            seat.who, seat.away_since = who, None
+            member.who, member.away_since = who, None
         self._change(who.id)
 
     def away(self, id_: str, now: float) -> None:
-        """Its connection is lost; it may be back before `expire`."""
-        if id_ in self._seats:
-            self._seats[id_].away_since = now
+        """The participant has lost its connection. It may come back before it expires."""
+        if id_ in self._members:
+            self._members[id_].away_since = now
             self._change(id_)
 
     def leave(self, id_: str) -> None:
-        """It has closed the bus."""
-        if self._seats.pop(id_, None) is not None:
+        """The participant has left the bus."""
+        if self._members.pop(id_, None) is not None:
             self._change(id_)
 
     def set(self, id_: str, state: msgspec.Raw) -> None:
-        """It says ``state`` of itself."""
-        if id_ in self._seats:
-            self._seats[id_].state = state
+        """The participant sets its state."""
+        if id_ in self._members:
+            self._members[id_].state = state
             self._change(id_)
 
     def watch(self, id_: str, watches: bool) -> None:
-        """It wants to be told of changes, or no longer."""
-        if id_ in self._seats:
-            self._seats[id_].watches = watches
+        """The participant begins to receive changes, or stops."""
+        if id_ in self._members:
+            self._members[id_].watches = watches
 
     def kernel(self, kernel_id: str, activity: str) -> bool:
-        """The server knows that a kernel is idle, busy, restarting or dead. Whether it has a seat here at all."""
-        seats = [(id_, seat) for id_, seat in self._seats.items() if seat.who.kernel_id == kernel_id]
-        for id_, seat in seats:
-            if seat.activity != activity:
-                seat.activity = activity
+        """Set the activity of a kernel.
+
+        Returns:
+            Whether the kernel is a participant of the bus.
+        """
+        members = [(id_, member) for id_, member in self._members.items() if member.who.kernel_id == kernel_id]
+        for id_, member in members:
+            if member.activity != activity:
+                member.activity = activity
                 self._change(id_)
-        return bool(seats)
+        return bool(members)
 
     def expire(self, before: float) -> None:
-        """Whoever is away since before ``before`` has left."""
+        """Remove the participants that went away before the time ``before``."""
         for id_ in [
-            id_ for id_, seat in self._seats.items() if seat.away_since is not None and seat.away_since < before
+            id_ for id_, member in self._members.items() if member.away_since is not None and member.away_since < before
         ]:
             self.leave(id_)
 
     def snapshot(self) -> list[msgspec.Raw]:
-        return [seat.encode() for seat in self._seats.values()]
+        """Every participant, encoded."""
+        return [member.encode() for member in self._members.values()]
 
     def diff(self) -> Diff | None:
-        """What changed since the last call; None where nothing did."""
+        """The changes since the last call; None where there are none."""
         if self._changed is None:
             return None
         changed, self._changed = sorted(self._changed), None
-        here = [self._seats[id_].encode() for id_ in changed if id_ in self._seats]
-        return Diff(here, [id_ for id_ in changed if id_ not in self._seats])
+        here = [self._members[id_].encode() for id_ in changed if id_ in self._members]
+        return Diff(here, [id_ for id_ in changed if id_ not in self._members])

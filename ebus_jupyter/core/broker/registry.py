@@ -1,12 +1,15 @@
-"""Which buses there are, who is on them, and how a connection comes to one and leaves it.
+"""The registry: which buses are loaded, and how a connection opens and leaves one.
 
-A bus begins when its backend has opened it (`loaded`), for all who asked meanwhile. A named one is unloaded when nobody
-has used it for a while: its backend keeps it. An unnamed one ends with its maker, a kernel's with its kernel.
+A bus is loaded once its backend has opened its log, for every connection that asked for it meanwhile. A named bus is
+unloaded when nobody has used it for a while; its backend keeps it. An unnamed bus ends with the participant that made it,
+a kernel's bus with its kernel.
+
+A bus outside a participant's reach looks exactly like one that does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -17,177 +20,199 @@ from ebus_jupyter.core.protocol.message import OWNER, BusSpec, Participant, allo
 from ebus_jupyter.core.protocol.validation import Validator
 from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, TooLarge
 
-from .admission import Writer
 from .bus import BusState
-from .effects import Authorize, DeleteLog, Deliver, Effect, OpenLog, Send
+from .bus_info import BusInfo
+from .conn import Access, Conn
+from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send
 from .entry import Kept
 
 
-class Access(msgspec.Struct):
-    """What one connection may do on one bus that it has opened."""
-
-    bus: BusState
-    read: bool
-    write: bool
-
-
-class Conn(msgspec.Struct):
-    """One connection. ``asks``: an authorizer is to be asked for each bus. ``may_write`` False: it only looks on.
-
-    ``unread``: frames that came and were not taken yet, the next one last.
-    """
-
-    id: int
-    who: Participant
-    asks: bool = False
-    may_write: bool = True
-    writer: Writer | None = None
-    writing_paused: bool = False
-    open: dict[int, Access] = {}
-    catching_up: set[int] = set()
-    unread: list[frames.ClientFrame] = []
-    permits: dict[Address, tuple[bool, bool]] = {}
-    tokens: float = 0.0
-    refilled: float = 0.0
-
-    def permit(self, address: Address) -> tuple[bool, bool]:
-        """What the authorizer lets it do there: read, write. Nothing is remembered of a bus that it does not hold open."""
-        return self.permits.get(address, (not self.asks, not self.asks))
-
-
 class BusRegistry:
-    """The broker's tables, and the part of it that opens and closes buses; `BrokerState` is the rest.
+    """The loaded buses, and the connections' access to them.
 
     Args:
-        broker: Names this life of the broker.
-        secret: Makes capabilities; whoever holds it can enter every bus.
-        mint: Returns that many fresh, unguessable hexadecimal digits.
+        connections: The broker's connections, by number.
+        by_participant: The number of each participant's connection, by the participant's id.
         limits: The bounds.
-        shared: Whether the backend is one that all servers of a hub share (scope "hub" exists).
-        filters: Names of the filters that this server can run.
+        secret: The key of capabilities; its holder can enter every bus.
+        mint: Returns the given number of fresh, unguessable hexadecimal digits.
+        shared: Whether all servers of a hub share the backend. Only then the scope "hub" exists.
+        filters: The names of the filters that this server can run.
+
+    Attributes:
+        buses: The loaded buses, by URI.
+        presence_dirty: The buses with changes to presence that were not sent yet.
+        needs_tick: The buses in which the passing of time alone may change something.
     """
 
     def __init__(
         self,
+        connections: Mapping[int, Conn],
+        by_participant: Mapping[str, int],
+        limits: Limits,
         *,
-        broker: str,
         secret: bytes,
         mint: Callable[[int], str],
-        limits: Limits | None = None,
         shared: bool = False,
         filters: Iterable[str] = (),
     ) -> None:
-        self.name = broker
-        self.limits = limits or Limits()
-        self.shared = shared
-        self.filters = set(filters)
+        self.buses: dict[str, BusState] = {}
+        self.presence_dirty: set[BusState] = set()
+        self.needs_tick: set[BusState] = set()
+        self._connections = connections
+        self._by_participant = by_participant
+        self._limits = limits
         self._secret = secret
         self._mint = mint
-        self._conns: dict[int, Conn] = {}
-        self._by_participant: dict[str, int] = {}
-        self._buses: dict[str, BusState] = {}  # by URI
+        self._shared = shared
+        self._filters = frozenset(filters)
         self._numbers: set[int] = set()
         self._loading: dict[Address, list[tuple[int, frames.Open]]] = {}
-        self._activity: dict[str, str] = {}
-        self._presence_dirty: set[BusState] = set()
-        self._ticking: set[BusState] = set()  # those in which time may change something
-        self._visited: dict[str, set[BusState]] = {}  # by kernels
+        self._activity: dict[str, str] = {}  # by kernel
+        self._opened_by_kernel: dict[str, set[BusState]] = {}
 
-    def _access(self, state: Conn, number: int, *, read: bool = False, write: bool = False) -> Access:
-        access = state.open.get(number)
-        if access is None:
-            raise NoSuchBus("this connection has opened no such bus; open it first.")
-        if (read and not access.read) or (write and not access.write):
-            may, wish = ("write to", "read") if read else ("read", "write to")
-            raise Forbidden(
-                f"{state.who.user or 'this participant'} may {may} {access.bus.name} but not {wish} it; its maker decides with "
-                "readers= and writers=, the server with its Authorizer."
-            )
-        return access
+    # --- opening ----------------------------------------------------------------------------------------------------
 
-    # --- opening and closing ----------------------------------------------------------------------------------------
+    def open(self, conn: Conn, frame: frames.Open, now: float) -> list[Effect]:
+        """A connection asks for a bus.
 
-    def _open(self, state: Conn, frame: frames.Open, now: float) -> list[Effect]:
+        Raises:
+            EbusError: It is refused.
+        """
         check_scope(frame.scope)
         if frame.name is None:
-            address = resolve(frame.scope, UNNAMED + self._mint(32), state.who, shared_engine=self.shared)
+            address = resolve(frame.scope, UNNAMED + self._mint(32), conn.who, shared_engine=self._shared)
         else:
-            check_name(frame.name.removeprefix(UNNAMED), self.limits.name_chars)
-            address = resolve(frame.scope, frame.name, state.who, owner=frame.owner, shared_engine=self.shared)
-        if not may_enter(address, state.who, frame.cap, self._secret) and frame.name is not None:
-            raise self._unseen(address)
-        if state.asks and address not in state.permits:
-            return [Authorize(state.id, frame, address)]
-        return self._enter(state, frame, address, now)
+            check_name(frame.name.removeprefix(UNNAMED), self._limits.name_chars)
+            address = resolve(frame.scope, frame.name, conn.who, owner=frame.owner, shared_engine=self._shared)
+        if not may_enter(address, conn.who, frame.cap, self._secret) and frame.name is not None:
+            raise _out_of_reach(address)
+        if conn.authorize and address not in conn.permits:
+            return [Authorize(conn.id, frame, address)]
+        return self._enter(conn, frame, address, now)
 
     def authorized(
-        self, conn: int, question: frames.Open, address: Address, read: bool, write: bool, now: float
+        self, conn_id: int, frame: frames.Open, address: Address, read: bool, write: bool, now: float
     ) -> list[Effect]:
-        """The authorizer's answer."""
-        state = self._conns.get(conn)
-        if state is None:
+        """The authorizer has answered an `Authorize`."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
             return []
-        state.permits[address] = (read, write)
-        return self._try_enter(state, question, address, now)
+        conn.permits[address] = (read, write)
+        return self._try_enter(conn, frame, address, now)
 
-    def _try_enter(self, state: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
+    def log_opened(self, address: Address, kept: Kept | None, error: EbusError | None, now: float) -> list[Effect]:
+        """The backend has performed an `OpenLog`.
+
+        Args:
+            address: The bus.
+            kept: What the backend keeps of it; None where it keeps nothing and was given no spec.
+            error: The reason why the log could not be opened.
+            now: The time.
+        """
+        waiting = self._loading.pop(address, [])
+        if kept is not None and error is None:
+            try:
+                bus = self._load(address, kept, now)
+            except EbusError as unusable:  # it was stored by another version
+                error = unusable
+            else:
+                first = self._connections.get(waiting[0][0]) if waiting else None
+                if address.unnamed and first is not None:
+                    bus.creator = first.who.id
+        effects: list[Effect] = []
+        for conn_id, frame in waiting:
+            conn = self._connections.get(conn_id)
+            if conn is None:
+                continue
+            may_create = frame.create and conn.may_write and conn.permit(address)[1] and not address.unnamed
+            if error is None and (kept is not None or may_create):
+                # Where there is no log, the first connection in the queue could not create the bus; this one can.
+                effects += self._try_enter(conn, frame, address, now)
+            else:
+                conn.permits.pop(address, None)
+                refusal = frames.refusal(error or _out_of_reach(address), req=frame.req)
+                effects.append(Send(conn_id, frames.encode(refusal)))
+        return effects
+
+    def _load(self, address: Address, kept: Kept, now: float) -> BusState:
+        info = BusInfo.of(address, self._new_number(), kept.spec, self._limits)
+        bus = BusState(info, kept, self._by_participant)
+        bus.idle_since = now
+        self.buses[info.uri] = bus
+        self.needs_tick.add(bus)
+        return bus
+
+    def _new_number(self) -> int:
+        # Random, so that a number does not tell how many buses there are.
+        while (number := int(self._mint(8), 16) & 0x7FFFFFFF) in self._numbers:
+            continue
+        self._numbers.add(number)
+        return number
+
+    def _try_enter(self, conn: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
         try:
-            return self._enter(state, frame, address, now)
+            return self._enter(conn, frame, address, now)
         except EbusError as error:
-            state.permits.pop(address, None)
-            return [Send(state.id, frames.encode(frames.refusal(error, req=frame.req)))]
+            conn.permits.pop(address, None)
+            return [Send(conn.id, frames.encode(frames.refusal(error, req=frame.req)))]
 
-    def _enter(self, state: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
-        bus = self._buses.get(str(address))
-        read, write = state.permit(address)
-        write = write and state.may_write
+    def _enter(self, conn: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
+        bus = self.buses.get(str(address))
+        read, write = conn.permit(address)
+        write = write and conn.may_write
         if bus is None:
             if not read and not write:
-                raise self._unseen(address)
-            spec = None
-            if frame.create and write and (frame.name is None or not address.unnamed):
-                spec = self._new_spec(frame, state.who)
-            self._check_room(state)
-            waiting = self._loading.setdefault(address, [])
-            waiting.append((state.id, frame))
-            return [OpenLog(address, spec, self._mint(16))] if len(waiting) == 1 else []
-        read = read and allows(bus.spec.readers, state.who)
-        write = write and allows(bus.spec.writers, state.who)
+                raise _out_of_reach(address)
+            return self._request_log(conn, frame, address, may_create=write)
+        info = bus.info
+        read = read and allows(info.spec.readers, conn.who)
+        write = write and allows(info.spec.writers, conn.who)
         if not read and not write:
-            raise self._unseen(address)
-        bus.spec.join(frame.spec, bus.name)
-        if bus.number not in state.open:
-            self._check_room(state, joins=True)
+            raise _out_of_reach(address)
+        info.spec.join(frame.spec, info.name)
+        if info.number not in conn.open:
+            self._check_limits(conn)
         if frame.spec.get("filter") == OWNER:
-            self._offer_filter(state, bus)
-        state.open[bus.number] = Access(bus, read, write)
-        bus.presence.join(public(state.who), now)
-        self._presence_dirty.add(bus)
-        if state.who.kernel_id:
-            self._visited.setdefault(state.who.kernel_id, set()).add(bus)
-            bus.presence.kernel(state.who.kernel_id, self._activity.get(state.who.kernel_id, ""))
+            self._offer_filter(conn, bus)
+        conn.open[info.number] = Access(bus, read, write)
+        bus.presence.join(public(conn.who), now)
+        self.presence_dirty.add(bus)
+        if conn.who.kernel_id:
+            self._opened_by_kernel.setdefault(conn.who.kernel_id, set()).add(bus)
+            bus.presence.kernel(conn.who.kernel_id, self._activity.get(conn.who.kernel_id, ""))
         cap = address.capability(self._secret) if address.guarded else ""
-        spec_fields = msgspec.to_builtins(bus.spec)
-        answer = frames.Opened(frame.req, bus.number, str(address), bus.epoch, bus.log.last, spec_fields, cap)
-        return [Send(state.id, frames.encode(answer))]
+        spec_fields = msgspec.to_builtins(info.spec)
+        answer = frames.Opened(frame.req, info.number, info.uri, bus.epoch, bus.log.last, spec_fields, cap)
+        return [Send(conn.id, frames.encode(answer))]
 
-    def _check_room(self, state: Conn, *, joins: bool = False) -> None:
-        # Before a bus is begun, not after: what is refused must leave nothing behind.
-        if len(state.open) >= self.limits.buses_per_participant:
+    def _request_log(self, conn: Conn, frame: frames.Open, address: Address, *, may_create: bool) -> list[Effect]:
+        spec = None
+        if frame.create and may_create and (frame.name is None or not address.unnamed):
+            spec = self._new_spec(frame, conn.who)
+        self._check_limits(conn, loads=True)
+        waiting = self._loading.setdefault(address, [])
+        waiting.append((conn.id, frame))
+        return [OpenLog(address, spec, self._mint(16))] if len(waiting) == 1 else []
+
+    def _check_limits(self, conn: Conn, *, loads: bool = False) -> None:
+        # Before a bus is created, not after: a refused request must leave nothing behind.
+        limits = self._limits
+        if len(conn.open) >= limits.buses_per_participant:
             raise TooLarge(
-                f"this connection has {self.limits.buses_per_participant} buses open (the server's limit "
+                f"this connection has {limits.buses_per_participant} buses open (the server's limit "
                 "`buses_per_participant`).",
                 limit="buses_per_participant",
             )
-        if not joins and len(self._buses) + len(self._loading) >= self.limits.buses:
-            raise TooLarge(f"this server has {self.limits.buses} buses open (its limit `buses`).", limit="buses")
+        if loads and len(self.buses) + len(self._loading) >= limits.buses:
+            raise TooLarge(f"this server has {limits.buses} buses open (its limit `buses`).", limit="buses")
 
     def _new_spec(self, frame: frames.Open, who: Participant) -> BusSpec:
-        spec = BusSpec.create(frame.spec, self.limits)
+        spec = BusSpec.create(frame.spec, self._limits)
         for schema in (spec.schema, spec.emits):
-            Validator(schema)  # raises where nothing could be held to it
-        if spec.filter not in (None, OWNER) and spec.filter not in self.filters:
-            known = ", ".join(sorted(self.filters)) or "none"
+            Validator(schema)  # raises where the schema cannot be used
+        if spec.filter not in (None, OWNER) and spec.filter not in self._filters:
+            known = ", ".join(sorted(self._filters)) or "none"
             raise SpecConflict(
                 f"this server has no filter {spec.filter!r} (it has: {known}). Filters in the server are installed, not sent."
             )
@@ -195,163 +220,151 @@ class BusRegistry:
             spec = msgspec.structs.replace(spec, maker=who.user)
         return spec
 
-    def _offer_filter(self, state: Conn, bus: BusState) -> None:
-        if bus.spec.maker != state.who.user:
-            raise Forbidden(f"{bus.name} is filtered by {bus.spec.maker or 'another user'}; open it without filter=.")
-        if state.id not in bus.owners:
-            bus.owners += (state.id,)
+    def _offer_filter(self, conn: Conn, bus: BusState) -> None:
+        maker = bus.info.spec.maker
+        if maker != conn.who.user:
+            raise Forbidden(f"{bus.info.name} is filtered by {maker or 'another user'}; open it without filter=.")
+        bus.add_filter_owner(conn.id)
 
-    def log_opened(self, address: Address, kept: Kept | None, error: EbusError | None, now: float) -> list[Effect]:
-        """The backend has opened the bus, or found none (``kept`` None), or failed."""
-        waiting = self._loading.pop(address, [])
-        effects: list[Effect] = []
-        if kept is not None and error is None:
-            try:
-                bus = BusState(address, self._number(), kept, self.limits, self._by_participant)
-            except EbusError as unusable:  # kept by another version
-                error = unusable
-            else:
-                self._buses[bus.uri] = bus
-                self._ticking.add(bus)
-                bus.idle_since = now
-                first = self._conns.get(waiting[0][0]) if waiting else None
-                if address.unnamed and first is not None:
-                    bus.creator = first.who.id
-        for conn, frame in waiting:
-            state = self._conns.get(conn)
-            if state is None:
-                continue
-            if error is not None:
-                state.permits.pop(address, None)
-                effects.append(Send(conn, frames.encode(frames.refusal(error, req=frame.req))))
-            elif kept is None and frame.create and state.may_write and state.permit(address)[1] and not address.unnamed:
-                effects += self._try_enter(
-                    state, frame, address, now
-                )  # who came first could not create it; this one can
-            elif kept is None:
-                state.permits.pop(address, None)
-                effects.append(Send(conn, frames.encode(frames.refusal(self._unseen(address), req=frame.req))))
-            else:
-                effects += self._try_enter(state, frame, address, now)
+    # --- leaving and ending -----------------------------------------------------------------------------------------
+
+    def leave(self, conn: Conn, number: int, now: float) -> list[Effect]:
+        """A participant leaves a bus. An unnamed bus ends when its creator leaves."""
+        bus = conn.access(number)
+        effects = self._release(conn, bus, now)
+        bus.presence.leave(conn.who.id)
+        self.presence_dirty.add(bus)
+        if bus.creator == conn.who.id:
+            effects += self._end(bus, f"its maker has closed {bus.info.name}")
         return effects
 
-    def _number(self) -> int:
-        # Random, so that a number tells nobody how many buses others have.
-        while (number := int(self._mint(8), 16) & 0x7FFFFFFF) in self._numbers:
-            continue
-        self._numbers.add(number)
-        return number
+    def disconnected(self, conn: Conn, now: float, *, replaced: bool) -> list[Effect]:
+        """A connection has ended. Its participant is away, unless a newer connection has ``replaced`` this one."""
+        effects: list[Effect] = []
+        for access in list(conn.open.values()):
+            effects += self._release(conn, access.bus, now)
+            if not replaced:
+                access.bus.presence.away(conn.who.id, now)
+                self.presence_dirty.add(access.bus)
+        return effects
 
-    def _unseen(self, address: Address) -> NoSuchBus:
-        return NoSuchBus(
-            f"no bus {address.name!r} in scope {address.scope!r} within your reach. Check the name and the scope; a kernel's "
-            "bus and an unnamed one are entered with the handle that their maker gives you."
-        )
-
-    def _part(self, state: Conn, bus: BusState, now: float) -> list[Effect]:
-        """A connection has no more to do with a bus."""
-        bus.unsubscribe(state.id)
-        bus.presence.watch(state.who.id, False)
-        self._ticking.add(bus)
-        state.open.pop(bus.number, None)
-        state.catching_up.discard(bus.number)
-        state.permits.pop(bus.address, None)
-        if not bus.creator or bus.creator == state.who.id:
+    def _release(self, conn: Conn, bus: BusState, now: float) -> list[Effect]:
+        """A connection no longer has the bus open."""
+        bus.unsubscribe(conn.id)
+        bus.presence.watch(conn.who.id, False)
+        self.needs_tick.add(bus)
+        conn.forget(bus)
+        if not bus.creator or bus.creator == conn.who.id:
             bus.idle_since = now
-        if state.id not in bus.owners:
-            return []
-        was_first = bus.owners[0] == state.id
-        bus.owners = tuple(owner for owner in bus.owners if owner != state.id)
-        return [*bus.filter_lost(now, "has lost its kernel"), *bus.settled()] if was_first else []
+        return bus.remove_filter_owner(conn.id, now)
 
-    def _leave(self, state: Conn, frame: frames.Leave, now: float) -> list[Effect]:
-        bus = self._access(state, frame.bus).bus
-        effects = self._part(state, bus, now)
-        bus.presence.leave(state.who.id)
-        self._presence_dirty.add(bus)
-        if bus.creator == state.who.id:
-            effects += self._end(bus, f"its maker has closed {bus.name}")
-        return effects
+    def delete(self, conn: Conn, frame: frames.Delete) -> list[Effect]:
+        """A connection deletes a bus, for everyone."""
+        bus = conn.access(frame.bus, write=True)
+        return self._end(bus, f"{conn.who.user or 'someone'} has deleted {bus.info.name}", (conn.id, frame.req))
 
-    def _delete(self, state: Conn, frame: frames.Delete) -> list[Effect]:
-        bus = self._access(state, frame.bus, write=True).bus
-        return self._end(bus, f"{state.who.user or 'someone'} has deleted {bus.name}", (state.id, frame.req))
-
-    def _end(self, bus: BusState, reason: str, asked: tuple[int, int] | None = None) -> list[Effect]:
-        """A bus is gone, for everyone."""
+    def _end(self, bus: BusState, reason: str, request: tuple[int, int] | None = None) -> list[Effect]:
         self._unload(bus)
-        gone = frames.encode(frames.Gone(bus.number, reason))
-        conns = []
-        for state in self._conns.values():
-            if state.open.pop(bus.number, None) is not None:
-                state.catching_up.discard(bus.number)
-                state.permits.pop(bus.address, None)
-                conns.append(state.id)
-        return [DeleteLog(bus.address, Deliver(tuple(conns), gone, 1) if conns else None, asked)]
+        conns = tuple(conn.id for conn in self._connections.values() if conn.forget(bus))
+        gone = frames.encode(frames.Gone(bus.info.number, reason))
+        return [DeleteLog(bus.info.address, Deliver(conns, gone, 1) if conns else None, request)]
 
-    def log_deleted(self, of: DeleteLog, error: EbusError | None) -> list[Effect]:
-        """The backend has deleted the bus, or could not."""
+    def log_deleted(self, deletion: DeleteLog, error: EbusError | None) -> list[Effect]:
+        """The backend has performed a `DeleteLog`, or failed with ``error``."""
         effects: list[Effect] = []
-        if of.asked is not None:
-            conn, req = of.asked
+        if deletion.request is not None:
+            conn, req = deletion.request
             answer = frames.Done(req) if error is None else frames.refusal(error, req=req)
             effects.append(Send(conn, frames.encode(answer)))
-        return effects if of.told is None else [*effects, of.told]
+        if deletion.notice is not None:
+            effects.append(deletion.notice)
+        return effects
 
     def _unload(self, bus: BusState) -> None:
-        self._buses.pop(bus.uri, None)
-        self._numbers.discard(bus.number)
-        self._presence_dirty.discard(bus)
-        self._ticking.discard(bus)
+        self.buses.pop(bus.info.uri, None)
+        self._numbers.discard(bus.info.number)
+        self.presence_dirty.discard(bus)
+        self.needs_tick.discard(bus)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed: end the unnamed buses whose creator is gone, and unload the buses that nobody uses."""
+        effects: list[Effect] = []
+        for bus in list(self.needs_tick):
+            effects += bus.tick(now)
+            if bus.presence.has_changed:
+                self.presence_dirty.add(bus)
+            has_creator = bus.creator in self._by_participant
+            is_overdue = now - bus.idle_since > self._limits.creator_seconds
+            if not bus.info.address.unnamed:
+                if is_overdue and not bus.in_use:
+                    self._unload(bus)  # the backend keeps it, and it is loaded again when it is next opened
+                elif not bus.needs_tick():
+                    self.needs_tick.discard(bus)
+            elif is_overdue and not has_creator:
+                effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.info.name}")
+            elif has_creator and not bus.needs_tick():
+                self.needs_tick.discard(bus)
+        return effects
+
+    # --- kernels ----------------------------------------------------------------------------------------------------
 
     def end_kernel(self, kernel_id: str) -> list[Effect]:
-        """A kernel was shut down: its scope ends."""
+        """A kernel was shut down. The buses in its scope end with it."""
         self._activity.pop(kernel_id, None)
-        self._visited.pop(kernel_id, None)
+        self._opened_by_kernel.pop(kernel_id, None)
         ended = [
-            bus for bus in self._buses.values() if bus.address.scope == "kernel" and bus.address.owner == kernel_id
+            bus
+            for bus in self.buses.values()
+            if bus.info.address.scope == "kernel" and bus.info.address.owner == kernel_id
         ]
         return [effect for bus in ended for effect in self._end(bus, "its kernel was shut down")]
 
-    def kernel_activity(self, kernel_id: str, activity: str) -> list[Effect]:
-        """The server knows that a kernel is "idle", "busy", "restarting" or "dead"."""
+    def kernel_activity(self, kernel_id: str, activity: str) -> None:
+        """A kernel is "idle", "busy", "restarting" or "dead", as the server knows."""
         self._activity[kernel_id] = activity
-        visited = self._visited.pop(kernel_id, set())
-        here = {bus for bus in visited if bus.presence.kernel(kernel_id, activity)}
-        if here:
-            self._visited[kernel_id] = here
-        self._presence_dirty |= {bus for bus in here if bus.presence.has_changed}
-        return []
+        opened = self._opened_by_kernel.pop(kernel_id, set())
+        present = {bus for bus in opened if bus.presence.kernel(kernel_id, activity)}
+        if present:
+            self._opened_by_kernel[kernel_id] = present
+        self.presence_dirty |= {bus for bus in present if bus.presence.has_changed}
 
-    def within_reach(self, conn: int, kept: dict[str, BusSpec]) -> list[str]:
-        """Which of these buses a connection may know of, as far as scopes and access lists say."""
-        state = self._conns.get(conn)
-        return [
-            uri
+    # --- listing ----------------------------------------------------------------------------------------------------
+
+    def listed(self, conn_id: int, req: int, kept: dict[str, BusSpec]) -> list[Effect]:
+        """The backend has performed a `ListBuses`: ``kept`` is all that it keeps, by URI."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
+            return []
+        within_reach = {
+            uri: spec
             for uri, spec in sorted(kept.items())
-            if state is not None
-            and may_enter(Address.parse(uri), state.who, "", self._secret)
-            and (allows(spec.readers, state.who) or allows(spec.writers, state.who))
-        ]
+            if may_enter(Address.parse(uri), conn.who, "", self._secret)
+            and (allows(spec.readers, conn.who) or allows(spec.writers, conn.who))
+        }
+        if conn.authorize:
+            return [AuthorizeList(conn_id, req, within_reach)]
+        return self.list_authorized(conn_id, req, within_reach)
 
-    def listed(self, conn: int, req: int, kept: dict[str, BusSpec]) -> list[Effect]:
-        """What the backends keep; the connection learns of what is within its reach."""
+    def list_authorized(self, conn_id: int, req: int, buses: dict[str, BusSpec]) -> list[Effect]:
+        """The authorizer has answered an `AuthorizeList`: the connection may know of ``buses``."""
         found = []
-        for uri in self.within_reach(conn, kept):
-            address, spec = Address.parse(uri), kept[uri]
-            live = self._buses.get(uri)
-            facts = (
-                {"participants": len(live.presence), "last": live.log.last}
-                if live
-                else {"participants": 0, "last": None}
-            )
+        for uri, spec in buses.items():
+            address, live = Address.parse(uri), self.buses.get(uri)
             found.append(
                 {
                     "address": uri,
                     "scope": address.scope,
                     "name": address.name,
                     "spec": msgspec.to_builtins(spec),
-                    **facts,
+                    "participants": 0 if live is None else len(live.presence),
+                    "last": None if live is None else live.log.last,
                 }
             )
-        return [Send(conn, frames.encode(frames.Listed(req, found)))]
+        return [Send(conn_id, frames.encode(frames.Listed(req, found)))]
+
+
+def _out_of_reach(address: Address) -> NoSuchBus:
+    return NoSuchBus(
+        f"no bus {address.name!r} in scope {address.scope!r} within your reach. Check the name and the scope; a kernel's "
+        "bus and an unnamed one are entered with the handle that their maker gives you."
+    )

@@ -1,154 +1,191 @@
-"""The broker: who is connected, which buses there are, and what each frame leads to.
+"""The broker's state machine: its connections, and the effects of each frame that they send.
 
-`BrokerState` decides and never acts. Whoever runs it hands in what happens (``connect``, ``receive``, ``go_on``,
-``disconnect``, ``blocked``, ``drained``, ``loaded``, ``commit``, ``tick``) and performs the effects that come back, in
-their order. It holds no clock, no socket and no randomness: ``now`` and ``mint`` are arguments.
+`BrokerState` decides and never acts. Its host reports what happens (``connect``, ``receive``, ``take_slice``,
+``disconnect``, ``pause_writing``, ``resume_writing``, ``commit``, ``tick``; on ``registry``: ``log_opened``, …) and performs
+the effects that are returned, in order. There is no clock, no socket and no randomness here: ``now`` and ``mint`` are
+arguments.
 
-What a frame may do depends only on what the authenticated connection is, never on what the frame says of its sender.
-A bus outside a participant's reach looks exactly like one that does not exist.
+What a frame may do depends only on what its connection has authenticated as, never on what the frame says of its sender.
+A malformed frame ends its connection and affects nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
 from ebus_jupyter.errors import EbusError, FilterUnavailable, ProtocolError, RateLimited, TooLarge
 
-from .admission import Writer
+from .conn import Conn
 from .effects import Deliver, Effect, Hangup, ListBuses, Send
-from .entry import Entry, by_bus, sender_id
-from .registry import BusRegistry, Conn
+from .entry import Entry, Writer, by_bus, sender_id
+from .registry import BusRegistry
 
 FRAMES_PER_SLICE = 32
-"""How many frames of one message are taken at a time."""
+"""The number of frames that are handled at a time."""
 
 
-class BrokerState(BusRegistry):
-    """All buses and connections of one broker; see `BusRegistry` for what it is made of."""
+class BrokerState:
+    """All connections and buses of one broker.
+
+    Args:
+        broker: Identifies this run of the broker.
+        secret: The key of capabilities; its holder can enter every bus.
+        mint: Returns the given number of fresh, unguessable hexadecimal digits.
+        limits: The bounds.
+        shared: Whether all servers of a hub share the backend. Only then the scope "hub" exists.
+        filters: The names of the filters that this server can run.
+
+    Attributes:
+        registry: The buses.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: str,
+        secret: bytes,
+        mint: Callable[[int], str],
+        limits: Limits | None = None,
+        shared: bool = False,
+        filters: Iterable[str] = (),
+    ) -> None:
+        self.name = broker
+        self.limits = limits or Limits()
+        self._connections: dict[int, Conn] = {}
+        self._by_participant: dict[str, int] = {}
+        self.registry = BusRegistry(
+            self._connections,
+            self._by_participant,
+            self.limits,
+            secret=secret,
+            mint=mint,
+            shared=shared,
+            filters=filters,
+        )
 
     # --- connections ------------------------------------------------------------------------------------------------
 
     def connect(
-        self, conn: int, who: Participant, now: float, *, may_write: bool = True, asks: bool = False
+        self, conn_id: int, who: Participant, now: float, *, may_write: bool = True, authorize: bool = False
     ) -> list[Effect]:
-        """A connection is there; ``who`` is what it authenticated as (its ``id`` comes with the hello)."""
-        if len(self._conns) >= self.limits.connections:
+        """A client has connected.
+
+        Args:
+            conn_id: The connection's number, never used before.
+            who: What it has authenticated as. Its ``id`` comes with the hello.
+            now: The time.
+            may_write: False for a connection that may only read.
+            authorize: Whether the authorizer is asked about each bus that it opens.
+        """
+        if len(self._connections) >= self.limits.connections:
             text = f"this server holds {self.limits.connections} connections already (its limit `connections`)."
-            return [Send(conn, frames.encode(frames.Bye("too_large", text))), Hangup(conn)]
-        self._conns[conn] = Conn(
-            conn, who, asks, may_write, tokens=self._rate(who) * self.limits.publish_burst, refilled=now
-        )
+            return [Send(conn_id, frames.encode(frames.Bye("too_large", text))), Hangup(conn_id)]
+        tokens = self._rate(who) * self.limits.publish_burst
+        self._connections[conn_id] = Conn(conn_id, who, authorize, may_write, tokens=tokens, refilled_at=now)
         return []
 
-    def disconnect(self, conn: int, now: float) -> list[Effect]:
-        """The connection has ended. Its participant is away, and may be back."""
-        state = self._conns.get(conn)
-        if state is None:
+    def disconnect(self, conn_id: int, now: float) -> list[Effect]:
+        """A connection has ended. The frames that arrived before its end are still handled."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
             return []
         effects: list[Effect] = []
-        while state.unread:  # its last words
-            effects += self.take_slice(conn, now)
-        if self._conns.pop(conn, None) is None:
-            return effects  # they were its end already
-        replaced = self._by_participant.get(state.who.id) not in (None, conn)
+        while conn.unread:
+            effects += self.take_slice(conn_id, now)
+        if self._connections.pop(conn_id, None) is None:
+            return effects  # one of those frames has ended it
+        replaced = self._by_participant.get(conn.who.id) not in (None, conn_id)
         if not replaced:
-            self._by_participant.pop(state.who.id, None)
-        for access in list(state.open.values()):
-            effects += self._part(state, access.bus, now)
-            if not replaced:
-                access.bus.presence.away(state.who.id, now)
-                self._presence_dirty.add(access.bus)
-        return effects
+            self._by_participant.pop(conn.who.id, None)
+        return effects + self.registry.disconnected(conn, now, replaced=replaced)
 
-    def receive(self, conn: int, data: bytes, now: float) -> list[Effect]:
-        """A WebSocket message from ``conn``. What is malformed ends the connection, and nothing else.
-
-        Its first frames are taken, as `go_on` does; whoever runs the broker decides when the others are.
-        """
-        state = self._conns.get(conn)
-        if state is None:
+    def receive(self, conn_id: int, data: bytes, now: float) -> list[Effect]:
+        """A WebSocket message has arrived. Its first frames are handled; `take_slice` handles the others."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
             return []
         try:
-            state.unread[:0] = reversed(frames.from_client(data))
+            conn.unread[:0] = reversed(frames.from_client(data))
         except ProtocolError as error:
-            return self._expel(state, error, now)
-        return self.take_slice(conn, now)
+            return self._expel(conn, error, now)
+        return self.take_slice(conn_id, now)
 
-    def has_more(self, conn: int) -> bool:
-        """Whether frames that came from ``conn`` wait for `go_on`."""
-        state = self._conns.get(conn)
-        return state is not None and bool(state.unread)
+    def has_more(self, conn_id: int) -> bool:
+        """Whether frames of this connection wait for `take_slice`."""
+        conn = self._connections.get(conn_id)
+        return conn is not None and bool(conn.unread)
 
-    def take_slice(self, conn: int, now: float) -> list[Effect]:
-        """Take the next frames of what came from ``conn``: so many that it takes a fraction of a millisecond."""
-        state = self._conns.get(conn)
-        if state is None:
+    def take_slice(self, conn_id: int, now: float) -> list[Effect]:
+        """Handle the next frames of a connection: as many as take a fraction of a millisecond."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
             return []
-        unread = state.unread
+        unread = conn.unread
         effects: list[Effect] = []
         try:
             for _ in range(min(FRAMES_PER_SLICE, len(unread))):
                 frame = unread.pop()
-                if state.writer is None and not isinstance(frame, frames.Hello):
+                if conn.writer is None and not isinstance(frame, frames.Hello):
                     raise ProtocolError("say hello first: the first frame of a connection is [1, version, instance].")
-                effects += self._frame(state, frame, now)
+                effects += self._handle(conn, frame, now)
         except ProtocolError as error:
-            effects += self._expel(state, error, now)
+            effects += self._expel(conn, error, now)
         return effects
 
-    def _expel(self, state: Conn, error: ProtocolError, now: float) -> list[Effect]:
-        state.unread.clear()
+    def _expel(self, conn: Conn, error: ProtocolError, now: float) -> list[Effect]:
+        conn.unread.clear()
         bye = frames.Bye(error.code, error.text, reconnect=False)
-        return [Send(state.id, frames.encode(bye)), Hangup(state.id), *self.disconnect(state.id, now)]
+        return [Send(conn.id, frames.encode(bye)), Hangup(conn.id), *self.disconnect(conn.id, now)]
 
-    def _frame(self, state: Conn, frame: frames.ClientFrame, now: float) -> list[Effect]:
+    def _handle(self, conn: Conn, frame: frames.ClientFrame, now: float) -> list[Effect]:
         try:
             match frame:
                 case frames.Publish():
-                    return self._publish(state, frame, now)
+                    return self._publish(conn, frame, now)
                 case frames.Hello():
-                    return self._hello(state, frame, now)
+                    return self._hello(conn, frame, now)
                 case frames.Open():
-                    return self._open(state, frame, now)
+                    return self.registry.open(conn, frame, now)
                 case frames.Subscribe():
-                    return self._subscribe(state, frame)
+                    return self._subscribe(conn, frame)
                 case frames.Unsubscribe():
-                    bus = self._access(state, frame.bus).bus
-                    bus.unsubscribe(state.id)
-                    state.catching_up.discard(bus.number)
+                    bus = conn.access(frame.bus)
+                    bus.unsubscribe(conn.id)
+                    conn.catching_up.discard(frame.bus)
                     return []
                 case frames.Fetch():
-                    bus = self._access(state, frame.bus, read=True).bus
-                    return [Send(state.id, frames.encode(bus.page(state.who, frame)))]
+                    bus = conn.access(frame.bus, read=True)
+                    return [Send(conn.id, frames.encode(bus.page(conn.who, frame)))]
                 case frames.SetPresence():
-                    return self._set_presence(state, frame)
+                    return self._set_presence(conn, frame)
                 case frames.FilterAnswer():
-                    return self._filter_answer(state, frame)
+                    return self._filter_answer(conn, frame)
                 case frames.Delete():
-                    return self._delete(state, frame)
+                    return self.registry.delete(conn, frame)
                 case frames.List():
-                    return [ListBuses(state.id, frame.req)]
+                    return [ListBuses(conn.id, frame.req)]
                 case frames.Ping():
-                    return [Send(state.id, frames.encode(frames.Pong(frame.n)))]
+                    return [Send(conn.id, frames.encode(frames.Pong(frame.n)))]
                 case frames.Leave():
-                    return self._leave(state, frame, now)
+                    return self.registry.leave(conn, frame.bus, now)
         except ProtocolError:
             raise
         except EbusError as error:
             answer = frames.refusal(
                 error, req=getattr(frame, "req", 0), id_=getattr(frame, "id", 0), bus=getattr(frame, "bus", 0)
             )
-            return [Send(state.id, frames.encode(answer))]
+            return [Send(conn.id, frames.encode(answer))]
 
-    def _hello(self, state: Conn, frame: frames.Hello, now: float) -> list[Effect]:
+    def _hello(self, conn: Conn, frame: frames.Hello, now: float) -> list[Effect]:
         if frame.version != frames.VERSION:
             older, newer = ("client", "server") if frame.version < frames.VERSION else ("server", "client")
             raise ProtocolError(
@@ -157,229 +194,227 @@ class BrokerState(BusRegistry):
                 + (" and reload the page." if older == "client" else " and restart it.")
             )
         if (
-            state.writer is not None
+            conn.writer is not None
             or len(frame.instance) != 32
             or not all(digit in "0123456789abcdef" for digit in frame.instance)
         ):
             raise ProtocolError("hello comes once, with an instance of 32 hexadecimal digits that nobody can guess.")
-        # Others see the hash: who knows the instance itself can answer to its name.
+        # Others see only the hash: a client that knew the instance could take this one's place.
         id_ = hashlib.blake2b(frame.instance.encode(), digest_size=8).hexdigest()
-        state.who = msgspec.structs.replace(state.who, id=id_)
-        state.writer = Writer(state.who, msgspec.msgpack.encode(public(state.who)))
+        conn.who = msgspec.structs.replace(conn.who, id=id_)
+        conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
         effects: list[Effect] = []
-        before = self._by_participant.get(id_)
-        self._by_participant[id_] = state.id
-        if before is not None:
+        previous = self._by_participant.get(id_)
+        self._by_participant[id_] = conn.id
+        if previous is not None:
             bye = frames.Bye("closed", "this client has connected again.", reconnect=False)
-            effects += [Send(before, frames.encode(bye)), Hangup(before), *self.disconnect(before, now)]
-        bounds = {
+            effects += [Send(previous, frames.encode(bye)), Hangup(previous), *self.disconnect(previous, now)]
+        limits = {
             "value_bytes": self.limits.value_bytes,
             "batch_bytes": self.limits.batch_bytes,
             "pending": self.limits.pending,
         }
-        welcome = frames.Welcome(frames.VERSION, public(state.who), self.name, bounds)
-        return [*effects, Send(state.id, frames.encode(welcome))]
+        welcome = frames.Welcome(frames.VERSION, public(conn.who), self.name, limits)
+        return [*effects, Send(conn.id, frames.encode(welcome))]
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _rate(self, who: Participant) -> float:
         return self.limits.kernel_publish_rate if who.kind in ("kernel", "server") else self.limits.publish_rate
 
-    def _publish(self, state: Conn, frame: frames.Publish, now: float) -> list[Effect]:
-        bus = self._access(state, frame.bus, write=True).bus
-        assert state.writer is not None  # it has said hello
+    def _publish(self, conn: Conn, frame: frames.Publish, now: float) -> list[Effect]:
+        bus = conn.access(frame.bus, write=True)
+        assert conn.writer is not None  # it has said hello
         admission = bus.admission
-        known = admission.known((state.who.id, frame.id))
-        if known is not None:  # a retry is not refused for what came after its first attempt
-            return known
-        rate = self._rate(state.who)
-        if now > state.refilled:
-            state.tokens = min(rate * self.limits.publish_burst, state.tokens + (now - state.refilled) * rate)
-            state.refilled = now
-        if state.tokens < 1:
+        answer = admission.answer_retry((conn.who.id, frame.id))
+        if answer is not None:  # before the rate is looked at: a retry is not refused for what came after it
+            return answer
+        rate = self._rate(conn.who)
+        if now > conn.refilled_at:
+            conn.tokens = min(rate * self.limits.publish_burst, conn.tokens + (now - conn.refilled_at) * rate)
+            conn.refilled_at = now
+        if conn.tokens < 1:
             raise RateLimited(
-                f"{bus.name}: more than {rate:g} writes a second from one participant (the server's limits `publish_rate`, "
-                "`kernel_publish_rate`). Write less often, or let a state conflate.",
-                retry_after=(1 - state.tokens) / rate,
+                f"{bus.info.name}: more than {rate:g} writes a second from one participant (the server's limits "
+                "`publish_rate`, `kernel_publish_rate`). Write less often, or let a state conflate.",
+                retry_after=(1 - conn.tokens) / rate,
             )
-        state.tokens -= 1
-        if bus.spec.filter is not None:
-            self._ticking.add(bus)
-        return admission.publish(state.writer, frame, now)
+        conn.tokens -= 1
+        if admission.filter is not None:
+            self.registry.needs_tick.add(bus)
+        return admission.publish(conn.writer, frame, now)
 
-    def appended(self, entries: Sequence[Entry], offsets: Sequence[int]) -> list[Effect]:
-        """The backend has kept these; their writers get their acks, runs of them in one frame."""
+    def commit(self, entries: Sequence[Entry]) -> list[Effect]:
+        """The backend has committed these entries, in order. Nothing else delivers messages."""
+        effects: list[Effect] = []
+        for uri, of_bus in by_bus(entries).items():
+            bus = self.registry.buses.get(uri)
+            if bus is not None:
+                effects += bus.commit(of_bus)
+        return effects
+
+    def appended(self, entries: Sequence[Entry]) -> list[Effect]:
+        """The backend has accepted these entries and assigned their offsets: acknowledge them to their writers.
+
+        A run of one writer's entries is acknowledged in one frame. A shared engine may report the entries to `commit` later
+        than this, or earlier.
+        """
         effects: list[Effect] = []
         run: frames.Ok | None = None
         writer = None
-        for entry, offset in zip(entries, offsets, strict=True):
-            bus = self._buses.get(entry.bus)
+        for entry in entries:
+            bus = self.registry.buses.get(entry.bus)
             if bus is None:
                 continue
-            if offset > bus.log.last:  # its report is still on the way, but a retry has its answer
-                bus.admission.keep((sender_id(entry.sender), entry.id), offset)
+            number, offset = bus.info.number, entry.offset
+            if offset > bus.log.last:  # not committed here yet, but a retry can be answered
+                bus.admission.remember((sender_id(entry.sender), entry.id), offset)
             if (
                 run is not None
                 and writer == entry.sender
-                and run.bus == bus.number
+                and run.bus == number
                 and (run.id + run.count, run.offset + run.count) == (entry.id, offset)
             ):
                 run.count += 1
                 continue
-            effects += self._ack(writer, run)
-            run, writer = frames.Ok(bus.number, entry.id, offset), entry.sender
-        effects += self._ack(writer, run)
+            effects += self._acknowledge(writer, run)
+            run, writer = frames.Ok(number, entry.id, offset), entry.sender
+        effects += self._acknowledge(writer, run)
         return effects
 
-    def _ack(self, writer: bytes | None, run: frames.Ok | None) -> list[Effect]:
+    def _acknowledge(self, writer: bytes | None, run: frames.Ok | None) -> list[Effect]:
         if run is None or writer is None:
             return []
         conn = self._by_participant.get(sender_id(writer))
         return [] if conn is None else [Send(conn, frames.encode(run))]
 
     def failed(self, entries: Sequence[Entry], error: EbusError) -> list[Effect]:
-        """The backend could not keep these; nothing of them was kept."""
+        """The backend could not append these entries, and has kept nothing of them."""
         effects: list[Effect] = []
         for entry in entries:
-            bus = self._buses.get(entry.bus)
+            bus = self.registry.buses.get(entry.bus)
             if bus is not None:
                 effects += bus.admission.refuse(sender_id(entry.sender), entry.id, error)
-                effects += bus.settled()
-        return effects
-
-    def commit(self, entries: Sequence[Entry]) -> list[Effect]:
-        """The backend reports these as kept, in order. This, and only this, delivers."""
-        effects: list[Effect] = []
-        for uri, of_bus in by_bus(entries).items():
-            bus = self._buses.get(uri)
-            if bus is not None:
-                effects += bus.commit(of_bus)
-                effects += bus.settled()
+                effects += bus.admission.resume_waiting()
         return effects
 
     # --- filters ----------------------------------------------------------------------------------------------------
 
-    def _filter_answer(self, state: Conn, frame: frames.FilterAnswer) -> list[Effect]:
-        bus = self._access(state, frame.bus).bus
-        if not bus.owners or bus.owners[0] != state.id:
-            return []  # nobody asked this connection
-        verdict: EbusError | str | None = frame.reject
+    def _filter_answer(self, conn: Conn, frame: frames.FilterAnswer) -> list[Effect]:
+        bus = conn.access(frame.bus)
+        if bus.filter_owner != conn.id:
+            return []  # this connection was not asked
+        error: EbusError | str | None = frame.reject
         if frame.failed:
-            verdict = FilterUnavailable(f"{bus.name}: its filter failed: {frame.reject}. The write was not accepted.")
-        return self.filtered(bus.address, frame.ask, bytes(frame.value), verdict)
+            error = FilterUnavailable(
+                f"{bus.info.name}: its filter failed: {frame.reject}. The write was not accepted."
+            )
+        return self.filtered(bus.info.address, frame.ask, bytes(frame.value), error)
 
-    def filtered(self, address: Address, ask: int, value: bytes, error: EbusError | str | None) -> list[Effect]:
-        """A filter's verdict: a value, the reason why it refuses, or the error that kept it from deciding."""
-        bus = self._buses.get(str(address))
+    def filtered(self, address: Address, request: int, value: bytes, error: EbusError | str | None) -> list[Effect]:
+        """A filter has answered.
+
+        Args:
+            address: The bus.
+            request: The number of the request.
+            value: The encoded value to keep.
+            error: The filter's reason for refusing the write, as text; or the error that kept it from deciding.
+        """
+        bus = self.registry.buses.get(str(address))
         if bus is None:
             return []
-        return [*bus.admission.filtered(ask, value, error), *bus.settled()]
+        return [*bus.admission.filtered(request, value, error), *bus.admission.resume_waiting()]
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, state: Conn, frame: frames.Subscribe) -> list[Effect]:
-        bus = self._access(state, frame.bus, read=True).bus
-        answer = bus.subscribe(state.id, state.who, frame)
-        state.catching_up.add(bus.number)
-        effects: list[Effect] = [Send(state.id, frames.encode(answer))]
-        return effects if state.writing_paused else effects + self.resume_writing(state.id)
+    def _subscribe(self, conn: Conn, frame: frames.Subscribe) -> list[Effect]:
+        bus = conn.access(frame.bus, read=True)
+        answer = bus.subscribe(conn.id, conn.who, frame)
+        conn.catching_up.add(frame.bus)
+        effects: list[Effect] = [Send(conn.id, frames.encode(answer))]
+        return effects if conn.writing_paused else effects + self.resume_writing(conn.id)
 
-    def pause_writing(self, conn: int) -> None:
-        """The connection's socket has enough to do: hand it nothing more until `drained`."""
-        state = self._conns.get(conn)
-        if state is None or state.writing_paused:
+    def pause_writing(self, conn_id: int) -> None:
+        """The connection's socket is full: deliver nothing more to it until `resume_writing`."""
+        conn = self._connections.get(conn_id)
+        if conn is None or conn.writing_paused:
             return
-        state.writing_paused = True
-        for number, access in state.open.items():
-            if access.bus.pause(conn):
-                state.catching_up.add(number)
+        conn.writing_paused = True
+        for number, access in conn.open.items():
+            if access.bus.pause(conn_id):
+                conn.catching_up.add(number)
 
-    def resume_writing(self, conn: int) -> list[Effect]:
-        """The socket took what it had: serve what the connection is behind with, up to ``send_bytes``.
+    def resume_writing(self, conn_id: int) -> list[Effect]:
+        """The connection's socket has drained: send it what it has not received, up to ``Limits.send_bytes``.
 
-        Where that was not all, the shell calls again once it has handed this over (see `is_behind`).
+        Where that was not all (see `is_catching_up`), the host calls this again once it has handed over the effects.
         """
-        state = self._conns.get(conn)
-        if state is None:
+        conn = self._connections.get(conn_id)
+        if conn is None:
             return []
-        state.writing_paused = False
+        conn.writing_paused = False
         effects: list[Effect] = []
         left = self.limits.send_bytes
-        for number in list(state.catching_up):
-            served, size = state.open[number].bus.serve(conn, left)
+        for number in list(conn.catching_up):
+            bus = conn.open[number].bus
+            served, size = bus.serve(conn_id, left)
             effects += served
             left -= size
-            if not state.open[number].bus.is_catching_up(conn):
-                state.catching_up.discard(number)
+            if not bus.is_catching_up(conn_id):
+                conn.catching_up.discard(number)
             if left <= 0:
                 break
         return effects
 
-    def is_catching_up(self, conn: int) -> bool:
-        """Whether the connection waits for messages that are in a log."""
-        state = self._conns.get(conn)
-        return state is not None and bool(state.catching_up)
+    def is_catching_up(self, conn_id: int) -> bool:
+        """Whether there are messages in a log that the connection has not received."""
+        conn = self._connections.get(conn_id)
+        return conn is not None and bool(conn.catching_up)
 
     # --- presence and time ------------------------------------------------------------------------------------------
 
-    def _set_presence(self, state: Conn, frame: frames.SetPresence) -> list[Effect]:
-        bus = self._access(state, frame.bus).bus
+    def _set_presence(self, conn: Conn, frame: frames.SetPresence) -> list[Effect]:
+        bus = conn.access(frame.bus)
         if len(bytes(frame.state)) > self.limits.presence_bytes:
             raise TooLarge(f"presence holds at most {self.limits.presence_bytes} bytes.", limit="presence_bytes")
         if frame.watch is not None:
-            watches = frame.watch and state.open[bus.number].read
-            bus.presence.watch(state.who.id, watches)
+            watches = frame.watch and conn.open[frame.bus].read
+            bus.presence.watch(conn.who.id, watches)
             if watches:
-                return [Send(state.id, frames.encode(frames.Presence(bus.number, True, bus.presence.snapshot())))]
+                return [Send(conn.id, frames.encode(frames.Presence(frame.bus, True, bus.presence.snapshot())))]
             return []
         Validator.of(None).check(frame.state, "presence")
-        bus.presence.set(state.who.id, frame.state)
-        self._presence_dirty.add(bus)
+        bus.presence.set(conn.who.id, frame.state)
+        self.registry.presence_dirty.add(bus)
         return []
 
     def presence(self) -> list[Effect]:
-        """Tell what changed since the last call. The shell decides how often."""
+        """Send the changes to presence since the last call. The host decides how often."""
         effects: list[Effect] = []
-        for bus in self._presence_dirty:
+        for bus in self.registry.presence_dirty:
             diff = bus.presence.diff()
             watchers = [self._by_participant[id_] for id_ in bus.presence.watchers if id_ in self._by_participant]
             if diff is not None and watchers:
-                frame = frames.encode(frames.Presence(bus.number, False, diff.here, diff.left))
+                frame = frames.encode(frames.Presence(bus.info.number, False, diff.here, diff.left))
                 effects.append(Deliver(tuple(watchers), frame, 1))
-        self._presence_dirty.clear()
+        self.registry.presence_dirty.clear()
         return effects
 
     @property
     def presence_dirty(self) -> bool:
-        """Whether `presence` may have something to tell."""
-        return bool(self._presence_dirty)
+        """Whether there are changes to presence to send."""
+        return bool(self.registry.presence_dirty)
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed: filters that did not answer, participants that did not come back, buses that nobody uses."""
-        effects: list[Effect] = []
-        for bus in list(self._ticking):
-            effects += bus.filter_lost(now)
-            effects += bus.settled()
-            bus.presence.expire(now - self.limits.gone_seconds)
-            if bus.presence.has_changed:
-                self._presence_dirty.add(bus)
-            if (
-                bus.address.unnamed
-                and bus.creator not in self._by_participant
-                and now - bus.idle_since > self.limits.creator_seconds
-            ):
-                effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.name}")
-            elif not bus.address.unnamed and not bus.in_use and now - bus.idle_since > self.limits.creator_seconds:
-                self._unload(bus)  # the backend keeps it; the next to open it loads it
-            elif not bus.needs_tick() and (not bus.address.unnamed or bus.creator in self._by_participant):
-                self._ticking.discard(bus)
-        return effects + self.presence()
+        """Time has passed: filters may be overdue, participants gone, buses unused."""
+        return self.registry.tick(now) + self.presence()
 
-    # --- for those who look -----------------------------------------------------------------------------------------
+    # --- inspection -------------------------------------------------------------------------------------------------
 
     def connection_of(self, who: Participant) -> int:
-        """The connection that ``who`` has now; 0 where it has none."""
+        """The number of the participant's connection; 0 where it has none."""
         return self._by_participant.get(who.id, 0)
 
     def counts(self) -> dict[str, Any]:
-        return {"connections": len(self._conns), "buses": len(self._buses)}
+        """The number of connections and of loaded buses."""
+        return {"connections": len(self._connections), "buses": len(self.registry.buses)}

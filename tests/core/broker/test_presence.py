@@ -1,4 +1,4 @@
-"""Who is on a bus: here, away for a moment, gone."""
+"""The participants of a bus: here, away for a moment, gone."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ def seats(raws):
     return {seat[0].user: seat[1:] for seat in map(decode_seat, raws)}
 
 
-def told(presence):
+def reported(presence):
     diff = presence.diff()
     return None if diff is None else (seats(diff.here), diff.left)
 
 
-def test_joins_and_leaves_are_told_once_as_what_changed():
+def test_diff_reports_joins_and_leaves_once():
     presence = Presence()
     presence.join(ALICE, 1.0)
     presence.join(BOB, 2.0)
-    assert told(presence) == ({"alice": ("here", 1.0, None, ""), "bob": ("here", 2.0, None, "")}, [])
+    assert reported(presence) == ({"alice": ("here", 1.0, None, ""), "bob": ("here", 2.0, None, "")}, [])
     presence.leave("a")
-    assert told(presence) == ({}, ["a"])
-    assert told(presence) is None
+    assert reported(presence) == ({}, ["a"])
+    assert reported(presence) is None
 
 
-def test_who_comes_and_goes_within_one_diff_is_told_as_what_it_is_now():
+def test_diff_reports_only_the_latest_of_several_changes():
     presence = Presence()
     presence.join(ALICE, 1.0)
     presence.leave("a")
     presence.join(ALICE, 2.0)
-    here, left = told(presence)
+    here, left = reported(presence)
     assert (list(here), left) == (["alice"], [])
 
 
-def test_a_reload_is_away_and_back_with_what_was_said_before():
+def test_participant_keeps_its_state_while_away():
     presence = Presence()
     presence.join(ALICE, 1.0)
     presence.set("a", msgspec.Raw(pack({"typing": True})))
@@ -50,37 +50,37 @@ def test_a_reload_is_away_and_back_with_what_was_said_before():
     assert seats(presence.snapshot())["alice"] == ("here", 1.0, {"typing": True}, "")
 
 
-def test_away_for_too_long_is_gone():
+def test_participant_away_for_too_long_has_left():
     presence = Presence()
     presence.join(ALICE, 1.0)
     presence.away("a", 5.0)
     presence.expire(before=5.0)
     assert "a" in presence
     presence.expire(before=5.1)
-    assert (len(presence), told(presence)) == (0, ({}, ["a"]))
+    assert (len(presence), reported(presence)) == (0, ({}, ["a"]))
 
 
-def test_a_kernels_activity_is_a_fact_that_only_the_server_tells():
+def test_kernel_activity_is_reported_when_it_changes():
     presence = Presence()
     presence.join(ALICE, 1.0)
     presence.join(BOB, 1.0)
     presence.diff()
     presence.kernel("k1", "busy")
     presence.kernel("k1", "busy")
-    assert told(presence) == ({"bob": ("here", 1.0, None, "busy")}, [])
+    assert reported(presence) == ({"bob": ("here", 1.0, None, "busy")}, [])
     presence.kernel("k1", "busy")
-    assert told(presence) is None
+    assert reported(presence) is None
 
 
-def test_nobody_speaks_for_who_is_not_here():
+def test_changes_of_absent_participants_are_ignored():
     presence = Presence()
     presence.set("x", msgspec.Raw(b"\x01"))
     presence.away("x", 1.0)
     presence.leave("x")
-    assert told(presence) is None
+    assert reported(presence) is None
 
 
-def test_everyone_who_watches_sees_people_come_go_and_speak(play):
+def test_watchers_see_joins_states_and_leaves(play):
     alice, bob = play.player("alice"), play.player("bob")
     hers = alice.opened()
     alice.session.watch_presence(hers)

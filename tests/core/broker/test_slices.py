@@ -1,4 +1,4 @@
-"""A message of many frames is taken a slice at a time, so that others have their turn in between."""
+"""A message of many frames is handled in slices, between which other connections are served."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _ids(play) -> list[int]:
     return [entry.id for entry in play.kept]
 
 
-def test_a_message_is_taken_a_slice_at_a_time_in_its_order(play):
+def test_message_is_handled_in_slices_in_order(play):
     bob, bus = _opened(play)
     conn = bob.player.conn
     play.do(play.broker.receive(conn, _message(*_publish(bus, *range(1, MANY + 1))), play.now))
@@ -43,7 +43,7 @@ def test_a_message_is_taken_a_slice_at_a_time_in_its_order(play):
     assert (_ids(play), slices) == (list(range(1, MANY + 1)), 4)
 
 
-def test_what_another_writes_meanwhile_comes_in_between(play):
+def test_other_connections_are_served_between_slices(play):
     bob, bus = _opened(play)
     alice = play.player("alice")
     hers = alice.opened()
@@ -51,7 +51,7 @@ def test_what_another_writes_meanwhile_comes_in_between(play):
     assert alice.written(hers, "mine") == FRAMES_PER_SLICE + 1
 
 
-def test_a_message_that_comes_before_the_last_one_was_taken_waits_its_turn(play):
+def test_next_message_waits_for_the_rest_of_the_previous_one(play):
     bob, bus = _opened(play)
     conn = bob.player.conn
     play.do(play.broker.receive(conn, _message(*_publish(bus, *range(1, MANY))), play.now))
@@ -60,7 +60,7 @@ def test_a_message_that_comes_before_the_last_one_was_taken_waits_its_turn(play)
     assert _ids(play) == list(range(1, MANY + 1))
 
 
-def test_the_last_words_of_one_who_goes_are_heard(play):
+def test_frames_before_a_disconnect_are_handled(play):
     bob, bus = _opened(play)
     play.do(play.broker.receive(bob.player.conn, _message(*_publish(bus, *range(1, MANY + 1))), play.now))
     bob.player.lose()
@@ -68,9 +68,9 @@ def test_the_last_words_of_one_who_goes_are_heard(play):
     assert _ids(play) == list(range(1, MANY + 1))
 
 
-def test_nothing_is_taken_after_what_ends_a_connection(play):
+def test_frames_after_a_fatal_one_are_dropped(play):
     bob, bus = _opened(play)
-    hello = frames.Hello(frames.VERSION, "0" * 32)  # a second one
+    hello = frames.Hello(frames.VERSION, "0" * 32)  # a second hello
     said = [*_publish(bus, *range(1, FRAMES_PER_SLICE)), hello, *_publish(bus, *range(FRAMES_PER_SLICE, MANY))]
     heard = bob.say(*said)
     assert isinstance(heard[-1], frames.Bye)
@@ -78,7 +78,7 @@ def test_nothing_is_taken_after_what_ends_a_connection(play):
     assert _ids(play) == list(range(1, FRAMES_PER_SLICE))
 
 
-def test_one_whose_last_words_are_wrong_has_gone_all_the_same(play):
+def test_fatal_frame_before_a_disconnect_does_not_block_it(play):
     bob, bus = _opened(play)
     alice = play.player("alice")
     hers = alice.opened()

@@ -161,7 +161,7 @@ class Server(Site):
 
     @property
     def is_running(self) -> bool:
-        """Return True if the server was started, and not stopped or killed since."""
+        """Whether it was started, and not stopped or killed since."""
         return self._process is not None
 
     def runs(self, pid: int) -> bool:

@@ -1,0 +1,254 @@
+"""The SQLite backend's tables, and the queries that append to a bus's log and read it.
+
+``buses``
+    One row for each bus.
+
+``messages``
+    The retained entries. Entries of a log that are written together share a row (a *segment*), under the offset of the
+    last of them. On a bus with keys each row holds one entry, and a new entry of a key replaces the row of the last one.
+
+``runs``
+    The writes accepted most recently, kept longer than their messages, so that a retry is recognised after a restart. The
+    newest run of a bus is never dropped: it tells which offset was the last, so no offset is assigned twice even where
+    every message was dropped.
+
+The file may hold a little more than a bus's bound: segments are dropped as a whole, many at a time, and `Tables.load`
+leaves out the entries that are over the bound. Freed space is reused, not returned to the file system.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from ebus_jupyter.core.broker.entry import Entry, Kept, Run, runs
+from ebus_jupyter.core.protocol.log import Log
+from ebus_jupyter.core.protocol.message import BusSpec, Retain
+
+PRUNE = 256
+"""The number of entries by which a log may exceed its bound before the excess is dropped. Dropping many at once is cheap."""
+
+SEGMENT = (256, 1 << 20)
+"""The number of entries, and the approximate number of bytes, that one row of a log holds at most."""
+
+
+APPLICATION = int.from_bytes(b"ebus", "big")
+"""The ``application_id`` that marks a file as ours."""
+
+
+def _create_tables(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+    db.execute("CREATE TABLE buses (id INTEGER PRIMARY KEY, uri TEXT UNIQUE, spec BLOB, epoch TEXT, floor INT)")
+    db.execute(
+        "CREATE TABLE messages (bus INT, offset INT, key TEXT, size INT, entries BLOB, PRIMARY KEY (bus, offset))"
+    )
+    db.execute("CREATE UNIQUE INDEX messages_by_key ON messages (bus, key) WHERE key IS NOT NULL")
+    db.execute(
+        "CREATE TABLE runs (bus INT, offset INT, sender TEXT, id INT, length INT, PRIMARY KEY (bus, offset))"
+        " WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables,)
+"""The steps that make the schema: the function at index n takes a file from version n to n + 1. Append only."""
+
+_INSERT = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?)"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_spec = lru_cache(256)(msgspec.msgpack.Decoder(BusSpec).decode)  # there are many buses of few kinds
+_decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+class BusHead(msgspec.Struct):
+    """The end of a bus's log: what must be known to append to it.
+
+    Attributes:
+        id: The bus's row.
+        retain: What the bus retains.
+        size: The bus's bound.
+        last: The last offset assigned.
+        floor: The last offset that was dropped from the file. (Entries over the bound may still be in it.)
+        bytes: The bytes that the file holds for the bus; only counted where a log is retained.
+        removed: On a bus with keys: the offsets of the marks of removed keys, by key, oldest first.
+        forgotten: The offset up to which runs were dropped.
+    """
+
+    id: int
+    retain: Retain
+    size: int
+    last: int
+    floor: int
+    bytes: int
+    removed: dict[str | None, int]
+    forgotten: int = 0
+
+
+class Tables:
+    """The queries. None of them begins or ends a transaction.
+
+    Args:
+        max_bytes: The bytes that one bus may hold.
+        dedupe: The number of writes whose ids a bus remembers.
+    """
+
+    def __init__(self, max_bytes: int, dedupe: int) -> None:
+        self._max_bytes = max_bytes
+        self._dedupe = dedupe
+
+    # --- buses ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def count(db: sqlite3.Connection) -> int:
+        """The number of buses."""
+        number: int = db.execute("SELECT count(*) FROM buses").fetchone()[0]
+        return number
+
+    @staticmethod
+    def specs(db: sqlite3.Connection) -> dict[str, BusSpec]:
+        """The spec of each bus, by address."""
+        return {uri: _decode_spec(spec) for uri, spec in db.execute("SELECT uri, spec FROM buses")}
+
+    @staticmethod
+    def create(db: sqlite3.Connection, uri: str, spec: BusSpec, epoch: str) -> None:
+        db.execute("INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (uri, _encode(spec), epoch))
+
+    @staticmethod
+    def delete(db: sqlite3.Connection, uri: str) -> None:
+        found = db.execute("SELECT id FROM buses WHERE uri = ?", (uri,)).fetchone()
+        if found is not None:
+            for table, column in (("messages", "bus"), ("runs", "bus"), ("buses", "id")):
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", found)  # noqa: S608
+
+    def load(self, db: sqlite3.Connection, uri: str) -> tuple[BusHead, Kept] | None:
+        """The end of a bus's log, and all that is kept of the bus; None where there is no such bus."""
+        found = db.execute("SELECT id, spec, epoch, floor FROM buses WHERE uri = ?", (uri,)).fetchone()
+        if found is None:
+            return None
+        id_, packed, epoch, floor = found
+        last = db.execute(
+            "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (id_,)
+        ).fetchone()
+        last = 0 if last is None else last[0]
+        spec = _decode_spec(packed)
+        head = BusHead(id_, spec.retain, spec.size, last, floor, 0, {})
+        log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
+        for (segment,) in db.execute("SELECT entries FROM messages WHERE bus = ? ORDER BY offset", (id_,)):
+            for entry in _decode_entries(segment):
+                head.bytes += entry.size
+                if entry.deleted:
+                    head.removed[entry.key] = entry.offset
+                log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
+        recent = db.execute(
+            "SELECT sender, id, offset, length FROM runs WHERE bus = ? AND offset + length - 1 > ? ORDER BY offset",
+            (id_, last - self._dedupe),
+        )
+        kept = Kept(spec, epoch, last, max(floor, log.floor), list(log), [Run(*run) for run in recent])
+        return head, kept
+
+    # --- appending --------------------------------------------------------------------------------------------------
+
+    def append(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
+        """Append ``entries`` to the log that ``head`` is the end of, and assign their offsets.
+
+        Returns:
+            The bytes that were written, approximately.
+        """
+        floor = head.floor
+        new_runs = [(head.id, *run) for run in runs(entries, head.last)]
+        db.executemany("INSERT INTO runs (bus, sender, id, offset, length) VALUES (?,?,?,?,?)", new_runs)
+        for entry in entries:
+            head.last = entry.offset = head.last + 1
+        match head.retain:
+            case "log":
+                size = self._append_log(db, head, entries)
+            case "latest":
+                db.execute("DELETE FROM messages WHERE bus = ?", (head.id,))
+                size = _insert(db, head, entries[-1:])
+            case "keys":
+                size = self._append_keys(db, head, entries)
+        if head.floor > floor:
+            db.execute("UPDATE buses SET floor = ? WHERE id = ?", (head.floor, head.id))
+        remembered = head.last - self._dedupe
+        if remembered - head.forgotten > PRUNE:
+            db.execute(
+                "DELETE FROM runs WHERE bus = ? AND offset <= ? AND offset + length - 1 <= ?",
+                (head.id, remembered, remembered),
+            )
+            head.forgotten = remembered
+        return size
+
+    def _append_log(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
+        if len(entries) > head.size:
+            del entries[: -head.size]
+            db.execute("DELETE FROM messages WHERE bus = ?", (head.id,))
+            head.floor, head.bytes = head.last - head.size, 0
+        size = _insert(db, head, entries)
+        head.bytes += size
+        self._prune(db, head)
+        return size
+
+    def _append_keys(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
+        newest: dict[str | None, Entry] = {}
+        dropped: list[tuple[int, str | None]] = []
+        for entry in entries:
+            newest[entry.key] = entry
+            head.removed.pop(entry.key, None)
+            if entry.deleted:
+                head.removed[entry.key] = entry.offset
+                if len(head.removed) > head.size:
+                    key = next(iter(head.removed))
+                    head.floor = max(head.floor, head.removed.pop(key))
+                    newest.pop(key, None)
+                    dropped.append((head.id, key))
+        db.executemany("DELETE FROM messages WHERE bus = ? AND key = ?", dropped)
+        return sum([_insert(db, head, [entry]) for entry in newest.values()])
+
+    def _prune(self, db: sqlite3.Connection, head: BusHead) -> None:
+        """Drop the segments that are over the bound entirely, once there are enough of them."""
+        excess = head.last - head.floor - head.size
+        if excess <= PRUNE + head.size // 8 and head.bytes <= self._max_bytes + self._max_bytes // 8:
+            return
+        floor = head.floor
+        for last, size in db.execute("SELECT offset, size FROM messages WHERE bus = ? ORDER BY offset", (head.id,)):
+            if last > head.last - head.size and head.bytes - size < self._max_bytes:
+                break
+            head.bytes -= size
+            floor = last
+        db.execute("DELETE FROM messages WHERE bus = ? AND offset <= ?", (head.id, floor))
+        head.floor = floor
+
+
+class _Row(NamedTuple):
+    """A row of ``messages``: adjacent entries, under the offset of the last."""
+
+    bus: int
+    offset: int
+    key: str | None
+    size: int
+    entries: bytes
+
+
+def _insert(db: sqlite3.Connection, head: BusHead, entries: Sequence[Entry]) -> int:
+    """Insert ``entries``, and return their size in bytes."""
+    rows = list(_rows(head, entries))
+    db.executemany(_INSERT, rows)
+    return sum([row.size for row in rows])
+
+
+def _rows(head: BusHead, entries: Sequence[Entry]) -> Iterator[_Row]:
+    start = size = 0
+    for i, entry in enumerate(entries):
+        if i - start >= SEGMENT[0] or size > SEGMENT[1]:
+            yield _row(head, entries[start:i], size)
+            start, size = i, 0
+        size += entry.size
+    yield _row(head, entries[start:], size)
+
+
+def _row(head: BusHead, entries: Sequence[Entry], size: int) -> _Row:
+    last = entries[-1]
+    return _Row(head.id, last.offset, last.key, size, _encode(entries))

@@ -1,0 +1,91 @@
+"""One connection, as the broker's state machine knows it, and its access to buses.
+
+What a connection may do follows from what it has authenticated as, never from what its frames say.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.errors import Forbidden, NoSuchBus
+
+from .bus import BusState
+from .entry import Writer
+
+
+class Access(msgspec.Struct):
+    """What one connection may do on one bus that it has opened."""
+
+    bus: BusState
+    read: bool
+    write: bool
+
+
+class Conn(msgspec.Struct):
+    """One connection.
+
+    Attributes:
+        id: Its number.
+        who: What it has authenticated as.
+        authorize: Whether the authorizer is asked about each bus that it opens.
+        may_write: False for a connection that may only read.
+        writer: What its entries carry; None before its hello.
+        writing_paused: Whether its socket is full.
+        open: The buses that it has opened, by their numbers.
+        catching_up: The numbers of the buses that have messages in the log for it.
+        unread: The frames that have arrived and are not handled yet, the next one last.
+        permits: The authorizer's answers (may it read, may it write), for the buses that it has opened.
+        tokens: The writes that its rate allows at once.
+        refilled_at: When ``tokens`` was last brought up to date.
+    """
+
+    id: int
+    who: Participant
+    authorize: bool = False
+    may_write: bool = True
+    writer: Writer | None = None
+    writing_paused: bool = False
+    open: dict[int, Access] = {}
+    catching_up: set[int] = set()
+    unread: list[frames.ClientFrame] = []
+    permits: dict[Address, tuple[bool, bool]] = {}
+    tokens: float = 0.0
+    refilled_at: float = 0.0
+
+    def permit(self, address: Address) -> tuple[bool, bool]:
+        """Whether the authorizer lets it read the bus, and write to it."""
+        return self.permits.get(address, (not self.authorize, not self.authorize))
+
+    def access(self, number: int, *, read: bool = False, write: bool = False) -> BusState:
+        """The bus with this number, for reading or for writing.
+
+        Raises:
+            NoSuchBus: The connection has not opened it.
+            Forbidden: The connection may not do that on this bus.
+        """
+        access = self.open.get(number)
+        if access is None:
+            raise NoSuchBus("this connection has opened no such bus; open it first.")
+        if (read and not access.read) or (write and not access.write):
+            may, wish = ("write to", "read") if read else ("read", "write to")
+            name = access.bus.info.name
+            raise Forbidden(
+                f"{self.who.user or 'this participant'} may {may} {name} but not {wish} it; its maker decides with "
+                "readers= and writers=, the server with its Authorizer."
+            )
+        return access.bus
+
+    def forget(self, bus: BusState) -> bool:
+        """Drop what the connection holds of a bus.
+
+        Returns:
+            Whether the connection had opened it.
+        """
+        if self.open.pop(bus.info.number, None) is None:
+            return False
+        self.catching_up.discard(bus.info.number)
+        self.permits.pop(bus.info.address, None)
+        return True

@@ -1,0 +1,191 @@
+"""The SQLite backend's file: its lock, its versions, and its failures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebus_jupyter.backends import sqlite_file
+from ebus_jupyter.backends.sqlite import SqliteBackend
+from ebus_jupyter.errors import BackendError
+from tests.contracts.backend import TEAMS, VOTES, begin, kept, values, write
+
+# --- the lock ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_file_is_readable_for_its_owner_only(backend: SqliteBackend, path: Path) -> None:
+    path.parent.mkdir()
+    path.touch(0o644)
+    await begin(backend)
+    await backend.append([write("secret")])
+    beside = [file for file in path.parent.iterdir() if not file.name.endswith("-owner")]
+    assert len(beside) == 2  # the file and its log; no shared memory
+    assert {stat.S_IMODE(file.stat().st_mode) for file in beside} == {0o600}
+
+
+@pytest.mark.asyncio
+async def test_second_process_error_names_the_owner_of_the_file(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    script = (
+        "import asyncio, sys\n"
+        "from ebus_jupyter.backends.sqlite import SqliteBackend\n"
+        "from ebus_jupyter.errors import BackendError\n"
+        "try: asyncio.run(SqliteBackend(sys.argv[1], patience=0).buses())\n"
+        "except BackendError as error: print(error)\n"
+    )
+    run = [sys.executable, "-c", script, str(path)]
+    root = Path(__file__).parents[2]
+    said = (await asyncio.to_thread(subprocess.run, run, cwd=root, capture_output=True, text=True, check=True)).stdout
+    assert f"in use by process {os.getpid()} on " in said
+    assert "stop that one, or give this one a file of its own" in said
+    await backend.append([write("still mine")])
+
+
+@pytest.mark.asyncio
+async def test_successor_waits_for_the_file(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    successor = SqliteBackend(path)
+    waiting = asyncio.create_task(successor.buses())
+    await asyncio.sleep(0)
+    await backend.aclose()
+    assert list(await waiting) == [VOTES]
+    await successor.aclose()
+
+
+@pytest.mark.asyncio
+async def test_second_backend_in_the_same_process_is_refused(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    with pytest.raises(BackendError, match="in use by"):
+        await SqliteBackend(path, patience=0).buses()
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_older_file_is_migrated(backend: SqliteBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(backend)
+    await backend.append([write("old")])
+    await backend.aclose()
+
+    def add_notes(db: sqlite3.Connection) -> None:
+        db.execute("ALTER TABLE buses ADD COLUMN note TEXT")
+
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, add_notes))
+    newer = SqliteBackend(path)
+    assert values((await kept(newer)).entries) == ["old"]
+    await newer.aclose()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (len(sqlite_file.MIGRATIONS),)
+        assert db.execute("SELECT note FROM buses").fetchall() == [(None,)]
+    db.close()
+
+
+@pytest.mark.asyncio
+async def test_failed_migration_leaves_the_file_unchanged(
+    backend: SqliteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(backend)
+    await backend.aclose()
+
+    def breaks(db: sqlite3.Connection) -> None:
+        db.execute("DROP TABLE buses")
+        db.execute("SELECT * FROM nothing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, breaks))
+        with pytest.raises(BackendError):
+            await SqliteBackend(path).buses()
+    backend = SqliteBackend(path)
+    assert list(await backend.buses()) == [VOTES]
+    await backend.aclose()
+
+
+@pytest.mark.asyncio
+async def test_newer_file_is_refused(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    await backend.aclose()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(BackendError, match=r"newer ebus_jupyter .* update ebus_jupyter"):
+        await SqliteBackend(path).buses()
+
+
+@pytest.mark.asyncio
+async def test_database_of_another_program_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE buses (number TEXT)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(BackendError, match="another program"):
+        await SqliteBackend(path).buses()
+    assert path.read_bytes() == before
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_file_that_is_no_database_is_reported_as_damaged(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database " * 1000)
+    with pytest.raises(BackendError, match="damaged: stop the server"):
+        await SqliteBackend(path).buses()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("where", ["folder", "file/ebus.sqlite"])
+async def test_unwritable_path_is_named(tmp_path: Path, where: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match="must be able to write") as refused:
+        await SqliteBackend(tmp_path / where).buses()
+    assert str(tmp_path / where) in str(refused.value)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("retain", ["log", "keys"])
+async def test_full_disk_keeps_nothing_and_recovers(backend: SqliteBackend, retain: Any) -> None:
+    key = {"key": "k"} if retain == "keys" else {}
+    await begin(backend, retain=retain)
+    await begin(backend, TEAMS)
+    await backend.append([write("before", **key)])
+    db = backend._file.connection
+    assert db is not None
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    batch = [write("small", bus=TEAMS), write("x" * 100_000, **key)]
+    with pytest.raises(BackendError, match="disk is full: make room"):
+        await backend.append(batch)
+    assert [entry.offset for entry in batch] == [0, 0]
+    db.execute(f"PRAGMA max_page_count = {1 << 30}")
+    assert values((await kept(backend)).entries) == ["before"]
+    assert (await kept(backend, TEAMS)).last == 0
+    appended = await backend.append([write("after", **key), write("one", bus=TEAMS)])
+    assert [entry.offset for entry in appended] == [2, 1]
+    assert values(appended) == ["after", "one"]
+
+
+@pytest.mark.asyncio
+async def test_removal_that_was_not_kept_is_forgotten(backend: SqliteBackend) -> None:
+    await begin(backend, retain="keys", size=1)
+    db = backend._file.connection
+    assert db is not None
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(BackendError):
+        await backend.append([write("", key="a", deleted=True), write("x" * 100_000, key="b")])
+    db.execute(f"PRAGMA max_page_count = {1 << 30}")
+    await backend.append([write("", key="c", deleted=True)])
+    assert ((await kept(backend)).last, (await kept(backend)).floor) == (1, 0)  # the first mark, and room for it
