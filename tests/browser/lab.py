@@ -176,7 +176,7 @@ class Person:
     def _socket_opened(self, socket: Any) -> None:
         if "/ebus/ws" in socket.url:
             self._bus_sockets.add(socket)
-            socket.on("close", self._bus_sockets.discard)
+            socket.on("close", lambda closed: self._bus_sockets.discard(closed))
 
     def close(self) -> None:
         """Close the page."""
