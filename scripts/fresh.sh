@@ -35,6 +35,10 @@ clean_up() {
   [[ -n "${keep}" ]] || rm -rf --one-file-system "${folder}"
 }
 
+usage() {
+  sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "${BASH_SOURCE[0]}"
+}
+
 outside() {
   local only="" suite=""
   while (($#)); do
@@ -42,7 +46,8 @@ outside() {
       --only) only="${2:-}" ;;
       --folder) folder="${2:-}" keep=yes ;;
       --suite) suite="${2:-}" ;;
-      *) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "${BASH_SOURCE[0]}" && exit 2 ;;
+      -h | --help) usage && exit 0 ;;
+      *) usage >&2 && exit 2 ;;
     esac
     shift 2 || fail "an option lacks its value"
   done
