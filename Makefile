@@ -14,7 +14,7 @@ NPM := $(BIN)/python scripts/npm.py
 PYTEST := $(BIN)/python -m pytest -q
 PYTHON_TESTS := tests --ignore=tests/browser --ignore=tests/notebooks -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-js test-python test-notebooks test-browser system-packages check format coverage bench docs \
+.PHONY: help demo test tests test-js test-python test-notebooks test-browser system-packages check format coverage bench docs \
   lock fresh build hooks clean
 
 help:  ## this list
@@ -22,11 +22,16 @@ help:  ## this list
 
 # --- environments -----------------------------------------------------------------------------------------------------
 
-$(VENV)/.demo: $(SOURCES)
+# In words that the oldest Python understands, before it reads a script that it may not.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'
+	@mkdir -p $(VENV) && touch $@
+
+$(VENV)/.demo: $(VENV)/.python $(SOURCES)
 	@$(PYTHON) scripts/install.py demo
 	@touch $@
 
-$(VENV)/.dev: $(SOURCES)
+$(VENV)/.dev: $(VENV)/.python $(SOURCES)
 	@$(PYTHON) scripts/install.py dev
 	@touch $@
 
@@ -52,6 +57,8 @@ demo: $(VENV)/.demo  ## JupyterLab on the shared slider (PORT=, TOKEN= choose)
 	@$(BIN)/python scripts/demo.py --port '$(PORT)' --token '$(TOKEN)'
 
 test: system-packages test-js test-python test-notebooks test-browser  ## everything, with real servers, kernels and browsers (WORKERS= at once)
+
+tests: test
 
 test-js: js/node_modules/.package-lock.json  ## the page's client, in node
 	@echo "Testing the page's client …"

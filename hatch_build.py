@@ -42,6 +42,6 @@ class PageClient(BuildHookInterface[Any]):
         return True
 
     def _tools_are_current(self) -> bool:
-        """Whether the packages of the lock file were installed after its last change."""
+        """True if the packages of the lock file were installed after its last change."""
         installed = npm.JS / "node_modules" / ".package-lock.json"
         return installed.exists() and installed.stat().st_mtime >= (npm.JS / "package-lock.json").stat().st_mtime

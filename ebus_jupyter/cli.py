@@ -30,7 +30,7 @@ from .core.protocol import json_value
 from .errors import Closed, EbusError, Lagged
 
 CONNECT_SECONDS = 5.0
-"""How long a command waits for the server to answer."""
+"""The time that a command waits for the server to answer."""
 
 
 class _UsageError(Exception):

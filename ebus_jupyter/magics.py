@@ -39,7 +39,7 @@ from .core.protocol.message import Message
 from .errors import EbusError, Lagged
 
 RECEIVING_SECONDS = 15.0
-"""How long ``%%on`` waits until the broker sends the bus's messages."""
+"""The time that ``%%on`` waits until the broker sends the bus's messages."""
 
 HELP = (
     "use %ebus, %ebus ls, %ebus tail BUS [-n 10], %ebus write BUS JSON, or %ebus off BUS "
@@ -130,11 +130,11 @@ class EbusMagics(Magics):
         name, scope, more = _words(rest)
         if not name or more:
             raise UsageError("use %ebus off BUS [--scope SCOPE].")
-        held = self._shell.user_ns.get(name)
+        value = self._shell.user_ns.get(name)
         meant = [
             address
             for address, (bus, _) in self._running.items()
-            if (isinstance(held, Bus) and scope is None and address == held.address)
+            if (isinstance(value, Bus) and scope is None and address == value.address)
             or (bus.name, bus.scope) == (name, scope or "server")
         ]
         for address in meant:
@@ -146,9 +146,9 @@ class EbusMagics(Magics):
 
     def _bus(self, name: str, scope: str | None, *, create: bool = True) -> Bus[Any, Any]:
         """The bus of that variable or name; the caller closes it."""
-        held = self._shell.user_ns.get(name)
-        if isinstance(held, Bus) and scope is None:
-            return held.clone()
+        value = self._shell.user_ns.get(name)
+        if isinstance(value, Bus) and scope is None:
+            return value.clone()
         return ebus_jupyter._client().open_bus(name, scope=scope or "server", create=create)
 
     def _end(self, address: str) -> None:

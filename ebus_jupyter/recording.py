@@ -36,7 +36,7 @@ FORMAT = 1
 """The version of the file format, in the first line."""
 
 WINDOW = 1000
-"""How many replayed writes may be unanswered at a time."""
+"""The number of replayed writes that may be unanswered at a time."""
 
 Path = str | PathLike[str]
 
@@ -179,7 +179,7 @@ def _checked(line: bytes, path: Path) -> dict[str, Any]:
     except msgspec.MsgspecError:
         header = None
     if not isinstance(header, dict) or "ebus" not in header:
-        raise RecordingError(f"{path} is not a recording of a bus. Make one with ebus_jupyter.recording.record().")
+        raise RecordingError(f"{path} is not a recording of a bus. `jupyter ebus record` makes one.")
     if header["ebus"] != FORMAT:
         raise RecordingError(f"{path} was recorded by a newer version of ebus_jupyter; update this one.")
     return header

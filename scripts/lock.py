@@ -19,7 +19,7 @@ OLDEST_PYTHON = "3.11"
 EXTRAS = ("bench", "collaboration", "demo", "dev", "whiteboard")
 LOCKS = ("constraints.txt", "js/package-lock.json")
 PLACES = re.compile(r"\w+://|\bfile:|(^|\s)/")
-"""What names a registry or a folder of this machine, which holds for nobody else."""
+"""Names of a registry or of a folder of this machine, which mean nothing elsewhere."""
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from tests.browser import browsers
 
 APT_SECONDS = 900
-"""How long another installer may hold apt's locks."""
+"""The time that another installer may hold apt's locks."""
 
 PACKAGES = {
     "playwright": ("libatomic1",),
@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 def has_apt() -> bool:
-    """Whether Debian's packages may be installed. Ubuntu's ``chromium`` is a snap, which does not run in containers."""
+    """True if Debian's packages may be installed. Ubuntu's ``chromium`` is a snap, which does not run in containers."""
     try:
         system = Path("/etc/os-release").read_text()
     except OSError:

@@ -1,1 +1,1 @@
-"""Where a bus's log is stored. `base` is the seam; each other module implements it."""
+"""Storage of the buses' logs. `base` is the seam; each other module implements it."""

@@ -32,7 +32,7 @@ class Outlet(Protocol):
 
 
 class Receiver(Protocol):
-    """What a connection needs of its broker."""
+    """The interface of the broker that a connection uses."""
 
     def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
         """See `Connection.receive`."""

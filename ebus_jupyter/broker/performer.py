@@ -1,4 +1,4 @@
-"""What the parts of the host need of the whole. It has a file of its own so that no part imports the host."""
+"""The interface of the host that its parts use. It has a file of its own so that no part imports the host."""
 
 from __future__ import annotations
 

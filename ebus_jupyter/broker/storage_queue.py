@@ -144,11 +144,11 @@ class StorageQueue:
     async def _append(self, batch: list[Entry]) -> None:
         for backend, entries in self._by_backend(batch):
             try:
-                appended = await backend.append(entries)
+                appended = _checked(backend, entries, await backend.append(entries))
             except Exception as failure:
                 self._refuse(entries, failure)
             else:
-                self._appended(backend, entries, appended)
+                self._appended(backend, appended)
 
     def append_now(self) -> None:
         """Append the waiting entries in this iteration of the event loop, where their backend can.
@@ -160,18 +160,18 @@ class StorageQueue:
         for backend, entries in self._by_backend(self._take_appends()):
             try:
                 appended = backend.append_now(entries)
+                if appended is not None:
+                    _checked(backend, entries, appended)
             except Exception as failure:
                 self._refuse(entries, failure)
             else:
                 if appended is None:
                     self.jobs.extendleft(Append(entry) for entry in reversed(entries))
                 else:
-                    self._appended(backend, entries, appended)
+                    self._appended(backend, appended)
         self._host.flush()
 
-    def _appended(self, backend: Backend, batch: list[Entry], appended: Sequence[Entry]) -> None:
-        if len(appended) != len(batch):
-            raise RuntimeError(f"{type(backend).__name__} answered {len(appended)} of {len(batch)} appends")
+    def _appended(self, backend: Backend, appended: Sequence[Entry]) -> None:
         if backend is not self._fed:
             self._committed(appended)
         self._host.perform(self._state.appended(appended))
@@ -207,3 +207,17 @@ class StorageQueue:
             return failure
         self._log.error("ebus: %s; please report this", what, exc_info=failure)
         return BackendError(f"{what}: {failure}. See the server's log.")
+
+
+def _checked(backend: Backend, batch: list[Entry], appended: Sequence[Entry]) -> Sequence[Entry]:
+    """The answer of a backend to an append, if it is one: else its writers would wait for ever.
+
+    Raises:
+        TypeError: The backend did not return the entries of the batch.
+    """
+    if len(appended) != len(batch) or (appended and not isinstance(appended[0], Entry)):
+        raise TypeError(
+            f"{type(backend).__name__}.append returned {len(appended)} items for {len(batch)} entries; it must return the "
+            "entries themselves, with their offsets (see ebus_jupyter.backends.base)"
+        )
+    return appended

@@ -41,14 +41,14 @@ class TimeSlice:
         self._next: asyncio.Future[None] | None = None
 
     def is_quiet(self) -> bool:
-        """Whether a message that arrives now is a lone one, and may be served at once.
+        """True if a message that arrives now is a lone one, and may be served at once.
 
         It is where nothing was delivered for as long as a delivery takes.
         """
         return self._loop.time() >= self._quiet_from
 
     def is_over(self) -> bool:
-        """Whether the current slice is used up. A slice begins with the first call."""
+        """True if the current slice is used up. A slice begins with the first call."""
         now = self._loop.time()
         if self._ends_at is None:
             self._ends_at = now + self._seconds

@@ -19,7 +19,7 @@ from ebus_jupyter.errors import Closed, Lagged, TooLarge
 
 from .ack import Ack
 from .callback import Callbacks
-from .connection import REQUEST_SECONDS, Connection, Status
+from .connection import REQUEST_SECONDS, Connection, Owner, Status
 from .presence import PresenceView
 from .stream import Stream, start_reader
 from .topic import Topic
@@ -56,8 +56,9 @@ class Bus(Generic[In, Out]):
     # --- identity and state -----------------------------------------------------------------------------------------
 
     @property
-    def client(self) -> Any:
+    def client(self) -> Owner:
         """The `Client` that opened the bus."""
+        assert self.connection.client is not None
         return self.connection.client
 
     @property
@@ -139,7 +140,7 @@ class Bus(Generic[In, Out]):
         Raises:
             RuntimeError: The client belongs to a process without widgets.
         """
-        if self.client is None or self.client.handle is None:
+        if self.client.handle is None:
             raise RuntimeError("a bus can be given to widgets only where ipywidgets is installed.")
         model_id: str = self.client.handle(self)
         return model_id
@@ -385,3 +386,10 @@ class Bus(Generic[In, Out]):
             raise Closed(f"{self.name} was closed here; open it again with ebus.bus().", reason="closed")
         if self.channel.error is not None:
             raise self.channel.error
+
+
+def _rebuild(uri: str, incoming: Any, outgoing: Any) -> Bus[Any, Any]:
+    """Open a bus that was pickled by version 0.1.0 or before: such a pickle names this function."""
+    emits = {} if outgoing is incoming else {"emits": outgoing}
+    bus: Bus[Any, Any] = sys.modules["ebus_jupyter"].bus(uri, incoming, **emits)
+    return bus

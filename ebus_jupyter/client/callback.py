@@ -18,7 +18,7 @@ from .topic import Topic
 logger = logging.getLogger("ebus_jupyter")
 
 CALLS_A_SLICE = 100
-"""How many messages a callback receives before other work on its loop gets a turn."""
+"""The number of messages that a callback receives before other work on its loop gets a turn."""
 
 
 class Callbacks:

@@ -18,12 +18,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ebus_jupyter.core.client import events
 from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.reader import Reader
 from ebus_jupyter.core.client.session import Session
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import (
     Closed,
     ConnectionLost,
@@ -52,10 +53,38 @@ REQUEST_SECONDS = 15.0
 """Default time limit for the answer to a request, such as opening a bus."""
 
 WRITE_ROOM_SECONDS = 30.0
-"""How long a write waits while the client has as many unanswered writes as it may have."""
+"""The time that a write waits while the client has as many unanswered writes as it may have."""
 
 Settle = Callable[[int, EbusError | None], None]
 """Called with the outcome of a write: its offset, or 0 and why it was refused."""
+
+
+class Owner(Protocol):
+    """The `Client` that owns a connection, as its buses and states know it: clients are made of connections."""
+
+    handle: Callable[[Any], str] | None
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def why(self) -> EbusError | None: ...
+    @property
+    def you(self) -> Participant | None: ...
+    @property
+    def embedded(self) -> bool: ...
+    @property
+    def relay(self) -> Connect: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def connection(self) -> Connection: ...
+    def on_status(self, listener: Callable[[str], None]) -> None: ...
+    def wait_live(self, timeout: float | None) -> None: ...
+    def open_bus(self, name: str | None, type: Any = ..., **options: Any) -> Any: ...
+    def buses(self, timeout: float = ...) -> list[dict[str, Any]]: ...
+    def close(self) -> None: ...
 
 
 class Connection:
@@ -64,7 +93,7 @@ class Connection:
     The arguments are those of `Client`.
 
     Attributes:
-        client: The `Client` that owns this connection. Its type is Any, because clients are made of connections.
+        client: The `Client` that owns this connection.
         session: The protocol's state. Use it only while holding ``lock``.
         topics: The buses that are open here.
         status: "connecting", "live", "reconnecting" or "closed".
@@ -81,7 +110,7 @@ class Connection:
         relay: Connect | None = None,
         embedded: bool = False,
     ) -> None:
-        self.client: Any = None
+        self.client: Owner | None = None
         self.where = where
         self.relay = relay or connect
         self.embedded = embedded
@@ -111,11 +140,16 @@ class Connection:
 
     @property
     def on_own_loop(self) -> bool:
-        """True if the caller is on the thread of this connection's loop, which must not be blocked.
+        """True if the caller is on this connection's loop, which must not be blocked.
 
-        The thread counts, not a running loop: a wait on that thread before its loop runs would never end.
+        Before the loop runs, the thread that made the connection counts as its own: a wait there would never end.
         """
-        return threading.get_ident() == self._thread
+        try:
+            if asyncio.get_running_loop() is self.loop:
+                return True
+        except RuntimeError:
+            pass
+        return not self.loop.is_running() and threading.get_ident() == self._thread
 
     def ensure_may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait.

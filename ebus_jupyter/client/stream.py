@@ -17,7 +17,7 @@ from .waiting import NOT_YET
 T = TypeVar("T")
 
 BEGIN_SECONDS = 5.0
-"""How long a new stream waits until the broker sends it all that is written from then on."""
+"""The time that a new stream waits until the broker sends it all that is written from then on."""
 
 
 def start_reader(connection: Connection, topic: Topic, since: Since) -> Reader:

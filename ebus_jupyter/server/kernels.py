@@ -28,7 +28,7 @@ from jupyter_server.auth.identity import User
 from .tokens import Tokens
 
 SETTLE_SECONDS = 0.2
-"""How long after a change of a kernel's state the state is reported."""
+"""The time from a change of a kernel's state until it is reported."""
 
 VARIABLES = ("EBUS_URL", "EBUS_TOKEN", "EBUS_CERT")
 

@@ -16,10 +16,10 @@ from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
 MAX_SERVERS = 20
-"""How many servers may serve one folder at once, each with a file of its own."""
+"""The number of servers that may serve one folder at once, each with a file of its own."""
 
 LOCK_TIMEOUT_SECONDS = 5.0
-"""How long to wait for the first file: the server that has it open may be about to stop."""
+"""The time to wait for the first file: the server that has it open may be about to stop."""
 
 
 def default_path(data_dir: str, root_dir: str) -> Path:

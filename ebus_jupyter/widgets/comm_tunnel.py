@@ -19,7 +19,7 @@ import secrets
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.connection import Owner
 from ebus_jupyter.errors import EbusError
 
 logger = logging.getLogger("ebus_jupyter")
@@ -30,8 +30,8 @@ SILENT_SECONDS = 90.0
 MAX_CHANNELS = 200
 """Channels that one kernel carries. A page that opens one more is told that it is closed, and tries again later."""
 
-_clients: WeakValueDictionary[str, Client] = WeakValueDictionary()
-_keys: WeakKeyDictionary[Client, str] = WeakKeyDictionary()
+_clients: WeakValueDictionary[str, Owner] = WeakValueDictionary()
+_keys: WeakKeyDictionary[Owner, str] = WeakKeyDictionary()
 _tunnels: dict[str, CommTunnel] = {}
 
 
@@ -42,7 +42,7 @@ class CommWidget(Protocol):
         """Send a custom message to the widget's pages."""
 
 
-def client_key(client: Client) -> str:
+def client_key(client: Owner) -> str:
     """The name by which pages refer to ``client``."""
     if client not in _keys:
         _keys[client] = secrets.token_hex(8)
@@ -79,7 +79,7 @@ class CommTunnel:
         widget: The widget whose custom messages carry the frames.
     """
 
-    def __init__(self, channel: str, client: Client, widget: CommWidget) -> None:
+    def __init__(self, channel: str, client: Owner, widget: CommWidget) -> None:
         self._channel = channel
         self._client = client
         self._widget = widget

@@ -1,4 +1,4 @@
-"""What all widgets of this package do in a page: load the page's one client, and tell it which bus they are about.
+"""The base of all widgets of this package: each loads the page's one client, and tells it which bus the widget shows.
 
 The server extension serves the client at ``{base}ebus/client.js``. A widget's own module is a stub that imports it from
 there, so the client's text does not travel with each widget, and the page holds one connection for all of them. A page that
@@ -23,7 +23,7 @@ STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
 
 def coordinates(bus: Bus[Any, Any]) -> dict[str, Any]:
-    """What a page needs to open ``bus``: its scope and name, or the capability that the broker has minted for it.
+    """The coordinates by which a page opens ``bus``: its scope and name, or the capability that the broker has minted for it.
 
     ``kernel`` is this kernel's client, for a page that connects through the kernel; ``embedded`` says that a page must.
     """

@@ -13,7 +13,7 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.errors import BackendError, TooLarge
 
 from .peer import Peer
-from .running import iterations, running
+from .running import running
 
 pytestmark = pytest.mark.asyncio
 
@@ -60,21 +60,35 @@ async def test_too_many_buses_is_refused_without_a_log_record(caplog: pytest.Log
     assert not caplog.records
 
 
-async def test_backend_with_a_bug_affects_no_other_backend(caplog: pytest.LogCaptureFixture) -> None:
-    class Wrong(MemoryBackend):
-        async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
-            return []
+class Wrong(MemoryBackend):
+    """Answers appends with something other than the entries."""
 
-        def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
-            return None
+    answer: Sequence[object] = ()
+    at_once = False
 
-    async with running(Wrong()) as broker:
+    async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        return self.answer  # type: ignore[return-value]
+
+    def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
+        return self.answer if self.at_once else None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("answer", [[], [1], ["one", "two"], [None]])
+async def test_wrong_answer_of_a_backend_refuses_the_write(
+    answer: list[object], at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Wrong()
+    backend.answer, backend.at_once = answer, at_once
+    async with running(backend) as broker:
         peer = await Peer.join(broker)
         bus = (await peer.open("votes")).bus
         private = (await peer.open(None)).bus
-        with caplog.at_level(logging.ERROR, "ebus_jupyter"):
-            await peer.publish(bus, "lost")
-            await iterations()
+        with (
+            caplog.at_level(logging.ERROR, "ebus_jupyter"),
+            pytest.raises(BackendError, match="must return the entries themselves"),
+        ):
+            await peer.write(bus, "lost")
         assert "please report" in caplog.text
         assert await peer.write(private, "elsewhere", id=2) == 1
 

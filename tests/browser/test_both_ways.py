@@ -92,7 +92,7 @@ def wait_ready(person: Person) -> None:
     person.wait_bound("speed")
 
 
-def hears(person: Person, text: str) -> None:
+def expect_chat(person: Person, text: str) -> None:
     expect(person.page.locator(".ebus-chat [role=log]")).to_contain_text(text)
 
 
@@ -101,7 +101,7 @@ def test_two_pages_of_one_kernel_share_all_widgets(both: Lab) -> None:
 
     # The late page shows the current state.
     bob.slider().expect_text(alice.slider().text())
-    hears(bob, "before Bob came")
+    expect_chat(bob, "before Bob came")
     expect_ink(bob, {BLACK})
 
     # Changes in either page reach the other page and the kernel.
@@ -110,7 +110,7 @@ def test_two_pages_of_one_kernel_share_all_widgets(both: Lab) -> None:
     alice.slider().expect_text(shown)
     alice.wait_eval("float(round(speed.value, 2))", str(float(shown)))
     send_chat(bob, "I see")
-    hears(alice, "I see")
+    expect_chat(alice, "I see")
     alice.wait_eval("[line.value.text for line in chat.history()]", "['before Bob came', 'I see']")
     draw(bob, (0.6, 0.2), (0.9, 0.8), colour="Red")
     expect_ink(alice, ink(bob) | {"#d32f2f"})
@@ -120,13 +120,13 @@ def test_two_pages_of_one_kernel_share_all_widgets(both: Lab) -> None:
     alice.eval("1", before="speed.value = 77; chat.say('from the program')")
     for person in (alice, bob):
         person.slider().expect_text("77.00")
-        hears(person, "from the program")
+        expect_chat(person, "from the program")
 
     # A reloaded page shows the current state.
     bob.reload()
     wait_status(bob)
     bob.slider().expect_text("77.00")
-    hears(bob, "before Bob came")
+    expect_chat(bob, "before Bob came")
     expect_ink(bob, {BLACK, "#d32f2f"})
 
 
@@ -136,6 +136,6 @@ def test_widgets_of_a_restarted_kernel_reconnect(both: Lab) -> None:
     alice.run_all()
     wait_ready(alice)
     send_chat(alice, "after the restart")
-    hears(alice, "after the restart")
+    expect_chat(alice, "after the restart")
     shown = alice.slider().drag_to(0.8)
     alice.wait_eval("float(round(speed.value, 2))", str(float(shown)))

@@ -12,26 +12,26 @@ def enter(lab: Lab, user: str, room: str) -> Person:
     return show_widget(lab, user, f"room = ebus.widgets.Chat('{room}', title='Lobby')\nroom", room)
 
 
-def hears(person: Person, *texts: str) -> None:
+def expect_chat(person: Person, *texts: str) -> None:
     expect(view(person).locator(".ebus-said")).to_have_text(list(texts))
 
 
 def test_late_joiner_reads_the_conversation(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "lobby"), enter(lab, "bob", "lobby")
     send_chat(alice, "Shall we begin?")
-    hears(bob, "Shall we begin?")
+    expect_chat(bob, "Shall we begin?")
     expect(view(bob).locator(".ebus-name")).to_have_text(["Alice"])
     send_chat(bob, "Yes.")
-    hears(alice, "Shall we begin?", "Yes.")
+    expect_chat(alice, "Shall we begin?", "Yes.")
 
     carol = enter(lab, "carol", "lobby")
-    hears(carol, "Shall we begin?", "Yes.")
+    expect_chat(carol, "Shall we begin?", "Yes.")
     expect(view(carol).locator(".ebus-name")).to_have_text(["Alice", "Bob"])
 
     # A program writes as its kernel, under the name of the user who started it.
     carol.wait_eval("[m.sender.name for m in room.history()]", "['Alice', 'Bob']")
     carol.eval("1", before="room.say('From my program.').result(30)")
-    hears(alice, "Shall we begin?", "Yes.", "From my program.")
+    expect_chat(alice, "Shall we begin?", "Yes.", "From my program.")
     expect(view(alice).locator(".ebus-kind")).to_have_text(["kernel"])
 
 
@@ -51,9 +51,9 @@ def test_pages_chat_while_both_kernels_are_busy(lab: Lab) -> None:
     for person in (alice, bob):
         person.wait_kernel_status("busy")
     send_chat(alice, "Mine computes.")
-    hears(bob, "Mine computes.")
+    expect_chat(bob, "Mine computes.")
     send_chat(bob, "Mine too.")
-    hears(alice, "Mine computes.", "Mine too.")
+    expect_chat(alice, "Mine computes.", "Mine too.")
     assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
 
 
@@ -62,7 +62,7 @@ def test_markup_in_a_message_is_shown_as_text(lab: Lab) -> None:
     hostile = '<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>&lt;b&gt;'
     send_chat(alice, hostile)
     for person in (alice, bob):
-        hears(person, hostile)
+        expect_chat(person, hostile)
         assert view(person).locator("img, script").count() == 0
         assert person.page.evaluate("window.pwned") is None
 
@@ -74,19 +74,19 @@ def test_offline_message_arrives_when_the_network_is_back(lab: Lab) -> None:
         send_chat(alice, "In the tunnel.")
         expect(view(alice).locator(".ebus-waiting")).to_have_text("In the tunnel.")
         send_chat(bob, "Where are you?")
-    hears(bob, "Where are you?", "In the tunnel.")
-    hears(alice, "Where are you?", "In the tunnel.")
+    expect_chat(bob, "Where are you?", "In the tunnel.")
+    expect_chat(alice, "Where are you?", "In the tunnel.")
     expect(view(alice).locator(".ebus-waiting li")).to_have_count(0)
 
 
 def test_reload_keeps_unsent_messages(lab: Lab) -> None:
     alice = enter(lab, "alice", "reload")
     send_chat(alice, "Before.")
-    hears(alice, "Before.")
+    expect_chat(alice, "Before.")
     view(alice).get_by_label("Your message").fill("Half a sent")
     alice.reload()
     wait_status(alice)
-    hears(alice, "Before.")
+    expect_chat(alice, "Before.")
     expect(view(alice).get_by_label("Your message")).to_have_value("Half a sent")
 
 
@@ -106,7 +106,7 @@ def test_scrolled_up_reader_is_told_of_new_messages(lab: Lab) -> None:
 def test_conversation_survives_a_killed_server(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "crash"), enter(lab, "bob", "crash")
     send_chat(alice, "One.")
-    hears(bob, "One.")
+    expect_chat(bob, "One.")
     lab.server.kill9()
     for person in (alice, bob):
         wait_status(person, "reconnecting")
@@ -114,7 +114,7 @@ def test_conversation_survives_a_killed_server(lab: Lab) -> None:
     lab.server.start()
     for person in (alice, bob):
         wait_status(person)
-        hears(person, "One.", "Two, to nobody yet.")
+        expect_chat(person, "One.", "Two, to nobody yet.")
 
 
 def test_five_people_see_one_order_of_messages(lab: Lab) -> None:
@@ -127,7 +127,7 @@ def test_five_people_see_one_order_of_messages(lab: Lab) -> None:
     order = view(people[0]).locator(".ebus-said").all_inner_texts()
     assert sorted(order) == sorted(said)
     for person in people:
-        hears(person, *order)
+        expect_chat(person, *order)
     send_chat(people[1], "Has everybody got the data? It is in `measurements.csv`, 12 MB.")
     send_chat(people[2], "Got it, thanks!")
     people[3].eval("1", before="room.say('Training has begun: 20 epochs.').result(30)")

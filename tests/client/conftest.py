@@ -54,6 +54,7 @@ class Line:
         kind: Kind = "kernel",
         *,
         authorize: Authorizer | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> Client:
         async def connect() -> LocalTransport:
             self._tried.set()
@@ -63,7 +64,7 @@ class Line:
             self._open.append(LocalTransport(lambda outlet: self.broker.attach(who, outlet, authorize=authorize)))
             return self._open[-1]
 
-        client = Client(connect, where="the test's broker")
+        client = Client(connect, where="the test's broker", loop=loop)
         self._clients.append(client)
         return client
 

@@ -75,3 +75,14 @@ def test_closed_client_fails_pending_acks_and_readers(line: Line) -> None:
         ack.result(5)
     with pytest.raises(ebus.Closed):
         stream.get(5)
+
+
+def test_client_made_for_a_loop_of_another_thread_blocks_only_there(line: Line) -> None:
+    async def bus_on_the_loop() -> str:
+        bus = client.bus("votes")  # returns at once: the loop that would answer is this one
+        return (await bus.opened()).address
+
+    client = line.client(loop=line.loop)
+    client.wait_live(5)
+    assert client.bus("votes").write(1).result(5) == 1
+    assert line.run(bus_on_the_loop()) == "ebus:server/votes"

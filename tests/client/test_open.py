@@ -124,3 +124,13 @@ def test_pickled_bus_keeps_the_type_that_its_filter_emits(line: Line, monkeypatc
     stream = again.stream()
     again.write("tea").result(5)
     assert stream.get(5) == Vote("tea for alice")
+
+
+PICKLE_OF_0_1_0 = (
+    b"\x80\x04\x95P\x00\x00\x00\x00\x00\x00\x00\x8c\x17ebus_jupyter.client.bus\x94\x8c\x08_rebuild\x94\x93\x94"
+    b"\x8c\x0eebus:server/a1\x94\x8c\x06typing\x94\x8c\x03Any\x94\x93\x94h\x06\x87\x94R\x94."
+)
+
+
+def test_pickle_of_an_earlier_version_opens_its_bus() -> None:
+    assert pickle.loads(PICKLE_OF_0_1_0).uri == "ebus:server/a1"

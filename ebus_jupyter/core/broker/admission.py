@@ -54,7 +54,7 @@ class Admission:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no write is in flight or waiting."""
+        """True if no write is in flight or waiting."""
         return not self.in_flight and not self._waiting
 
     # --- a write comes in -------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Admission:
             raise
 
     def _must_wait(self, frame: frames.Publish) -> bool:
-        """Whether ``frame`` can't be checked before the writes in flight have their offsets."""
+        """True if ``frame`` can't be checked before the writes in flight have their offsets."""
         return bool(self.in_flight) and (
             self._exclusive or frame.expect is not None or (frame.key is not None and self._may_be_full(frame))
         )

@@ -125,7 +125,7 @@ class BusState:
 
     @property
     def in_use(self) -> bool:
-        """Whether a participant is here, or a write is in flight."""
+        """True if a participant is here, or a write is in flight."""
         return bool(self.presence or self.subscribers or self._has_writes_in_flight)
 
     @property
@@ -217,7 +217,7 @@ class BusState:
         return effects
 
     def needs_tick(self) -> bool:
-        """Whether the passing of time alone may change anything here."""
+        """True if the passing of time alone may change anything here."""
         return not self.presence or self.presence.has_away or self._has_writes_in_flight
 
     # --- subscribers ------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class BusState:
         return answer
 
     def _continues_history(self, frame: frames.Subscribe) -> bool:
-        """Whether the subscriber's last message is part of this history.
+        """True if the subscriber's last message is part of this history.
 
         The epoch alone does not tell: a store that was restored from an older copy assigns the same offsets again. The
         message's id does.
@@ -259,7 +259,7 @@ class BusState:
         self._live = None
 
     def is_catching_up(self, conn: int) -> bool:
-        """Whether there are messages in the log that the subscriber has not received."""
+        """True if there are messages in the log that the subscriber has not received."""
         subscriber = self.subscribers.get(conn)
         return subscriber is not None and subscriber.after is not None
 

@@ -17,7 +17,7 @@ from .entry import Writer
 
 
 class Access(msgspec.Struct):
-    """What one connection may do on one bus that it has opened."""
+    """The rights of one connection on one bus that it has opened."""
 
     bus: BusState
     read: bool
@@ -56,7 +56,7 @@ class Conn(msgspec.Struct):
     refilled_at: float = 0.0
 
     def permit(self, address: Address) -> tuple[bool, bool]:
-        """Whether the authorizer lets it read the bus, and write to it."""
+        """True if the authorizer lets it read the bus, and write to it."""
         return self.permits.get(address, (not self.authorize, not self.authorize))
 
     def access(self, number: int, *, read: bool = False, write: bool = False) -> BusState:

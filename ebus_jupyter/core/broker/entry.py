@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
 
 class Kept(msgspec.Struct):
-    """What a backend keeps of a bus.
+    """A bus as a backend keeps it.
 
     Attributes:
         spec: The bus's specification.

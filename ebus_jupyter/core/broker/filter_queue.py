@@ -65,7 +65,7 @@ class FilterQueue:
         self.owners: tuple[int, ...] = ()
 
     def is_full_for(self, sender: str) -> bool:
-        """Whether ``sender`` has as many writes waiting as one may."""
+        """True if ``sender`` has as many writes waiting as one may."""
         queue = self._queues.get(sender)
         return queue is not None and len(queue) >= self._bus.limits.pending
 

@@ -65,12 +65,12 @@ class Presence:
 
     @property
     def has_changed(self) -> bool:
-        """Whether there are changes since the last `diff`."""
+        """True if there are changes since the last `diff`."""
         return self._changed is not None
 
     @property
     def has_away(self) -> bool:
-        """Whether a participant is away, and may have left by the next `expire`."""
+        """True if a participant is away, and may have left by the next `expire`."""
         return any(member.away_since is not None for member in self._members.values())
 
     @property

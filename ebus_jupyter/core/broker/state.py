@@ -120,7 +120,7 @@ class BrokerState:
         return self.take_slice(conn_id, now)
 
     def has_more(self, conn_id: int) -> bool:
-        """Whether frames of this connection wait for `take_slice`."""
+        """True if frames of this connection wait for `take_slice`."""
         conn = self._connections.get(conn_id)
         return conn is not None and bool(conn.unread)
 
@@ -367,7 +367,7 @@ class BrokerState:
         return effects
 
     def is_catching_up(self, conn_id: int) -> bool:
-        """Whether there are messages in a log that the connection has not received."""
+        """True if there are messages in a log that the connection has not received."""
         conn = self._connections.get(conn_id)
         return conn is not None and bool(conn.catching_up)
 
@@ -402,7 +402,7 @@ class BrokerState:
 
     @property
     def presence_dirty(self) -> bool:
-        """Whether there are changes to presence to send."""
+        """True if there are changes to presence to send."""
         return bool(self.registry.presence_dirty)
 
     def tick(self, now: float) -> list[Effect]:

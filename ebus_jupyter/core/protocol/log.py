@@ -48,7 +48,7 @@ from .message import Retain
 T = TypeVar("T")
 
 _SLACK = 64
-"""How many dropped entries may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
+"""The number of dropped entries that may stay at the front of the lists before they are cut off, so that a drop costs O(1)."""
 
 _NO_KEYS: dict[str | None, int] = {}
 """The keys of every log without keys, shared: a broker may have very many silent and empty logs."""
@@ -97,7 +97,7 @@ class Log(Generic[T]):
         self._removed: dict[str | None, int] = {} if retain == "keys" else _NO_KEYS
 
     def __len__(self) -> int:
-        """How many entries are kept."""
+        """The number of entries that are kept."""
         if self.retain == "keys":
             return len(self._by_key) + len(self._removed)
         return len(self._offsets) - self._front
@@ -120,10 +120,10 @@ class Log(Generic[T]):
         """
         if self.retain != "keys":
             return False
-        held = self._by_key.get(key)
-        if held is None and len(self._by_key) + others >= self.size:
+        present = self._by_key.get(key)
+        if present is None and len(self._by_key) + others >= self.size:
             return True
-        replaced = 0 if held is None else self._sizes[self._index(held)]
+        replaced = 0 if present is None else self._sizes[self._index(present)]
         return size > replaced and self._bytes - replaced + size > self.max_bytes
 
     def offset_of(self, key: str | None) -> int:

@@ -138,7 +138,7 @@ class Poll(BusView):
 
     @property
     def closed(self) -> bool:
-        """Whether the poll is closed."""
+        """True if the poll is closed."""
         return self._current_tally().closed
 
     def _write(self, entry: Ask | Vote | Close) -> None:

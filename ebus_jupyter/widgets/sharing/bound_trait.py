@@ -39,7 +39,7 @@ class Listener(Protocol):
         """A page has sent ``value`` by comm. Returns whether the widget takes it."""
 
     def is_live(self, bound: BoundTrait) -> bool:
-        """Whether pages have the trait's values from the bus."""
+        """True if pages have the trait's values from the bus."""
 
 
 class BoundTrait:
@@ -84,7 +84,7 @@ class BoundTrait:
 
     @property
     def is_synced(self) -> bool:
-        """Whether pages have the trait too. An adapter's values are known to the kernel only."""
+        """True if pages have the trait too. An adapter's values are known to the kernel only."""
         return self._adapter is None
 
     @property
@@ -95,7 +95,7 @@ class BoundTrait:
 
     @property
     def muted(self) -> bool:
-        """Whether pages have the trait's values from the bus, so that none is sent by comm."""
+        """True if pages have the trait's values from the bus, so that none is sent by comm."""
         return self._listener.is_live(self)
 
     def get(self) -> Any:

@@ -19,7 +19,7 @@ class InterceptedTrait(Protocol):
 
     @property
     def muted(self) -> bool:
-        """Whether pages have the trait's values from the bus, so that none is sent by comm."""
+        """True if pages have the trait's values from the bus, so that none is sent by comm."""
 
     def accept(self, value: Any) -> bool:
         """A page has sent ``value`` by comm. Returns whether the widget takes it."""

@@ -42,7 +42,7 @@ from .share_pages import SharePages
 from .traits import UnshareableError, equal, portable
 
 SETTLE_SECONDS = 15.0
-"""How long `Reconciler.settle` waits for each key, in seconds."""
+"""The time that `Reconciler.settle` waits for each key, in seconds."""
 
 logger = logging.getLogger("ebus_jupyter")
 
@@ -146,7 +146,7 @@ class Reconciler:
         return True
 
     def is_live(self, bound: BoundTrait) -> bool:
-        """Whether pages have the trait's values from the bus."""
+        """True if pages have the trait's values from the bus."""
         return self._pages.is_live(bound)
 
     def models_live(self, model_ids: set[str]) -> None:

@@ -70,7 +70,7 @@ class Share:
 
     @property
     def live(self) -> bool:
-        """Whether a page takes the values of all bound traits that it has from the bus."""
+        """True if a page takes the values of all bound traits that it has from the bus."""
         return all(self.pages.is_live(bound) for bound in self._bound.values() if bound.is_synced and bound.widget)
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class SharePages:
             self._handle._targets = _targets(bound)
 
     def is_live(self, bound: BoundTrait) -> bool:
-        """Whether a page takes the trait's values from the bus."""
+        """True if a page takes the trait's values from the bus."""
         return bound.model_id in self._live
 
     def send_fit(self, bound: BoundTrait) -> None:

@@ -127,7 +127,7 @@ def default_traits(widget: ipywidgets.Widget) -> frozenset[str]:
 
 
 def holds_widgets(widget: ipywidgets.Widget, name: str) -> bool:
-    """Whether the trait is meant to hold other widgets; it may be empty."""
+    """True if the trait is meant to hold other widgets; it may be empty."""
     trait = widget.traits()[name]
     if trait.metadata.get("to_json") is ipywidgets.widget_serialization["to_json"] or _takes_widgets(trait):
         return True
@@ -243,7 +243,7 @@ def _as_comm(value: Any, *, integers: bool = False) -> Any:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two wire values are equal. NaN equals NaN; True does not equal 1."""
+    """True if two wire values are equal. NaN equals NaN; True does not equal 1."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
