@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
-CONSTRAINTS = ROOT / "constraints.txt"
+CONSTRAINTS = "constraints.txt"
 PURPOSES = {
     "demo": "the package and JupyterLab",
     "dev": "the package, what its tests need, and the linters",
@@ -36,11 +36,12 @@ class Environment:
         scripts = folder / ("Scripts" if os.name == "nt" else "bin")
         self.python = scripts / "python"
         self.uv = scripts / "uv"
-        # Build dependencies are resolved apart from the others; each tool has its own name for their constraints.
+        # Build dependencies are resolved apart from the others; each tool has its own name for their constraints. The
+        # variables hold lists that a space separates, so the path must have none: it is relative to ROOT, as `_run` is.
         names = ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_BUILD_CONSTRAINT")
         self._environ = {
             **os.environ,
-            **dict.fromkeys(names, str(CONSTRAINTS)),
+            **dict.fromkeys(names, CONSTRAINTS),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "VIRTUAL_ENV": str(folder),
         }
@@ -51,10 +52,14 @@ class Environment:
         Raises:
             SystemExit: ``venv`` failed; its message has been shown.
         """
-        if not self.python.exists() and self._run(sys.executable, "-m", "venv", self.folder) != 0:
+        # An environment whose making was interrupted has a Python and no pip.
+        if not self._has_pip() and self._run(sys.executable, "-m", "venv", self.folder) != 0:
             raise SystemExit("no virtual environment; on Debian and Ubuntu it needs the package python3-venv")
         if not self.uv.exists() and self._run(self.python, "-m", "pip", "install", "--quiet", "uv", quiet=True) != 0:
             say("uv cannot be installed here; pip does its work, which takes some minutes.")
+
+    def _has_pip(self) -> bool:
+        return self.python.exists() and self._run(self.python, "-c", "import pip", quiet=True) == 0
 
     def install(self, *what: str, **environ: str) -> None:
         """Install requirements, with the versions of ``constraints.txt``.

@@ -8,6 +8,7 @@ playwright's download, and what remains is reported. Nothing is installed that i
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -44,16 +45,20 @@ def apt_install(*packages: str) -> bool:
     """Install packages with apt; whether it succeeded. What apt printed is shown only if it failed."""
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     deadline = time.monotonic() + APT_SECONDS
+    waiting = False
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
         command = ["apt-get", "--quiet", "--option", f"DPkg::Lock::Timeout={APT_SECONDS}", *arguments]
         while True:
             ran = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
             if ran.returncode == 0:
                 break
-            # apt waits for dpkg's lock only; those of its lists and its archives it does not wait for.
-            if "/lock" not in ran.stderr or time.monotonic() > deadline:
+            # apt waits for dpkg's lock only, not for those of its lists and archives. 11 is EAGAIN: another one has it.
+            if "/lock" not in ran.stderr or f"({errno.EAGAIN}:" not in ran.stderr or time.monotonic() > deadline:
                 print(ran.stdout + ran.stderr, file=sys.stderr, flush=True)
                 return False
+            if not waiting:
+                waiting = True
+                print("Waiting until another installer has finished …", flush=True)
             time.sleep(2)
     return True
 

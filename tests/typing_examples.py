@@ -41,7 +41,6 @@ async def buses() -> None:
     assert_type(ebus.bus(type=int), ebus.Bus[int, int])
     assert_type(ebus.bus("speed", dict[str, int], retain="latest"), ebus.Bus[dict[str, int], dict[str, int]])
     assert_type(ebus.bus("place", Place), ebus.Bus[Place, Place])
-    assert_type(ebus.bus("array", npt.NDArray[np.float32]), ebus.Bus[npt.NDArray[np.float32], npt.NDArray[np.float32]])
     assert_type(ebus.bus("clean", str, emits=Post, filter=stamp), ebus.Bus[str, Post])
     assert_type(ebus.bus("anything"), ebus.Bus[Any, Any])
     assert_type(ebus.bus("anything", size=10), ebus.Bus[Any, Any])
@@ -50,6 +49,7 @@ async def buses() -> None:
     assert_type(await votes.opened(), ebus.Bus[Vote, Vote])
 
     ebus.bus("maybe", int | None)
+    ebus.bus("array", npt.NDArray[np.float32])  # not for all numpy versions a type of its own: there Bus[Any, Any]
     ebus.bus("anything", Any)
     ebus.bus("votes", Vote, sise=10)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     ebus.bus("votes", Vote, retain="all")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -12,7 +12,9 @@ OPTIONS = ["Thai", "Pizza", "Salad bar"]
 
 def enter(lab: Lab, user: str, name: str, *, asks: bool = False) -> Person:
     ask = f", question='Where do we go for lunch?', options={OPTIONS}" if asks else ""
-    return show_widget(lab, user, f"poll = ebus.widgets.Poll('{name}', title='Lunch'{ask})\npoll", name)
+    person = show_widget(lab, user, f"poll = ebus.widgets.Poll('{name}', title='Lunch'{ask})\npoll", name)
+    option(person, OPTIONS[0]).wait_for()  # the question has arrived
+    return person
 
 
 def option(person: Person, choice: str) -> Locator:
@@ -128,7 +130,7 @@ def test_five_people_vote(lab: Lab) -> None:
 
 
 def test_markup_in_a_question_is_shown_as_text(lab: Lab) -> None:
-    alice = enter(lab, "alice", "markup")
+    alice = enter(lab, "alice", "markup", asks=True)
     alice.eval(
         "1", before="poll.ask('<img src=x onerror=window.pwned=1>', ['<b>a</b>', '<script>window.pwned=1</script>'])"
     )
