@@ -59,7 +59,7 @@ def array_schema(type_: Any) -> Any:
     if numpy is None:
         return None
     origin = getattr(type_, "__origin__", None)
-    if hasattr(origin, "__value__"):  # numpy 2.5's NDArray is a type alias, from Python 3.12 on
+    if origin is not None and hasattr(origin, "__value__"):  # numpy 2.5's NDArray is a type alias, from Python 3.12 on
         type_ = origin.__value__[type_.__args__]
         origin = getattr(type_, "__origin__", None)
     if type_ is not numpy.ndarray and origin is not numpy.ndarray:
