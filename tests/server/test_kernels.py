@@ -40,15 +40,16 @@ def test_token_survives_restarts_and_crashes_but_not_shutdown(server: Server) ->
         wire.hello()
         kernel.restart()
         assert token(kernel) == secret
-        kernel.submit("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-        kernel.close()
         with Wire(server, auth=f"token {server.token('alice')}") as onlooker:
             onlooker.hello()
             bus = onlooker.open("crash")
             onlooker.watch(bus)
             wire.open("crash")
+            # Killed only now: the server may notice it, and restart the kernel, within milliseconds.
+            kernel.submit("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
             while onlooker.next_presence()[2] != "restarting":
                 pass
+        kernel.close()
         assert token(kernel) == secret
         kernel.shutdown()
         bye = wire.expect_end()
