@@ -60,9 +60,10 @@ def enter(lab: Lab, user: str, room: str) -> Person:
 
 
 def run(person: Person) -> None:
-    """Run all cells, and wait until all widgets are live."""
+    """Run all cells, and wait until all widgets are live, and the question has arrived."""
     person.run_all()
     wait_all(person)
+    widget(person, "poll").locator(".ebus-option").first.wait_for()
     person.wait_bound("speed")
 
 

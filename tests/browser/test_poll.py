@@ -96,6 +96,7 @@ def test_only_the_owner_closes_a_poll_and_late_votes_are_void(lab: Lab) -> None:
 
 def test_offline_vote_counts_when_the_network_is_back(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "offline", asks=True), enter(lab, "bob", "offline")
+    option(bob, "Thai").wait_for()  # a live page may not have received the question yet
     with bob.offline():
         option(bob, "Thai").click()
         shows(bob, Thai=1)  # a person's own vote shows at once

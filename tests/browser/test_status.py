@@ -52,6 +52,9 @@ def test_status_shows_the_number_of_missed_messages(lab: Lab) -> None:
     alice = show_widget(lab, "alice", "bus = ebus.bus('short', int, size=3)\nebus.widgets.Status(bus)", "lag")
     bob = show_widget(lab, "bob", "bus = ebus.bus('short')\nebus.widgets.Status(bus)", "lag")
     bob.eval("1", before="bus.write(0).result(30)")
+    # Alice's page has that message before this answer: a connection delivers in order.
+    history = 'async (base) => (await import(base + "ebus/client.js")).connect().bus("short").history(1)'
+    assert alice.page.evaluate(history, lab.server.base_url) == [0]
     with alice.offline():
         expect_state(alice, "reconnecting")
         bob.eval("1", before="[bus.write(n) for n in range(1, 10)][-1].result(30)")
