@@ -19,6 +19,7 @@ from tornado.websocket import WebSocketHandler
 from ebus_jupyter.core.protocol import frames
 from tests.benchmarks.wire import RawClient, frame
 from tests.server.harness import Kernel, Server
+from tests.server.harness.server import EXTENSIONS
 
 from . import base
 
@@ -43,7 +44,9 @@ def server(config: str, python: Path | str = sys.executable) -> Iterator[Server]
     """A Jupyter server that can import these modules. Shut down its kernels before the block ends."""
     with tempfile.TemporaryDirectory(prefix="ebus-bench-", ignore_cleanup_errors=True) as folder:
         env = {"PYTHONPATH": str(base.ROOT)}
-        running = Server(Path(folder), users=(USER,), config=config, env=env, python=python).start()
+        # With all extensions that are installed, as on people's machines: they weigh on the garbage collector's pace.
+        options = {"extensions": EXTENSIONS, "config": config, "env": env, "python": python}
+        running = Server(Path(folder), users=(USER,), **options).start()
         try:
             yield running
         finally:
