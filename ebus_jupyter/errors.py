@@ -29,7 +29,9 @@ tree: the writer receives `Filtered`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
+
+E = TypeVar("E", bound="EbusError")
 
 
 class EbusError(Exception):
@@ -59,11 +61,21 @@ class EbusError(Exception):
             return details[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
+    def anew(self) -> Self:
+        """A copy, to be raised in place of an error that is kept.
+
+        A raised exception refers to the stack that it passed, and so to everything that was in use there. Kept, it would keep
+        all that alive, such as the widget whose share was closed.
+        """
+        twin: Self = _rebuild(type(self), self.text, self.details)
+        twin.__cause__ = self.__cause__
+        return twin
+
     def __reduce__(self) -> Any:
         return (_rebuild, (type(self), self.text, self.details))
 
 
-def _rebuild(cls: type[EbusError], text: str, details: dict[str, Any]) -> EbusError:
+def _rebuild(cls: type[E], text: str, details: dict[str, Any]) -> E:
     return cls(text, **details)
 
 

@@ -70,7 +70,7 @@ class Ack:
     def _check(self) -> int:
         self._looked_at = True
         if self._error is not None:
-            raise self._error
+            raise self._error.anew()
         found: int = self._offset or NOT_YET
         return found
 

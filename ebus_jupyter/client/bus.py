@@ -385,7 +385,7 @@ class Bus(Generic[In, Out]):
         if self._closed:
             raise Closed(f"{self.name} was closed here; open it again with ebus.bus().", reason="closed")
         if self.channel.error is not None:
-            raise self.channel.error
+            raise self.channel.error.anew()
 
 
 def _rebuild(uri: str, incoming: Any, outgoing: Any) -> Bus[Any, Any]:

@@ -107,7 +107,7 @@ class Client:
 
         def check() -> Any:
             if connection.session.closed is not None:
-                raise connection.session.closed
+                raise connection.session.closed.anew()
             return None if connection.session.live else NOT_YET
 
         connection.ensure_may_block("wait_live()")

@@ -148,7 +148,7 @@ def open_bus(
 
 def _opened(bus: Bus[Any, Any]) -> Any:
     if bus.channel.error is not None:
-        raise bus.channel.error
+        raise bus.channel.error.anew()
     return True if bus.epoch else NOT_YET
 
 

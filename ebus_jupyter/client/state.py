@@ -58,14 +58,14 @@ class State(MutableMapping[str, T]):
                 lambda: True if self.ready or self.error else NOT_YET, timeout, f"the state {bus.name} has not arrived"
             )
         if self.error is not None:
-            raise self.error
+            raise self.error.anew()
 
     async def loaded(self) -> State[T]:
         """Wait until the entries that were there have arrived; at once where `ebus_jupyter.state` has waited already."""
 
         def check() -> Any:
             if self.error is not None:
-                raise self.error
+                raise self.error.anew()
             return self if self.ready else NOT_YET
 
         found: State[T] = await self.bus.arrivals.wait_async(check)
@@ -228,7 +228,7 @@ class State(MutableMapping[str, T]):
                     self._replica.begin_snapshot()
                     continue
                 except EbusError as error:
-                    self.error = error
+                    self.error = error.with_traceback(None)  # it is kept, and would keep this stack
                     break
                 if delivery is None:
                     break

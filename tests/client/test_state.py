@@ -10,6 +10,7 @@ import pytest
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client.state import State
+from ebus_jupyter.client.waiting import NOT_YET
 from ebus_jupyter.core.client.replica import MISSING
 
 from .conftest import Line
@@ -94,3 +95,17 @@ def test_typed_state_refuses_other_types(line: Line) -> None:
     with pytest.raises(ebus.TypeMismatch, match="expected int, got str"):
         state["a"] = "tall"
     assert "a" not in state
+
+
+def test_ended_bus_and_state_keep_no_stack_of_a_caller(line: Line) -> None:
+    client = line.client()
+    state = client.state("dash")
+    messages = state.bus.stream()
+    client.close()
+    with pytest.raises(ebus.errors.Closed):
+        messages.get(timeout=10)
+    with pytest.raises(ebus.errors.Closed):
+        client.bus("other")
+    state.bus.arrivals.wait(lambda: state.error or NOT_YET, 10, "the state has not ended")
+    kept = (state.error, state.bus.channel.error, client.connection.session.closed)
+    assert [error.__traceback__ for error in kept if error] == [None] * 3

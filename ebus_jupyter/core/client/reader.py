@@ -163,5 +163,5 @@ class Reader:
                     raise Lagged(skipped=found[0].skipped, resume_after=found[0].offset)
                 return found[0]
         if self.channel.read_error is not None:
-            raise self.channel.read_error
+            raise self.channel.read_error.anew()
         return None

@@ -168,7 +168,7 @@ class Session:
             EbusError: The error that this client was closed with.
         """
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.anew()
         channel = Channel(scope, name, given, owner, cap, create)
         self._channels.add(channel, self.you)
         if self._greeted:
@@ -243,7 +243,7 @@ class Session:
             EbusError: The error that the bus was closed with.
         """
         if channel.error is not None:
-            raise channel.error
+            raise channel.error.anew()
         id_ = self._writes.new_id(channel)
         channel.unacked[id_] = frame = frames.Publish(
             channel.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect
@@ -276,7 +276,7 @@ class Session:
             EbusError: The error that the bus was closed with.
         """
         if channel.error is not None:
-            raise channel.error
+            raise channel.error.anew()
         return self._request("fetch", frames.Fetch(0, channel.number, after, until), channel, send=channel.is_open)
 
     def delete(self, channel: Channel) -> int:
