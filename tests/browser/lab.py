@@ -279,21 +279,25 @@ class Person:
             before="from ebus_jupyter.widgets.sharing.share import shares_of",
         )
 
-    def keep_busy(self, seconds: float) -> None:
-        """Make the kernel busy, and return at once."""
-        self.page.evaluate(RUN, [self._notebook, f"import time; time.sleep({seconds})", "", False])
+    @contextmanager
+    def busy_kernel(self) -> Iterator[None]:
+        """Within the block, the kernel runs a cell."""
+        end = self.server.folder / uuid.uuid4().hex
+        cell = f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.05)"
+        self.page.evaluate(RUN, [self._notebook, cell, "", False])
+        self.page.wait_for_function(
+            f"(path) => ({NOTEBOOK})(path).sessionContext.session.kernel.status === 'busy'", arg=self._notebook
+        )
+        try:
+            yield
+        finally:
+            end.touch()
 
     def kernel_status(self) -> str:
         found: str = self.page.evaluate(
             f"(path) => ({NOTEBOOK})(path).sessionContext.session.kernel.status", self._notebook
         )
         return found
-
-    def wait_kernel_status(self, status: str) -> None:
-        self.page.wait_for_function(
-            f"([path, status]) => ({NOTEBOOK})(path).sessionContext.session.kernel.status === status",
-            arg=[self._notebook, status],
-        )
 
     def kernel_id(self) -> str:
         found: str = self.page.evaluate(

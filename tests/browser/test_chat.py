@@ -35,10 +35,20 @@ def test_late_joiner_reads_the_conversation(lab: Lab) -> None:
     expect(view(alice).locator(".ebus-kind")).to_have_text(["kernel"])
 
 
+def type_until_shown(writer: Person, reader: Person) -> None:
+    """``writer`` types until ``reader`` sees it, which is shown for four seconds after each letter."""
+    line, shown = view(writer).get_by_label("Your message"), view(reader).locator(".ebus-typing")
+
+    def types() -> bool:
+        line.press_sequentially("w")
+        return shown.inner_text() == f"{writer.user.title()} is typing…"
+
+    assert reader.wait_until(types)
+
+
 def test_typing_is_shown_to_others(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "typing"), enter(lab, "bob", "typing")
-    view(alice).get_by_label("Your message").press_sequentially("Well")
-    expect(view(bob).locator(".ebus-typing")).to_have_text("Alice is typing…")
+    type_until_shown(alice, bob)
     expect(view(alice).locator(".ebus-typing")).to_have_text("")
     view(alice).get_by_label("Your message").press("Enter")
     expect(view(bob).locator(".ebus-typing")).to_have_text("")
@@ -46,15 +56,12 @@ def test_typing_is_shown_to_others(lab: Lab) -> None:
 
 def test_pages_chat_while_both_kernels_are_busy(lab: Lab) -> None:
     alice, bob = enter(lab, "alice", "busy"), enter(lab, "bob", "busy")
-    for person in (alice, bob):
-        person.keep_busy(60)
-    for person in (alice, bob):
-        person.wait_kernel_status("busy")
-    send_chat(alice, "Mine computes.")
-    expect_chat(bob, "Mine computes.")
-    send_chat(bob, "Mine too.")
-    expect_chat(alice, "Mine computes.", "Mine too.")
-    assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
+    with alice.busy_kernel(), bob.busy_kernel():
+        send_chat(alice, "Mine computes.")
+        expect_chat(bob, "Mine computes.")
+        send_chat(bob, "Mine too.")
+        expect_chat(alice, "Mine computes.", "Mine too.")
+        assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
 
 
 def test_markup_in_a_message_is_shown_as_text(lab: Lab) -> None:
@@ -131,6 +138,5 @@ def test_five_people_see_one_order_of_messages(lab: Lab) -> None:
     send_chat(people[1], "Has everybody got the data? It is in `measurements.csv`, 12 MB.")
     send_chat(people[2], "Got it, thanks!")
     people[3].eval("1", before="room.say('Training has begun: 20 epochs.').result(30)")
-    view(people[4]).get_by_label("Your message").press_sequentially("Wh")
-    expect(view(people[0]).locator(".ebus-typing")).to_have_text("Eve is typing…")
+    type_until_shown(people[4], people[0])
     screenshots(people[0], "chat")

@@ -32,8 +32,8 @@ def test_people_and_kernels_join_and_leave(lab: Lab) -> None:
         expect(kernel(person, "Bob")).to_have_attribute("data-activity", "idle")
     alice.wait_eval("here.people", "['Alice', 'Bob']")
 
-    bob.keep_busy(8)
-    expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "busy")
+    with bob.busy_kernel():
+        expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "busy")
     expect(kernel(alice, "Bob")).to_have_attribute("data-activity", "idle")
 
     bob.close()
@@ -81,8 +81,8 @@ def test_five_people_are_present(lab: Lab) -> None:
     for person in all_:
         expect(people(person)).to_have_count(5)
         expect(view(person).locator(".ebus-kernel")).to_have_count(5)
-    all_[1].keep_busy(60)
-    expect(kernel(all_[0], "Bob")).to_have_attribute("data-activity", "busy")
-    all_[4].close()
-    expect(people(all_[0]).filter(has_text="Eve")).to_have_attribute("data-status", "away")
-    screenshots(all_[0], "presence")
+    with all_[1].busy_kernel():
+        expect(kernel(all_[0], "Bob")).to_have_attribute("data-activity", "busy")
+        all_[4].close()
+        expect(people(all_[0]).filter(has_text="Eve")).to_have_attribute("data-status", "away")
+        screenshots(all_[0], "presence")

@@ -60,16 +60,12 @@ def test_pages_follow_each_other_while_kernels_are_busy(lab: Lab) -> None:
     alice, bob = with_slider(lab, "alice", "busy"), with_slider(lab, "bob", "busy")
     first = alice.slider().drag_to(0.4)
     bob.slider().expect_text(first)
-    for person in (alice, bob):
-        person.keep_busy(15)
-    for person in (alice, bob):
-        person.wait_kernel_status("busy")
-
-    shown = alice.slider().drag_to(0.8)
-    bob.slider().expect_text(shown)
-    back = bob.slider().drag_to(0.1)
-    alice.slider().expect_text(back)
-    assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
+    with alice.busy_kernel(), bob.busy_kernel():
+        shown = alice.slider().drag_to(0.8)
+        bob.slider().expect_text(shown)
+        back = bob.slider().drag_to(0.1)
+        alice.slider().expect_text(back)
+        assert alice.kernel_status() == bob.kernel_status() == "busy", "no kernel was needed"
 
     # The late comm messages, which the kernels handle after their cells, change nothing.
     kernel_has(alice, back)

@@ -17,8 +17,8 @@ def test_status_shows_the_kernel_and_survives_it(lab: Lab) -> None:
     expect_state(alice, "live")
     kernel = view(alice).locator("dd").last
     expect(kernel).to_have_text("idle")
-    alice.keep_busy(8)
-    expect(kernel).to_contain_text("busy")
+    with alice.busy_kernel():
+        expect(kernel).to_contain_text("busy")
     expect(kernel).to_have_text("idle")
     alice.kill_kernel()
     expect(kernel).not_to_have_text("idle")
