@@ -156,8 +156,8 @@ def bus(
     filter: str | Callable[..., Any] | None = None,
     readers: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
-    flush_size: int = 1,
-    flush_interval: float = 0.0,
+    flush_size: int | None = None,
+    flush_interval: float | None = None,
 ) -> Bus[Any, Any]:
     """Open a bus, or create it if it does not exist.
 
@@ -174,8 +174,9 @@ def bus(
             raises `Reject`. A function (sync or async) runs in this kernel; a name is that of a filter in the server.
         readers: Users and ``group:NAME`` who may read. Default: everyone in scope.
         writers: Users and ``group:NAME`` who may write. Default: everyone in scope.
-        flush_size: Send writes when this many have gathered. Default: 1, at once.
-        flush_interval: Send gathered writes after this many seconds at the latest, however fast writes come. Default: 0.
+        flush_size: Send writes when this many have gathered. Default: 1, at once; 1000 with a ``flush_interval``.
+        flush_interval: Send gathered writes after this many seconds at the latest, however fast writes come. Default: 0.05
+            with a ``flush_size``.
 
     Returns:
         The open bus. Fields of the specification that are left out are those of the bus that exists.

@@ -96,10 +96,12 @@ def test_tail_follows_until_the_bus_ends(server: Server, name: str, client: Clie
 
 
 def test_ls_lists_buses_as_table_and_as_json(run: Callable[..., list[str]], name: str, client: Client) -> None:
-    client.bus(name, int, size=7).write(1).result(10)
+    bus = client.bus(name, int, size=7)
+    bus.write(1).result(10)
     assert [row.split() for row in run("ls") if name in row] == [["server", name, "int", "log", "7", "1", "1"]]
-    [found] = [bus for bus in map(json.loads, run("ls", "--json")) if bus["name"] == name]
+    [found] = [row for row in map(json.loads, run("ls", "--json")) if row["name"] == name]
     assert found["spec"]["schema"] == {"type": "integer"}
+    bus.close()
 
 
 def test_rm_deletes_for_everyone(run: Callable[..., list[str]], name: str, client: Client) -> None:

@@ -59,10 +59,11 @@ def test_write_and_tail_show_json_messages(
 def test_ls_lists_the_buses_within_reach(
     shell: InteractiveShell, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ebus.bus(name, int, size=7)
+    bus = ebus.bus(name, int, size=7)
     shell.run_line_magic("ebus", "ls")
     [row] = [line.split() for line in said(capsys).splitlines() if name in line]
     assert row == ["server", name, "int", "log", "7", "1", "0"]
+    bus.close()
 
 
 def test_variable_that_holds_a_bus_names_it(

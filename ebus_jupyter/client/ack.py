@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
 
 from ebus_jupyter.errors import EbusError
 
+from .topic import Holder
 from .waiting import NOT_YET, Condition
-
-logger = logging.getLogger("ebus_jupyter")
 
 
 class Ack:
     """The outcome of one write: ``await ack``, or ``ack.result(timeout=5)``, returns its offset or raises its error.
 
-    An ack that failed and was never looked at is logged as a warning, so that no write is lost silently.
+    An ack that failed and was never looked at is logged as a warning, so that no write is lost silently; many of one bus
+    within a second are logged together. While a write has no answer, the bus stays open.
     """
 
-    __slots__ = ("_answered", "_ensure_may_block", "_error", "_looked_at", "_name", "_offset")
+    __slots__ = ("_answered", "_ensure_may_block", "_error", "_holder", "_looked_at", "_offset", "_topic")
 
-    def __init__(self, name: str, ensure_may_block: Callable[[str], None]) -> None:
-        self._name = name
+    def __init__(self, holder: Holder, ensure_may_block: Callable[[str], None]) -> None:
+        self._topic = holder.topic
+        self._holder: Holder | None = holder
         self._ensure_may_block = ensure_may_block
         self._offset = 0
         self._error: EbusError | None = None
@@ -56,7 +56,7 @@ class Ack:
         if self.done:
             return self._check()
         self._ensure_may_block("ack.result()")
-        return self._condition().wait(self._check, timeout, f"no answer to a write to {self._name} yet")
+        return self._condition().wait(self._check, timeout, f"no answer to a write to {self._topic.name} yet")
 
     def __await__(self) -> Generator[object, None, int]:
         return self._condition().wait_async(self._check).__await__()
@@ -77,14 +77,16 @@ class Ack:
     def settle(self, offset: int, error: EbusError | None) -> None:
         """Record the broker's answer. Called by the connection."""
         self._offset, self._error = offset, error
+        self._holder = None
         if self._answered is not None:
             self._answered.notify()
 
     def __del__(self) -> None:
         if self._error is not None and not self._looked_at:
-            logger.warning("a write to %s was refused, and its ack was never looked at: %s", self._name, self._error)
+            name = self._topic.name
+            self._topic.unseen.add(f"a write to {name} was refused, and its ack was never looked at: {self._error}")
 
     def __repr__(self) -> str:
         if self._error is not None:
-            return f"<Ack of {self._name}: {type(self._error).__name__}: {self._error}>"
-        return f"<Ack of {self._name}: {f'offset {self._offset}' if self._offset else 'pending'}>"
+            return f"<Ack of {self._topic.name}: {type(self._error).__name__}: {self._error}>"
+        return f"<Ack of {self._topic.name}: {f'offset {self._offset}' if self._offset else 'pending'}>"

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.reader import Since
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import BusSpec, Message, Participant
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.core.protocol.typescript import typescript
 from ebus_jupyter.errors import Closed, Lagged, TooLarge
 
 from .ack import Ack
 from .callback import Callbacks
-from .connection import REQUEST_SECONDS, Connection, Owner, Status
+from .connection import REQUEST_SECONDS, Connection, Status
+from .owner import Owner
 from .presence import PresenceView
 from .stream import Stream, start_reader
-from .topic import Topic
+from .topic import Holder, Topic
 from .waiting import NOT_YET, Condition
 
 In = TypeVar("In")
@@ -38,6 +41,9 @@ class Bus(Generic[In, Out]):
     Made by `ebus_jupyter.bus`. ``In`` is the type of what is written, ``Out`` the type of what is received. A bus is a value:
     assign it to a widget's trait, pickle it, write its `uri` on another bus.
 
+    `close` leaves the bus; so does the end of a ``with`` block. A bus that the program has dropped is left as well, once
+    nothing of it is in use: a stream, a `State`, a callback or a filter, and a write without an answer, keep it open.
+
     Attributes:
         presence: Who is on the bus, and what they say of themselves.
         codec: Encodes and decodes what is written.
@@ -49,7 +55,8 @@ class Bus(Generic[In, Out]):
         self.topic = topic
         self.codec = codec
         self.emits_codec = emits_codec
-        self.presence = PresenceView(connection, topic)
+        self._holder = Holder(topic, connection.release)
+        self.presence = PresenceView(connection, self._holder)
         self._callbacks = Callbacks(connection, topic)
         self._closed = False
 
@@ -112,6 +119,15 @@ class Bus(Generic[In, Out]):
         return self.channel.last
 
     @property
+    def position(self) -> Position:
+        """The place that this client has reached, for ``stream(since=position)`` later, also in another process.
+
+        Unlike an offset it tells one history of the bus from another. Its text is ``str(position)``; `Position.parse` reads it.
+        """
+        with self.connection.lock:
+            return self.channel.position
+
+    @property
     def spec(self) -> BusSpec:
         """The bus's specification, to which every opener has agreed."""
         return self.channel.spec
@@ -153,7 +169,7 @@ class Bus(Generic[In, Out]):
         """
 
         def check() -> Any:
-            self._check_open()
+            self.ensure_open()
             return self if self.epoch else NOT_YET
 
         found: Bus[In, Out] = await self.arrivals.wait_async(check)
@@ -177,6 +193,7 @@ class Bus(Generic[In, Out]):
         echo: bool = True,
         to: str | list[str] | None = None,
         expect: int | None = None,
+        wait: bool = True,
     ) -> Ack:
         """Write a value. It is checked in this call, and sent in the background.
 
@@ -186,6 +203,7 @@ class Bus(Generic[In, Out]):
             echo: False: this participant does not receive the message. Default: True, it does.
             to: A username, or several: only these users, and this participant, receive the message. Default: everyone.
             expect: Compare and set: accept the write only if this is the last offset (of ``key``, if given; 0: there is none).
+            wait: False: raise `RateLimited` instead of waiting while too many writes have no answer yet. Default: True.
 
         Returns:
             The ack: await it, or call its ``result()``, for the offset. Its errors are listed there.
@@ -193,6 +211,7 @@ class Bus(Generic[In, Out]):
         Raises:
             TypeMismatch: The value is not of the bus's type.
             TooLarge: The value is larger than the server's limit ``value_bytes``.
+            RateLimited: There is no room for another write: at once, or after half a minute if ``wait``.
             Closed: The bus is closed.
         """
         data = self.codec.encode(value, self.name)
@@ -204,7 +223,7 @@ class Bus(Generic[In, Out]):
                 limit="value_bytes",
             )
         users = [to] if isinstance(to, str) else to
-        return self._publish(data, key=key, echo=echo, to=users, expect=expect)
+        return self._publish(data, key=key, echo=echo, to=users, expect=expect, wait=wait)
 
     def remove(self, key: str, *, expect: int | None = None) -> Ack:
         """Remove an entry from a bus with ``retain="keys"``.
@@ -222,8 +241,8 @@ class Bus(Generic[In, Out]):
         return self._publish(_NIL, key=key, deleted=True, expect=expect)
 
     def _publish(self, data: bytes, **options: Any) -> Ack:
-        self._check_open()
-        ack = Ack(self.name, self.connection.ensure_may_block)
+        self.ensure_open()
+        ack = Ack(self._holder, self.connection.ensure_may_block)
         self.connection.publish(self.channel, ack.settle, data, **options)
         return ack
 
@@ -261,7 +280,8 @@ class Bus(Generic[In, Out]):
         Args:
             since: None (default): what is written after this call has returned. (On the client's own event loop, which can't
                 wait here: after `await stream.begun()`.) "start": everything kept, then from now on. An offset: everything
-                after it. -n: the last n, then from now on.
+                after it. -n: the last n, then from now on. A `position`: everything after it, or `Lagged` and everything kept
+                if the bus was made anew since.
 
         Returns:
             A stream of its own. It raises `Lagged` where messages were missed, and continues after them.
@@ -291,7 +311,7 @@ class Bus(Generic[In, Out]):
             Closed: The bus is closed.
             RuntimeError: The call would block the client's own event loop.
         """
-        self._check_open()
+        self.ensure_open()
         self.connection.ensure_may_block("history()")
         if n <= 0:
             return []
@@ -306,8 +326,8 @@ class Bus(Generic[In, Out]):
                 return found[-n:]
 
     def _read(self, since: Since, make: Callable[[frames.Delivery], Any]) -> Stream[Any]:
-        self._check_open()
-        return Stream(self.connection, self.topic, start_reader(self.connection, self.topic, since), make)
+        self.ensure_open()
+        return Stream(self.connection, self._holder, start_reader(self.connection, self.topic, since), make)
 
     def _value(self, delivery: frames.Delivery) -> Any:
         return NOT_YET if delivery.deleted else self.emits_codec.decode(delivery.value)
@@ -329,8 +349,9 @@ class Bus(Generic[In, Out]):
         """Call ``callback(value)`` for each value from now on; usable as a decorator. The callback may be async.
 
         It runs on the event loop that is running where it is registered: a kernel's own, between cells. Where none is
-        running, it runs on the client's thread. A cell that is run again replaces the callback that it registered before.
-        An exception that the callback raises is logged, and the next value still arrives. `off` ends it.
+        running, as in a script, it runs on the client's callback thread. A cell that is run again replaces the callback that
+        it registered before. An exception that the callback raises is logged, and the next value still arrives. `off` ends
+        it. When the bus is deleted, a warning in the log says why it ends, and `client.on_error` is told.
 
         Returns:
             ``callback``.
@@ -359,12 +380,20 @@ class Bus(Generic[In, Out]):
         if not self._closed:
             self._closed = True
             self._callbacks.close()
-            self.connection.release(self.topic)
+            self.presence.close()
+            self._holder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def clone(self) -> Bus[In, Out]:
         """Another object for the same bus, to be closed by itself."""
-        self._check_open()
-        self.topic.holders += 1
+        with self.connection.lock:
+            self.ensure_open()
+            self.topic.holders += 1
         return Bus(self.connection, self.topic, self.codec, self.emits_codec)
 
     def delete(self, timeout: float = REQUEST_SECONDS) -> None:
@@ -378,14 +407,15 @@ class Bus(Generic[In, Out]):
             TimeoutError: The broker has not answered.
             RuntimeError: The call would block the client's own event loop.
         """
-        self._check_open()
+        self.ensure_open()
         self.connection.request(lambda: self.connection.session.delete(self.channel), timeout)
 
-    def _check_open(self) -> None:
+    def ensure_open(self) -> None:
+        """Raise the error that the bus has ended with, if it has."""
         if self._closed:
             raise Closed(f"{self.name} was closed here; open it again with ebus.bus().", reason="closed")
         if self.channel.error is not None:
-            raise self.channel.error.anew()
+            raise copy.copy(self.channel.error)  # each raise of the same one would add to its traceback
 
 
 def _rebuild(uri: str, incoming: Any, outgoing: Any) -> Bus[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import Participant
@@ -12,7 +12,9 @@ from ebus_jupyter.errors import EbusError
 from ebus_jupyter.transports.base import Connect
 
 from .bus import Bus
-from .connection import REQUEST_SECONDS, Connection, Status
+from .connection import CLOSE_SECONDS, REQUEST_SECONDS, Connection, Status
+from .driver import Driver, LoopDriver
+from .loop_thread import loop_thread
 from .open import ClientBusOptions, ClientStateOptions, open_bus
 from .state import State
 from .waiting import NOT_YET
@@ -25,10 +27,11 @@ class Client:
     """A participant. `ebus_jupyter.connect` makes one; `ebus_jupyter.bus` uses the one that its process has.
 
     Args:
-        connect: Opens a transport to the broker; called again whenever the connection was lost.
+        connect: Opens a transport to the broker; called again, on ``loop``, whenever the connection was lost. Or a `Driver`,
+            which connects by itself.
         where: Where it leads, for `ebus_jupyter.status` and errors, such as "the Jupyter server at http://…".
-        loop: The event loop to run on; make the client on that loop's thread. Default: the process's ebus thread.
-        relay: Opens a transport for a page that can only go through this process. Default: ``connect``.
+        loop: The event loop to run callbacks on. Default: one of the process's own, on a thread of its own.
+        relay: Opens a transport for a page that can only go through this process.
         embedded: Whether the broker is in this process, so that pages can't reach it by themselves.
 
     Attributes:
@@ -37,14 +40,15 @@ class Client:
 
     def __init__(
         self,
-        connect: Connect,
+        connect: Connect | Driver,
         *,
         where: str,
         loop: asyncio.AbstractEventLoop | None = None,
         relay: Connect | None = None,
         embedded: bool = False,
     ) -> None:
-        self.connection = Connection(connect, where=where, loop=loop, relay=relay, embedded=embedded)
+        opens, driver = (connect, _on_loop(connect, loop)) if callable(connect) else (None, connect)
+        self.connection = Connection(driver, where=where, loop=loop, relay=relay or opens, embedded=embedded)
         self.connection.client = self
         self.handle: Callable[[Bus[Any, Any]], str] | None = None
 
@@ -79,8 +83,8 @@ class Client:
         return self.connection.embedded
 
     @property
-    def relay(self) -> Connect:
-        """Opens a transport for a page that can only go through this process."""
+    def relay(self) -> Connect | None:
+        """Opens a transport for a page that can only go through this process; None: no page can."""
         return self.connection.relay
 
     @property
@@ -113,9 +117,39 @@ class Client:
         connection.ensure_may_block("wait_live()")
         connection.status_changed.wait(check, timeout, f"{self.where} has not answered")
 
-    def close(self) -> None:
-        """End this client, in the background. Writes without an answer fail with `Closed`."""
-        self.connection.close()
+    def on_error(self, listener: Callable[[Exception], None]) -> Callable[[Exception], None]:
+        """Call ``listener(error)`` with each error that nobody is there to receive, on the client's callback thread."""
+        return self.connection.on_error(listener)
+
+    def flush(self, timeout: float = CLOSE_SECONDS) -> int:
+        """Send everything that was written, and wait for the answers.
+
+        Args:
+            timeout: Seconds to wait. Default: 5.
+
+        Returns:
+            How many writes have no answer yet.
+
+        Raises:
+            RuntimeError: The call would block the client's own event loop.
+        """
+        self.connection.ensure_may_block("client.flush()")
+        return self.connection.flush(timeout)
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """End this client, after the answers to its writes.
+
+        Args:
+            timeout: Seconds to wait for the answers. Default: 5. Writes without an answer then fail with `Closed`, and a
+                warning says how many. On the client's own event loop it does not wait.
+        """
+        self.connection.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- buses ------------------------------------------------------------------------------------------------------
 
@@ -169,3 +203,10 @@ class Client:
         """
         found: frames.Listed = self.connection.request(self.connection.session.list_buses, timeout)
         return found.buses
+
+
+def _on_loop(connect: Connect, loop: asyncio.AbstractEventLoop | None) -> Driver:
+    if loop is not None:
+        return LoopDriver(connect, loop)
+    ebus = loop_thread()
+    return LoopDriver(connect, ebus.loop, ebus.ident)

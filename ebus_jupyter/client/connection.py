@@ -1,43 +1,61 @@
-"""A client's connection to its broker: the event loop, the bytes, and what the session's events cause.
+"""A client's connection to its broker, as the threads of a program see it.
 
-`core.client.session` decides what to send and what a frame means. A `Connection` gives it a transport, a clock and a
-thread, and opens the transport again whenever it is lost, for as long as the client lives.
+`core.client.session` decides what to send and what a frame means. A `Connection` puts a lock around it, gives it a clock, and
+carries out what its events cause; a `Driver` brings the transport. A program's thread encodes a write and sends it itself;
+the driver's thread receives, decides, and wakes whoever waits.
 
-The session belongs to one lock. Programs call in from any thread; one task on the connection's loop reads, one sends.
-A kernel's connection runs on a thread of its own, so that neither a long cell nor a blocked callback keeps writes from
-leaving or messages from arriving.
+No code of a program runs on the driver's thread: what a callback, a filter or a listener does, or how long it takes, can't
+hold a message up or end the connection. They run on `loop`, an event loop of the process that is started when it is first
+needed, or on the loop that the driver was given.
+
+A process that ends waits for the answers to its writes, for at most `EXIT_SECONDS`. A forked child has no connection: what it
+inherited raises `Closed`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
-import random
+import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, TypeVar
+from weakref import WeakSet
 
-from ebus_jupyter.core.client import events
 from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.client.events import (
+    BusClosed,
+    BusOpened,
+    ConnectionEnded,
+    Event,
+    FilterRequested,
+    MessagesArrived,
+    PresenceChanged,
+    RequestSettled,
+    Welcomed,
+    WriteSettled,
+)
 from ebus_jupyter.core.client.reader import Reader
 from ebus_jupyter.core.client.session import Session
-from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import (
     Closed,
     ConnectionLost,
     EbusError,
     Forbidden,
-    ProtocolError,
     RateLimited,
     Unauthenticated,
 )
-from ebus_jupyter.transports.base import Connect, Transport
+from ebus_jupyter.transports.base import Connect
 
+from .driver import Driver
 from .kernel_filter import FilterRunner
 from .loop_thread import loop_thread
+from .owner import Owner
 from .topic import Topic, TopicKey, TopicTable
 from .waiting import NOT_YET, Condition
 
@@ -45,65 +63,48 @@ logger = logging.getLogger("ebus_jupyter")
 
 Status = Literal["connecting", "live", "reconnecting", "closed"]
 
-RETRY_SECONDS = (0.05, 5.0)
-"""The first and the longest pause between attempts to reconnect. Each pause is a random part of a doubling bound ("full
-jitter"), so that a class of clients does not come back all at once."""
-
 REQUEST_SECONDS = 15.0
 """Default time limit for the answer to a request, such as opening a bus."""
 
 WRITE_ROOM_SECONDS = 30.0
 """The time that a write waits while the client has as many unanswered writes as it may have."""
 
+CLOSE_SECONDS = 5.0
+"""The default time that `close` waits for the answers to writes."""
+
+EXIT_SECONDS = 3.0
+"""The time that a process that ends waits for the answers to its writes, over all its clients."""
+
 Settle = Callable[[int, EbusError | None], None]
-"""Called with the outcome of a write: its offset, or 0 and why it was refused."""
+"""Called with the outcome of a write: its offset, or 0 and why it was refused. Must not block or raise."""
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-class Owner(Protocol):
-    """The `Client` that owns a connection, as its buses and states know it: clients are made of connections."""
-
-    handle: Callable[[Any], str] | None
-
-    @property
-    def where(self) -> str: ...
-    @property
-    def status(self) -> Status: ...
-    @property
-    def why(self) -> EbusError | None: ...
-    @property
-    def you(self) -> Participant | None: ...
-    @property
-    def embedded(self) -> bool: ...
-    @property
-    def relay(self) -> Connect: ...
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def connection(self) -> Connection: ...
-    def on_status(self, listener: Callable[[str], None]) -> None: ...
-    def wait_live(self, timeout: float | None) -> None: ...
-    def open_bus(self, name: str | None, type: Any = ..., **options: Any) -> Any: ...
-    def buses(self, timeout: float = ...) -> list[dict[str, Any]]: ...
-    def close(self) -> None: ...
+_connections: WeakSet[Connection] = WeakSet()
 
 
 class Connection:
     """One client's connection to its broker; opened at once, and again whenever it is lost.
 
-    The arguments are those of `Client`.
+    Args:
+        driver: Runs it.
+        where: Where the connection leads, for `ebus_jupyter.status` and errors: "the Jupyter server at http://…".
+        loop: Runs callbacks. Default: one of the process's own, on a thread of its own.
+        relay: Opens a transport for a page that can only go through this process.
+        embedded: Whether the broker is in this process, so that pages can't reach it by themselves.
 
     Attributes:
         client: The `Client` that owns this connection.
-        session: The protocol's state. Use it only while holding ``lock``.
+        lock: Held while anything of ``session`` is used.
+        session: The protocol's state.
         topics: The buses that are open here.
         status: "connecting", "live", "reconnecting" or "closed".
-        status_changed: Notified when ``status`` changes.
         error: Why the connection is not live; None while it is.
     """
 
     def __init__(
         self,
-        connect: Connect,
+        driver: Driver,
         *,
         where: str,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -112,44 +113,33 @@ class Connection:
     ) -> None:
         self.client: Owner | None = None
         self.where = where
-        self.relay = relay or connect
+        self.relay = relay
         self.embedded = embedded
         self.lock = threading.RLock()
         self.session = Session(secrets.token_hex(16), client="python")
         self.topics = TopicTable()
         self.status: Status = "connecting"
-        self.status_changed = Condition()
         self.error: EbusError | None = None
-        if loop is None:
-            _, self.loop, self._thread = loop_thread()
-        else:
-            self.loop, self._thread = loop, threading.get_ident()
-        self._connect = connect
-        self._transport: Transport | None = None
-        self._wake = asyncio.Event()
-        self._wake_pending = False
+        self._driver = driver
+        self._loop = loop
         self._settles: dict[int, Settle] = {}
         self._answers: dict[int, Callable[[Any, EbusError | None], None]] = {}
+        self.status_changed = Condition()
         self._write_settled = Condition()
         self._status_listeners: list[Callable[[str], None]] = []
+        self._error_listeners: list[Callable[[Exception], None]] = []
+        self._reported = ""
+        self._was_live = self._welcomed = False
         self._filters = FilterRunner()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._call_on_loop(lambda: self._spawn(self._run()))
+        _connections.add(self)
+        driver.start(self)
 
-    # --- blocking ---------------------------------------------------------------------------------------------------
+    # --- blocking and calling ---------------------------------------------------------------------------------------
 
     @property
     def on_own_loop(self) -> bool:
-        """True if the caller is on this connection's loop, which must not be blocked.
-
-        Before the loop runs, the thread that made the connection counts as its own: a wait there would never end.
-        """
-        try:
-            if asyncio.get_running_loop() is self.loop:
-                return True
-        except RuntimeError:
-            pass
-        return not self.loop.is_running() and threading.get_ident() == self._thread
+        """Whether the caller is on the thread that runs this connection, which must not be blocked."""
+        return self._driver.owns_caller()
 
     def ensure_may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait.
@@ -163,11 +153,48 @@ class Connection:
                 "Use `await` or `async for` here, or call it by asyncio.to_thread."
             )
 
-    # --- calls from any thread --------------------------------------------------------------------------------------
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that callbacks, feeds and async filters run on; started when it is first needed."""
+        return self._loop or loop_thread("ebus-callbacks").loop
 
-    def on_status(self, listener: Callable[[str], None]) -> None:
-        """Call ``listener`` with each new status, on the connection's thread."""
+    @property
+    def relay_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop for the transports that `relay` opens."""
+        return self._driver.loop or loop_thread("ebus-relay").loop
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call ``function`` soon, on `loop`; an exception is logged, and hurts nobody else."""
+
+        def guarded() -> None:
+            try:
+                function(*args)
+            except BaseException:  # a SystemExit, too: it would end the loop
+                logger.exception("%s failed", getattr(function, "__qualname__", function))
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process, or the server, is ending
+            self.loop.call_soon_threadsafe(guarded)
+
+    def on_status(self, listener: F) -> F:
+        """Call ``listener`` with each new status, on `loop`."""
         self._status_listeners.append(listener)
+        return listener
+
+    def on_error(self, listener: F) -> F:
+        """Call ``listener`` with each error that was reported rather than raised, on `loop`."""
+        self._error_listeners.append(listener)
+        return listener
+
+    def report(self, error: Exception, what: str, level: int = logging.ERROR) -> None:
+        """Report an error that no caller is there to receive: log it, once in a row, and tell the listeners."""
+        text = f"{what}: {type(error).__name__}: {error}"
+        if text != self._reported:
+            self._reported = text
+            logger.log(level, "%s", text, exc_info=None if isinstance(error, EbusError) else error)
+        for listener in [*self._error_listeners]:
+            self.call(listener, error)
+
+    # --- calls from any thread --------------------------------------------------------------------------------------
 
     def find(self, key: TopicKey) -> Topic | None:
         """The topic that is open here, or being opened, under this name. Called with the lock held."""
@@ -176,51 +203,71 @@ class Connection:
 
     def release(self, topic: Topic) -> None:
         """Note that one holder of a topic has closed it; the last one leaves the bus."""
+        events: list[Event] = []
         with self.lock:
             topic.holders -= 1
-            last = topic.holders == 0
-            if last:
+            if topic.holders == 0:
                 self.topics.forget_names(topic)
-                happened = self.session.leave(topic.channel)
-        if last:
-            self.wake_sender()
-            self._call_on_loop(lambda: self._spawn(self._perform(happened)))
+                events = self.session.leave(topic.channel)
+        self.wake_sender()
+        self._perform(events)
         topic.arrivals.notify()
 
-    def publish(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
+    def publish(self, channel: Channel, settle: Settle, value: bytes, *, wait: bool = True, **options: Any) -> None:
         """Send a write; waits while too many writes have no answer yet.
 
         Args:
             channel: The bus.
-            settle: Called with the outcome, on the connection's thread.
+            settle: Called with the outcome, on any thread.
             value: The encoded value.
+            wait: False: raise `RateLimited` at once instead of waiting for room.
             options: As for `Session.publish`.
 
         Raises:
-            RateLimited: There was no room for another write within `WRITE_ROOM_SECONDS`.
+            RateLimited: There was no room for another write, within `WRITE_ROOM_SECONDS` if ``wait``.
         """
-        deadline = time.monotonic() + WRITE_ROOM_SECONDS
+        deadline = 0.0
         while True:
-            with self.lock:
-                try:
-                    self._settles[self.session.publish(channel, value, time.monotonic(), **options)] = settle
-                    break
-                except RateLimited:
-                    if time.monotonic() > deadline:
-                        raise
-                    self.ensure_may_block("a write while too many have no answer")
-            with contextlib.suppress(TimeoutError):
-                self._write_settled.wait(
-                    lambda: None if len(self._settles) < self.session.max_pending else NOT_YET, 1.0, "no room"
-                )
-        self.wake_sender()
+            try:
+                with self.lock:
+                    self._settles[self.session.publish(channel, value, time.monotonic(), wait=wait, **options)] = settle
+                break
+            except RateLimited:
+                deadline = deadline or time.monotonic() + WRITE_ROOM_SECONDS
+                if not wait or self.on_own_loop or time.monotonic() > deadline:
+                    raise
+                with contextlib.suppress(TimeoutError):
+                    self._write_settled.wait(lambda: self._has_room(len(value)), deadline - time.monotonic(), "no room")
+        self._driver.send()
 
-    def request(self, send: Callable[[], int], timeout: float | None = REQUEST_SECONDS) -> Any:
+    def publish_soon(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
+        """As `publish`, but neither waits nor raises: without room the write is sent later, an error is the write's outcome."""
+        with self.lock:  # no room can be made between the attempt and the registration
+            try:
+                self._settles[self.session.publish(channel, value, time.monotonic(), **options)] = settle
+            except RateLimited:
+                self._write_settled.once(partial(self.publish_soon, channel, settle, value, **options))
+            except EbusError as error:
+                settle(0, error)
+        self._driver.send()
+
+    def _has_room(self, size: int) -> Any:
+        with self.lock:
+            return True if self.session.has_room(size) or self.session.closed is not None else NOT_YET
+
+    def request(
+        self,
+        send: Callable[[], int],
+        timeout: float | None = REQUEST_SECONDS,
+        *,
+        granted: Callable[[], None] = lambda: None,
+    ) -> Any:
         """Send a request and wait for its answer.
 
         Args:
             send: Makes the request on the session, and returns its number.
-            timeout: Seconds to wait; None: without a limit.
+            timeout: Seconds to wait; None: without a limit. Then the request is forgotten.
+            granted: Called where the answer is no error, before anything that arrived after it is looked at.
 
         Returns:
             The answering frame.
@@ -230,211 +277,254 @@ class Connection:
         arrived = Condition()
 
         def answered(frame: Any, error: EbusError | None) -> None:
+            if error is None:
+                granted()
             answers.append(error or frame)
             arrived.notify()
 
         with self.lock:
-            self._answers[send()] = answered
-        self.wake_sender()
-        answer = arrived.wait(lambda: answers[0] if answers else NOT_YET, timeout, f"{self.where} has not answered")
+            if self.session.closed is not None:
+                raise self.session.closed.anew()
+            number = send()
+            self._answers[number] = answered
+        self._driver.send()
+        try:
+            answer = arrived.wait(lambda: answers[0] if answers else NOT_YET, timeout, f"{self.where} has not answered")
+        finally:
+            if not answers:
+                with self.lock:
+                    self._answers.pop(number, None)
+                    self.session.cancel(number)
         if isinstance(answer, EbusError):
             raise answer
         return answer
+
+    def ask(self, send: Callable[[], int], granted: Callable[[], None], what: str) -> None:
+        """Send a request and do not wait; ``what`` is reported where it is refused. For the connection's own loop."""
+
+        def answered(_: Any, error: EbusError | None) -> None:
+            if error is None:
+                granted()
+            else:
+                self.report(error, what)
+
+        with self.lock:
+            self._answers[send()] = answered
+        self._driver.send()
 
     def request_page(self, reader: Reader) -> None:
         """Request the reader's next page of history, if it needs one. Called with the lock held."""
         request = reader.request_page()
         if request:
             self._answers[request] = reader.page_received
-            self.wake_sender()
+            self._driver.send()
 
     def wake_sender(self) -> None:
-        """Tell the sending task that the session has data to send."""
-        if not self._wake_pending:
-            self._wake_pending = True
-            self._call_on_loop(self._wake_now)
+        """Send what the session has to send. Never blocks."""
+        self._driver.send()
 
-    def close(self) -> None:
-        """End the connection in the background. Writes without an answer fail with `Closed`."""
-        closed = Closed("this client was closed.", reason="closed")
-        self._call_on_loop(lambda: self._spawn(self._close(closed)))
+    # --- ending -----------------------------------------------------------------------------------------------------
 
-    async def aclose(self, error: EbusError) -> None:
-        """End the connection, and return when all its tasks have ended. Called on the connection's loop."""
-        await self._close(error)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def flush(self, timeout: float) -> int:
+        """Send what waits in batches, and wait until every write has its answer; returns how many have none."""
+        with self.lock:
+            self.session.flush_all()
+        self._driver.send()
+        with contextlib.suppress(TimeoutError):
+            self._write_settled.wait(lambda: NOT_YET if self._settles and not self.is_closed else None, timeout, "")
+        return len(self._settles)
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
+    def close(self, timeout: float = CLOSE_SECONDS, error: EbusError | None = None) -> None:
+        """End the connection, after the answers to its writes.
 
-    def _wake_now(self) -> None:
-        self._wake_pending = False
-        self._wake.set()
-
-    def _call_on_loop(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process, or the server, is ending
-            self.loop.call_soon_threadsafe(callback)
-
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("an internal task of the client failed, by a bug in ebus_jupyter", exc_info=task.exception())
-
-    async def _run(self) -> None:
-        """Connect, serve, reconnect: until the client is closed."""
-        attempt = 0
-        while self.session.closed is None:
-            try:
-                transport = await self._connect()
-            except (Unauthenticated, Forbidden) as refused:
-                await self._close(refused)
+        Args:
+            timeout: Seconds to wait for the answers. On the connection's own loop, none.
+            error: What everyone who still waits is told. Default: that the client was closed.
+        """
+        if error is None:
+            error = Closed("this client was closed.", reason="closed")
+            if not self.on_own_loop and timeout > 0 and not self.is_closed:
+                self._warn_of(self.flush(timeout))
+        with self.lock:
+            if self.session.closed is not None:
                 return
-            except (EbusError, OSError) as failed:
-                self.error = failed if isinstance(failed, EbusError) else ConnectionLost(str(failed))
-            else:
-                welcomed = await self._serve(transport)
-                attempt = 0 if welcomed else attempt
-            if self.session.closed is None:
-                self._set_status("reconnecting")
-                first, longest = RETRY_SECONDS
-                await asyncio.sleep(random.uniform(0, min(longest, first * 2**attempt)))
-                attempt += 1
-
-    async def _serve(self, transport: Transport) -> bool:
-        """Use one transport until it ends; returns whether the broker welcomed this client on it."""
-        self._transport = transport
-        with self.lock:
-            self.session.connection_made()
-        sender = self.loop.create_task(self._send(transport))
-        welcomed = False
-        try:
-            async for data in transport:
-                with self.lock:
-                    happened = self.session.receive_data(data, time.monotonic())
-                welcomed = welcomed or any(isinstance(event, events.Welcomed) for event in happened)
-                await self._perform(happened)
-                if self.session.needs_sender:
-                    self._wake.set()
-        except ProtocolError as error:
-            logger.error("%s", error)
-            await self._close(error)
-        finally:
-            sender.cancel()
-            with self.lock:
-                unanswered = self.session.connection_lost()
-            await self._perform(unanswered)
-            with contextlib.suppress(EbusError, OSError):
-                await transport.aclose()
-            self._transport = None
-            self._notify_topics()
-        return welcomed
-
-    async def _send(self, transport: Transport) -> None:
-        with contextlib.suppress(ConnectionLost):
-            while True:
-                self._wake.clear()
-                while True:
-                    with self.lock:
-                        self.session.tick(time.monotonic())
-                        data = self.session.data_to_send()
-                        deadline = self.session.next_deadline()
-                    if data is None:
-                        break
-                    await transport.send(data)
-                pause = None if deadline is None else max(0.0, deadline - time.monotonic())
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
-
-    async def _close(self, error: EbusError) -> None:
-        if self.session.closed is not None:
-            return
-        self.error = error
-        if self._transport is not None and self.status == "live":
-            with self.lock:
-                self.session.tick(float("inf"))
-                data = self.session.data_to_send()
-            with contextlib.suppress(EbusError, OSError):
-                if data is not None:
-                    await self._transport.send(data)
-        with self.lock:
-            happened = self.session.close(error)
-        await self._perform(happened)
-        if self._transport is not None:
-            with contextlib.suppress(EbusError, OSError):
-                await self._transport.aclose()
+            self.error = error
+            events = self.session.close(error)
+        self._perform(events)
         self._set_status("closed")
         self._filters.close()
+        self._driver.stop()
+
+    async def aclose(self, error: EbusError) -> None:
+        """End the connection at once. Called on its own loop."""
+        self.close(error=error)
+        await self._driver.aclose()
+
+    def _warn_of(self, unanswered: int) -> None:
+        if unanswered:
+            logger.warning(
+                "%d write%s to %s had no answer when the client ended: nobody knows whether %s accepted.",
+                unanswered,
+                "s" * (unanswered != 1),
+                self.where,
+                "it was" if unanswered == 1 else "they were",
+            )
+
+    # --- what the driver calls --------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        return self.session.closed is not None
+
+    @property
+    def was_welcomed(self) -> bool:
+        return self._welcomed
+
+    def connected(self) -> None:
+        self._welcomed = False
+        with self.lock:
+            self.session.connection_made()
+
+    def received(self, data: bytes) -> None:
+        with self.lock:
+            events = self.session.receive_data(data, time.monotonic())
+        self._perform(events)
+
+    def next_data(self) -> bytes | None:
+        with self.lock:
+            self.session.tick(time.monotonic())
+            return self.session.data_to_send()
+
+    def send_all(self, send: Callable[[bytes], None], has_room: Callable[[], bool]) -> None:
+        # One lock for both: messages leave in the session's order, whichever thread sends them.
+        with self.lock:
+            self.session.tick(time.monotonic())
+            while has_room() and (data := self.session.data_to_send()) is not None:
+                send(data)
+
+    def next_deadline(self) -> float | None:
+        with self.lock:
+            return self.session.next_deadline()
+
+    def disconnected(self, error: Exception | None) -> None:
+        if self.is_closed:
+            return
+        if error is not None and not isinstance(error, EbusError | OSError):
+            self.report(
+                error, f"the connection to {self.where} failed and is made again; this is a bug in ebus_jupyter"
+            )
+        with self.lock:
+            events = self.session.connection_lost()
+        self._perform(events)
+        # While a server restarts, the proxy in front of it may refuse what was accepted before.
+        if isinstance(error, Unauthenticated | Forbidden) and not (self._was_live and "by_proxy" in error.details):
+            self.close(error=error)
+            return
+        self.error = (
+            error if isinstance(error, EbusError) else ConnectionLost(f"the connection to {self.where} was lost.")
+        )
+        self._set_status("reconnecting")
+        self._notify_topics()
 
     # --- what events cause ------------------------------------------------------------------------------------------
 
-    async def _perform(self, happened: list[events.Event]) -> None:
+    def _perform(self, events: list[Event]) -> None:
         settled = False
-        for event in happened:
-            if isinstance(event, events.WriteSettled):  # first: a busy writer has thousands of these
-                settle = self._settles.pop(event.id, None)
-                if settle is not None:
-                    settle(event.offset, event.error)
-                settled = True
-            else:
-                await self._perform_one(event)
+        for event in events:
+            try:
+                if isinstance(event, WriteSettled):  # first: a busy writer has thousands of these
+                    settle = self._settles.pop(event.id, None)
+                    if settle is not None:
+                        settle(event.offset, event.error)
+                    settled = True
+                else:
+                    self._perform_one(event)
+            except Exception as error:
+                self.report(error, "a message could not be handed over")
         if settled:
             self._write_settled.notify()
 
-    async def _perform_one(self, event: events.Event) -> None:
+    def _perform_one(self, event: Event) -> None:
         match event:
-            case events.MessagesArrived(channel) | events.PresenceChanged(channel) | events.BusOpened(channel):
+            case MessagesArrived(channel) | PresenceChanged(channel) | BusOpened(channel):
                 topic = self.topics.of(channel)
                 if topic is not None:
-                    if isinstance(event, events.PresenceChanged):
+                    if isinstance(event, PresenceChanged):
                         topic.presence_changed.notify()
                     topic.arrivals.notify()
-            case events.RequestSettled(request, frame, error):
+            case RequestSettled(request, frame, error):
                 answered = self._answers.pop(request, None)
                 if answered is not None:
                     with self.lock:
                         answered(frame, error)
                 self._notify_topics()
-            case events.Welcomed():
-                self.error = None
+            case Welcomed():
+                self.error, self._reported = None, ""
+                self._was_live = self._welcomed = True
                 self._set_status("live")
                 self.status_changed.notify()
-            case events.BusClosed(channel, _):
+            case BusClosed(channel, _):
                 topic = self.topics.remove(channel)
                 if topic is not None:
                     topic.arrivals.notify()
-            case events.FilterRequested():
-                self._spawn(self._filter(event))
-            case events.ConnectionEnded(error, reconnect):
+            case FilterRequested():
+                asyncio.run_coroutine_threadsafe(self._filter(event), self.loop)
+            case ConnectionEnded(error, reconnect):
                 self.error = error
                 if not reconnect:
-                    await self._close(error)
+                    self.close(error=error)
 
-    async def _filter(self, request: events.FilterRequested) -> None:
+    async def _filter(self, request: FilterRequested) -> None:
         topic = self.topics.of(request.channel)
         if topic is None or topic.filter is None:
             return
         value, reject, failed = await self._filters.run(topic.filter, request.value, request.sender)
         with self.lock:
             self.session.answer_filter(request.channel, request.id, value, reject, failed=failed)
-        self.wake_sender()
+        self._driver.send()
 
     def _set_status(self, status: Status) -> None:
         if status != self.status:
             self.status = status
             self.status_changed.notify()
             for listener in [*self._status_listeners]:
-                try:
-                    listener(status)
-                except Exception:
-                    logger.exception("a status listener failed")
+                self.call(listener, status)
             self._notify_topics()
 
     def _notify_topics(self) -> None:
         for topic in self.topics:
             topic.arrivals.notify()
+
+    # --- the process ------------------------------------------------------------------------------------------------
+
+    def _forked(self) -> None:
+        """This is a copy in a forked child. Its socket and its thread are the parent's."""
+        self.lock = threading.RLock()  # the parent's may have been held at that moment, by a thread that is not here
+        error = Closed(
+            "this process was forked, and the ebus connections of its parent do not work here. Open what you need anew in "
+            "the child (ebus.bus, ebus.connect), or start it with the multiprocessing method 'spawn'.",
+            reason="forked",
+        )
+        self.error, self.status = error, "closed"
+        self._settles.clear()
+        self._answers.clear()
+        with contextlib.suppress(RuntimeError):  # it may have been changing at that moment
+            self.session.close(error)
+
+
+def _flush_at_exit() -> None:
+    deadline = time.monotonic() + EXIT_SECONDS
+    for connection in list(_connections):
+        if not connection.is_closed and not connection.on_own_loop:
+            connection._warn_of(connection.flush(max(0.0, deadline - time.monotonic())))
+
+
+def _after_fork() -> None:
+    for connection in list(_connections):
+        connection._forked()
+    _connections.clear()
+
+
+atexit.register(_flush_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -11,16 +11,27 @@ from __future__ import annotations
 import os
 import threading
 
-from ebus_jupyter.transports.base import Connect, Transport
-from ebus_jupyter.transports.websocket import connect_websocket
+from ebus_jupyter.transports.base import Transport
+from ebus_jupyter.transports.websocket import connect_line
 
 from .client import Client
+from .driver import LoopDriver, SocketDriver
+from .loop_thread import loop_thread
 
 KERNEL_SCHEME = "ebus"
 """The Authorization scheme of the tokens that the server extension gives its kernels; others are the server's own."""
 
 _default: tuple[int, Client] | None = None
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's may have been held at that moment
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def default_client() -> Client:
@@ -38,8 +49,9 @@ def _make() -> Client:
         return remote_client(url, token, certificate=os.environ.get("EBUS_CERT", ""))
     from .embedded import connect_embedded
 
+    ebus = loop_thread()
     return Client(
-        connect_embedded,
+        LoopDriver(connect_embedded, ebus.loop, ebus.ident),
         where="a broker in this process (nothing leaves it)",
         relay=lambda: connect_embedded("page"),
         embedded=True,
@@ -56,8 +68,12 @@ def remote_client(url: str, token: str, *, certificate: str = "") -> Client:
     """
     scheme = KERNEL_SCHEME if token.startswith("ebus-") else "token"
 
-    async def connect() -> Transport:
-        return await connect_websocket(url, f"{scheme} {token}", certificate=certificate)
+    authorization = f"{scheme} {token}"
 
-    factory: Connect = connect
-    return Client(factory, where=f"the Jupyter server at {url}")
+    async def relay() -> Transport:
+        from ebus_jupyter.transports.websocket_asyncio import connect_websocket
+
+        return await connect_websocket(url, authorization, certificate=certificate)
+
+    driver = SocketDriver(lambda: connect_line(url, authorization, certificate=certificate))
+    return Client(driver, where=f"the Jupyter server at {url}", relay=relay)

@@ -70,7 +70,7 @@ class FilterRunner:
             return Verdict(_NIL, str(rejected))
         except EbusError as error:
             return Verdict(_NIL, str(error), failed=True)
-        except Exception as error:
+        except BaseException as error:  # a cancelled await or a sys.exit(), too: the writer waits for an answer
             logger.exception("a filter failed")
             return Verdict(_NIL, f"{type(error).__name__}: {error}", failed=True)
 

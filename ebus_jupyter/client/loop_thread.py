@@ -1,4 +1,4 @@
-"""The process's ebus thread: an event loop that runs while the main thread runs a cell."""
+"""The process's background event loops, each on a thread of its own, so that it runs while the main thread runs a cell."""
 
 from __future__ import annotations
 
@@ -16,18 +16,31 @@ class LoopThread(NamedTuple):
     ident: int
 
 
-_running: LoopThread | None = None
+_running: dict[str, LoopThread] = {}
 _lock = threading.Lock()
 
 
-def loop_thread() -> LoopThread:
-    """This process's ebus thread; started by the first call, and again in a forked child."""
-    global _running
+def loop_thread(name: str = "ebus") -> LoopThread:
+    """This process's loop thread of that name; started by the first call, and again in a forked child.
+
+    Args:
+        name: "ebus" (default) runs the embedded broker and its clients; others keep apart what may block, such as callbacks.
+    """
     with _lock:
-        if _running is None or _running.pid != os.getpid():
+        running = _running.get(name)
+        if running is None or running.pid != os.getpid():
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="ebus", daemon=True)
+            thread = threading.Thread(target=loop.run_forever, name=name, daemon=True)
             thread.start()
             assert thread.ident is not None
-            _running = LoopThread(os.getpid(), loop, thread.ident)
-        return _running
+            running = _running[name] = LoopThread(os.getpid(), loop, thread.ident)
+        return running
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's may have been held at that moment
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any, TypedDict
 
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, Retain
-from ebus_jupyter.errors import ConnectionLost, EbusError
+from ebus_jupyter.errors import ConnectionLost
 
 from .bus import Bus
 from .connection import REQUEST_SECONDS, Connection
@@ -29,8 +30,8 @@ class StateOptions(TypedDict, total=False):
     filter: str | Callable[..., Any] | None
     readers: Sequence[str] | None
     writers: Sequence[str] | None
-    flush_size: int
-    flush_interval: float
+    flush_size: int | None
+    flush_interval: float | None
 
 
 class BusOptions(StateOptions, total=False):
@@ -67,8 +68,8 @@ def open_bus(
     filter: str | Callable[..., Any] | None = None,
     readers: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
-    flush_size: int = 1,
-    flush_interval: float = 0.0,
+    flush_size: int | None = None,
+    flush_interval: float | None = None,
     owner: str = "",
     cap: str = "",
     create: bool = True,
@@ -99,9 +100,10 @@ def open_bus(
         given |= {"type": codec.name, "schema": codec.schema}
     if emits is not None:
         given["emits"] = emits_codec.schema
-    for field, value in (("size", size), ("retain", retain)):
-        if value is not None:
-            given[field] = value
+    if size is not None:
+        given["size"] = index(size)
+    if retain is not None:
+        given["retain"] = retain
     for field, users in (("readers", readers), ("writers", writers)):
         if users is not None:
             given[field] = sorted(users)
@@ -113,26 +115,36 @@ def open_bus(
         given["filter"] = filter
 
     key = None if name is None else TopicKey(scope, owner, name, cap)
+
+    def apply() -> None:
+        """What was asked for holds from now on: the bus is new here, or the broker has granted it."""
+        if kernel_filter is not None:
+            topic.filter = kernel_filter
+        topic.channel.gather(flush_size, flush_interval)
+
+    def reopen() -> int:
+        return connection.session.reopen(topic.channel, given)
+
     with connection.lock:
-        topic = None if key is None else connection.find(key)
-        reopen = None
-        if topic is None:
+        found = None if key is None else connection.find(key)
+        if found is None:
             topic = Topic(connection.session.open(scope, name, given, owner=owner, cap=cap, create=create))
             connection.topics.add(topic, key)
         else:
+            topic = found
             topic.holders += 1
-            channel = topic.channel
-            reopen = (lambda: connection.session.reopen(channel, given)) if given else None
-        if kernel_filter is not None:
-            topic.filter = kernel_filter
-        topic.channel.flush_size, topic.channel.flush_interval = flush_size, flush_interval
+        if found is None or not given:
+            apply()
     bus: Bus[Any, Any] = Bus(connection, topic, codec, emits_codec)
-    connection.wake_sender()
-    if connection.on_own_loop:
-        return bus
     try:
-        if reopen is not None:
-            connection.request(reopen, timeout)
+        connection.wake_sender()
+        asks = found is not None and bool(given)
+        if connection.on_own_loop:
+            if asks:
+                connection.ask(reopen, apply, f"{bus.name} stays as it was")
+            return bus
+        if asks:
+            connection.request(reopen, timeout, granted=apply)
         bus.arrivals.wait(lambda: _opened(bus), timeout, "the bus is not open")
     except TimeoutError:
         why = f" ({connection.error})" if connection.error is not None else ""
@@ -140,7 +152,7 @@ def open_bus(
         raise ConnectionLost(
             f"{name or 'the bus'} can't be opened: {connection.where} has not answered for {timeout:g} s{why}."
         ) from None
-    except EbusError:
+    except BaseException:
         bus.close()
         raise
     return bus

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import Participant
 
 from .connection import Connection
-from .topic import Topic
+from .topic import Holder
 from .waiting import NOT_YET
+
+F = TypeVar("F", bound=Callable[[], Any])
 
 _codec: Codec[Any] = Codec()
 
@@ -40,9 +42,12 @@ class Seat:
 class PresenceView:
     """The participants of one bus; `Bus.presence`. Iterating over it yields their seats."""
 
-    def __init__(self, connection: Connection, topic: Topic) -> None:
+    def __init__(self, connection: Connection, holder: Holder) -> None:
         self._connection = connection
-        self._topic = topic
+        self._holder = holder  # a callback keeps the bus open
+        self._topic = holder.topic
+        self._callbacks: list[Callable[[], Any]] = []
+        self._due = False
 
     def set(self, state: Any = None, **fields: Any) -> None:
         """Say something of yourself, until you leave the bus or say something else.
@@ -79,15 +84,39 @@ class PresenceView:
     def __iter__(self) -> Iterator[Seat]:
         return iter(self.seats())
 
-    def on_change(self, callback: Callable[[], Any]) -> None:
-        """Call ``callback()`` after each change, on the client's thread."""
+    def on_change(self, callback: F) -> F:
+        """Call ``callback()`` after each change, on the client's callback thread; usable as a decorator.
 
-        def changed() -> None:
-            self._topic.presence_changed.once(changed)
-            callback()
-
-        self._topic.presence_changed.once(changed)
+        Returns:
+            ``callback``.
+        """
+        self._callbacks.append(callback)
+        if len(self._callbacks) == 1:
+            self._topic.presence_changed.each(self._changed)
         self._watch()
+        return callback
+
+    def off_change(self, callback: Callable[[], Any]) -> None:
+        """Stop calling ``callback``."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+        if not self._callbacks:
+            self._topic.presence_changed.discard(self._changed)
+
+    def close(self) -> None:
+        """Stop all callbacks. Called when the bus is closed."""
+        self._callbacks.clear()
+        self._topic.presence_changed.discard(self._changed)
+
+    def _changed(self) -> None:
+        if not self._due:  # a slow callback is called once for all the changes in the meantime
+            self._due = True
+            self._connection.call(self._call)
+
+    def _call(self) -> None:
+        self._due = False
+        for callback in [*self._callbacks]:
+            self._connection.call(callback)
 
     def _watch(self) -> None:
         with self._connection.lock:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ebus_jupyter.core.client.reader import Reader, Since
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.errors import Closed
+from ebus_jupyter.errors import Closed, EbusError, Lagged, TypeMismatch
 
 from .connection import Connection, Status
-from .topic import Topic
+from .topic import ERRORS_KEPT, Holder, Topic
 from .waiting import NOT_YET
 
 T = TypeVar("T")
@@ -51,15 +53,27 @@ class Stream(Generic[T]):
     Streams are independent: each receives everything from where it begins, at its own speed. A stream that is too slow
     raises `Lagged` once, and then continues after the messages that it missed. When the bus ends, it raises `Closed` with
     the reason.
+
+    A message whose value can't be decoded here (another participant has opened the bus without its type) is skipped: it is
+    logged, told to `client.on_error`, and added to ``errors``, as a `TypeMismatch` with ``bus``, ``offset`` and ``sender``.
+    So is it in `Bus.history`, in callbacks, and in a `State`. `Bus.deliveries` yields such messages too, still encoded.
+
+    The bus stays open as long as a stream of it is in use. ``with`` closes the stream.
+
+    Attributes:
+        errors: The last 100 of those errors.
     """
 
     def __init__(
-        self, connection: Connection, topic: Topic, reader: Reader, make: Callable[[frames.Delivery], Any]
+        self, connection: Connection, holder: Holder, reader: Reader, make: Callable[[frames.Delivery], Any]
     ) -> None:
+        self.errors: deque[TypeMismatch] = deque(maxlen=ERRORS_KEPT)
         self._connection = connection
-        self._topic = topic
+        self._holder = holder  # keeps the bus open
+        self._topic = holder.topic
         self._reader = reader
         self._make = make
+        self._kept: deque[T] = deque()  # read by a `take` that could not be completed
         self._closed = False
 
     @property
@@ -73,7 +87,12 @@ class Stream(Generic[T]):
     def caught_up(self) -> bool:
         """True if everything that has arrived was read."""
         with self._connection.lock:
-            return self._reader.caught_up
+            return not self._kept and self._reader.caught_up
+
+    @property
+    def is_closed(self) -> bool:
+        """True once this stream was closed by its reader."""
+        return self._closed
 
     async def begun(self) -> Stream[T]:
         """Wait until this stream receives everything that is written from then on, and return it.
@@ -139,19 +158,37 @@ class Stream(Generic[T]):
             timeout: Seconds to wait for each of them. Default: None, without a limit.
 
         Raises:
-            TimeoutError, Lagged, Closed, RuntimeError: As for `get`.
+            TimeoutError, Lagged, Closed, RuntimeError: As for `get`. The items that had arrived are not lost: the error's
+                attribute ``items`` lists them, and the next call of any method begins with them.
         """
-        return [self.get(timeout) for _ in range(n)]
+        items: list[T] = []
+        try:
+            while len(items) < n:
+                items.append(self.get(timeout))
+        except BaseException as error:
+            self._kept.extendleft(reversed(items))
+            if isinstance(error, TimeoutError | EbusError):
+                error.items = items  # type: ignore[union-attr]
+            raise
+        return items
 
     def clone(self) -> Stream[T]:
         """Another stream at the same position, independent of this one from then on."""
         with self._connection.lock:
-            return Stream(self._connection, self._topic, self._reader.clone(), self._make)
+            twin: Stream[T] = Stream(self._connection, self._holder, self._reader.clone(), self._make)
+            twin._kept.extend(self._kept)
+            return twin
 
     def close(self) -> None:
         """End this stream, not the bus. Iteration over it stops; a waiting `get` raises `Closed`."""
         self._closed = True
         self._topic.arrivals.notify()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # A class with __anext__, not an async generator: a generator is finished once it has raised `Lagged`.
 
@@ -180,15 +217,31 @@ class Stream(Generic[T]):
         return item
 
     def _next(self) -> Any:
-        with self._connection.lock:
-            while True:
+        with contextlib.suppress(IndexError):
+            return self._kept.popleft()
+        while True:
+            with self._connection.lock:
                 self._connection.request_page(self._reader)
-                delivery = self._reader.read_nowait()
-                if delivery is None:
-                    return NOT_YET
+                try:
+                    delivery = self._reader.read_nowait()
+                except Lagged:
+                    raise
+                except EbusError as error:
+                    raise copy.copy(error) from None  # the same one is raised for every reader, and each adds to it
+            if delivery is None:
+                return NOT_YET
+            try:
                 item = self._make(delivery)
-                if item is not NOT_YET:
-                    return item
+            except Exception as error:
+                self._skip(self._topic.unreadable(delivery, error))
+                continue
+            if item is not NOT_YET:
+                return item
+
+    def _skip(self, error: TypeMismatch) -> None:
+        self.errors.append(error)
+        if self._topic.is_news(error):
+            self._connection.report(error, "a message was skipped")
 
 
 class _StreamClosedError(Closed):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from weakref import finalize
 
 from ebus_jupyter.core.client.channel import Channel
+from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.errors import TypeMismatch
 
+from . import background
 from .kernel_filter import KernelFilter
+from .unseen import UnseenErrors
 from .waiting import Condition
+
+ERRORS_KEPT = 100
+"""How many errors of values that can't be decoded a stream, a state and a bus remember: the last ones."""
 
 
 class TopicKey(NamedTuple):
@@ -29,6 +38,8 @@ class Topic:
         presence_changed: Notified when the list of participants changes.
         filter: The filter that this kernel runs for the bus, if any.
         holders: How many `Bus` objects are open; the last one to close leaves the bus.
+        unseen: The refused writes that nobody asked about.
+        reruns: What ends the callbacks of a notebook's own functions, by their names: a cell that runs again replaces its.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -37,11 +48,72 @@ class Topic:
         self.presence_changed = Condition()
         self.filter: KernelFilter | None = None
         self.holders = 1
+        self.unseen = UnseenErrors()
+        self.reruns: dict[str, Callable[[], None]] = {}
+        self._reported: deque[tuple[int, str]] = deque(maxlen=ERRORS_KEPT)
 
     @property
     def name(self) -> str:
         """The bus's name; the broker names an unnamed bus when it opens it."""
         return self.channel.name or "(unnamed)"
+
+    def unreadable(self, delivery: frames.Delivery, error: Exception) -> TypeMismatch:
+        """The error of a message whose value can't be decoded here: ``bus``, ``offset``, ``sender``, ``path``, ``expected``."""
+        sender = delivery.sender
+        why = (
+            str(error).removeprefix("the bus: ")
+            if isinstance(error, TypeMismatch)
+            else f"{type(error).__name__}: {error}"
+        )
+        return TypeMismatch(
+            f"{self.name}: message {delivery.offset}, by {sender.kind} {sender.user or sender.name}, can't be decoded here "
+            f"and is skipped: {why}",
+            path=getattr(error, "path", "$"),
+            expected=getattr(error, "expected", ""),
+            bus=self.name,
+            offset=delivery.offset,
+            sender=sender,
+        )
+
+    def is_news(self, error: TypeMismatch) -> bool:
+        """Whether no reader has reported this error of `unreadable` before."""
+        told = error.offset, error.text
+        if told in self._reported:
+            return False
+        self._reported.append(told)
+        return True
+
+
+class Holder:
+    """Keeps a topic open: a `Bus`, and whatever reads or calls on its behalf, refer to one.
+
+    It leaves the bus when it is closed, or when nothing refers to it any more. A topic with a filter stays open then: the
+    filter is to go on.
+
+    Args:
+        topic: The topic; its ``holders`` counts this one already.
+        release: Takes back that count, on any thread.
+    """
+
+    __slots__ = ("__weakref__", "_finalizer", "topic")
+
+    def __init__(self, topic: Topic, release: Callable[[Topic], None]) -> None:
+        self.topic = topic
+        background.start()
+        self._finalizer = finalize(self, _abandoned, topic, release)
+        self._finalizer.atexit = False
+
+    def close(self) -> None:
+        """Leave; once."""
+        left = self._finalizer.detach()
+        if left is not None:
+            _, _, (topic, release), _ = left
+            release(topic)
+
+
+def _abandoned(topic: Topic, release: Callable[[Topic], None]) -> None:
+    if topic.filter is None:
+        background.later(0, release, topic)
 
 
 class TopicTable:

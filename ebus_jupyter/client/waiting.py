@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import logging
 import time
+from _thread import RLock, allocate_lock
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
+
+logger = logging.getLogger("ebus_jupyter")
 
 T = TypeVar("T")
 
@@ -18,21 +22,42 @@ NOT_YET: Final[Any] = object()
 class Condition:
     """Wakes threads and coroutines that wait for one thing. Every method may be called from any thread."""
 
-    __slots__ = ("_callbacks",)
+    __slots__ = ("_callbacks", "_listeners", "_lock")
 
     def __init__(self) -> None:
         self._callbacks: list[Callable[[], None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._lock = RLock()  # a finaliser may run, and come back here, while it is held
 
     def notify(self) -> None:
-        """Wake every waiter; each runs its check again."""
-        if self._callbacks:
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback()
+        """Wake every waiter; each runs its check again. A callback that raises is logged, and the others are still called."""
+        if self._callbacks or self._listeners:
+            with self._lock:
+                callbacks, self._callbacks = self._callbacks, []
+                listeners = self._listeners
+            for callback in (*listeners, *callbacks):
+                try:
+                    callback()
+                except Exception:
+                    logger.exception("a waiter could not be woken")
 
     def once(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the next `notify`, on the thread that calls `notify`."""
-        self._callbacks.append(callback)
+        with self._lock:
+            self._callbacks.append(callback)
+
+    def each(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` at every `notify`, on the thread that calls `notify`, until `discard`."""
+        with self._lock:
+            self._listeners = (*self._listeners, callback)
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        """Take back a callback that was given to `once` or `each`; one that is not there is ignored."""
+        with self._lock:
+            if callback in self._listeners:
+                self._listeners = tuple(other for other in self._listeners if other != callback)
+            elif callback in self._callbacks:
+                self._callbacks.remove(callback)
 
     def wait(self, check: Callable[[], T], timeout: float | None, what: str) -> T:
         """Block this thread until ``check`` returns something other than `NOT_YET`, and return that.
@@ -51,13 +76,22 @@ class Condition:
             found = check()
             if found is not NOT_YET:
                 return found
-            changed = threading.Event()
-            self.once(changed.set)
-            found = check()
-            if found is not NOT_YET:
-                return found
-            left = None if deadline is None else deadline - time.monotonic()
-            if not changed.wait(left if left is None or left > 0 else 0):
+            # A bare lock is the quickest thing that a thread can wait for.
+            changed = allocate_lock()
+            changed.acquire()
+            wake = changed.release
+            self.once(wake)
+            woken = False
+            try:
+                found = check()
+                if found is not NOT_YET:
+                    return found
+                left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+                woken = changed.acquire(timeout=left)
+            finally:
+                if not woken:  # timed out, interrupted, or not needed
+                    self.discard(wake)
+            if not woken:
                 raise TimeoutError(f"{what} (waited {timeout:g} s).")
 
     async def wait_async(self, check: Callable[[], T]) -> T:
@@ -68,11 +102,16 @@ class Condition:
             if found is not NOT_YET:
                 return found
             changed: asyncio.Future[None] = loop.create_future()
-            self.once(lambda changed=changed: _wake(loop, changed))  # type: ignore[misc]
-            found = check()
-            if found is not NOT_YET:
-                return found
-            await changed
+            wake = partial(_wake, loop, changed)
+            self.once(wake)
+            try:
+                found = check()
+                if found is not NOT_YET:
+                    return found
+                await changed
+            finally:
+                if not changed.done() or changed.cancelled():
+                    self.discard(wake)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Future[None]) -> None:

@@ -34,6 +34,7 @@ from typing import Any
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.driver import LoopDriver
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import BackendError, Closed, Forbidden
 from ebus_jupyter.transports.local import LocalTransport
@@ -79,7 +80,7 @@ class ServerClient(Client):
                 ) from None  # which ends the client: this process starts no other broker
             return LocalTransport(lambda outlet: broker.attach(Participant("", "server", "", name), outlet))
 
-        super().__init__(connect, where="this server", loop=loop)
+        super().__init__(LoopDriver(connect, loop), where="this server", loop=loop)
 
     def open_bus(self, name: str | None, type: Any = Any, **options: Any) -> Bus[Any, Any]:
         """Open or create a bus, as `Client.open_bus` does, and as `bus` and `state` do through it.

@@ -19,7 +19,7 @@ import secrets
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ebus_jupyter.client.connection import Owner
+from ebus_jupyter.client.owner import Owner
 from ebus_jupyter.errors import EbusError
 
 logger = logging.getLogger("ebus_jupyter")
@@ -84,11 +84,11 @@ class CommTunnel:
         self._client = client
         self._widget = widget
         self._from_page: asyncio.Queue[bytes | None] = asyncio.Queue()
-        asyncio.run_coroutine_threadsafe(self._run(), client.loop)
+        asyncio.run_coroutine_threadsafe(self._run(), client.connection.relay_loop)
 
     def feed(self, data: bytes | None) -> None:
         """Pass on what the page has sent. None: the page has closed the channel."""
-        self._client.loop.call_soon_threadsafe(self._from_page.put_nowait, data)
+        self._client.connection.relay_loop.call_soon_threadsafe(self._from_page.put_nowait, data)
 
     def _send_to_page(self, kind: str, buffers: list[bytes] | None = None) -> None:
         with contextlib.suppress(Exception):  # the widget's comm may be closed: no page is left
@@ -96,6 +96,7 @@ class CommTunnel:
 
     async def _run(self) -> None:
         try:
+            assert self._client.relay is not None
             transport = await self._client.relay()
             receiver = asyncio.get_running_loop().create_task(self._forward_to_page(transport))
             try:

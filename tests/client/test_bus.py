@@ -72,6 +72,27 @@ def test_failed_ack_never_looked_at_is_logged(line: Line, caplog: pytest.LogCapt
     assert "its ack was never looked at" in caplog.text and "full" in caplog.text
 
 
+def test_failed_acks_never_looked_at_are_logged_together(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    bus = line.client().bus("full", retain="keys", size=1)
+    bus.write(1, key="a").result(5)
+    with caplog.at_level(logging.WARNING, "ebus_jupyter"):
+        for _ in range(100):
+            bus.write(2, key="b")
+        bus.write(3, key="a").result(5)
+        bus.topic.unseen._tell()  # what happens within a second
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2, "the first at once, and the others with their number"
+    assert "98 more" in texts[1]
+
+
+def test_bus_is_closed_at_the_end_of_with(line: Line) -> None:
+    with line.client().bus("news") as bus:
+        bus.write(1).result(5)
+    assert bus.status == "closed"
+    with pytest.raises(ebus.Closed):
+        bus.write(2)
+
+
 def test_flush_size_and_flush_interval_gather_writes(line: Line) -> None:
     client = line.client()
     many = client.bus("many", flush_size=3, flush_interval=60)

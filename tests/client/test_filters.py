@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,6 +45,31 @@ def test_rejected_write_reaches_nobody(line: Line) -> None:
     assert refused.value.reason == "no spam, please"
     clean.write("tea").result(5)
     assert stream.get(5) == Post("tea", "alice")
+
+
+async def cancelled(value: int, sender: ebus.Participant) -> int:
+    raise asyncio.CancelledError
+
+
+def exits(value: int, sender: ebus.Participant) -> int:
+    sys.exit(1)
+
+
+@pytest.mark.parametrize("function", [cancelled, exits])
+def test_filter_that_is_cancelled_or_exits_refuses_the_write(line: Line, function: Callable[..., Any]) -> None:
+    bus = line.client().bus("odd", int, filter=function)
+    for n in range(2):
+        with pytest.raises(ebus.EbusError):
+            bus.write(n).result(5)
+
+
+def test_filter_goes_on_when_its_bus_object_is_dropped(line: Line) -> None:
+    line.client("alice").bus("clean", str, emits=Post, filter=stamp)
+    gc.collect()
+    guest = line.client("bob", "k2").bus("clean")
+    stream = guest.stream()
+    guest.write("tea").result(5)
+    assert stream.get(5) == ["tea", "bob"]
 
 
 def test_async_filter_keeps_each_writer_s_order(line: Line) -> None:

@@ -6,10 +6,12 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client import discover
+from ebus_jupyter.core.client.channel import GATHER_SECONDS
 
 from .conftest import Line
 
@@ -124,6 +126,84 @@ def test_pickled_bus_keeps_the_type_that_its_filter_emits(line: Line, monkeypatc
     stream = again.stream()
     again.write("tea").result(5)
     assert stream.get(5) == Vote("tea for alice")
+
+
+def test_refused_second_open_leaves_the_first_unharmed(line: Line) -> None:
+    def louder(text: str, sender: ebus.Participant) -> str:
+        return text.upper()
+
+    client = line.client()
+    votes = client.bus("votes", str, size=5, filter=louder, flush_size=3, flush_interval=9.0)
+    with pytest.raises(ebus.SpecConflict):
+        client.bus("votes", str, size=6, filter=lambda text, _: text * 2, flush_size=1, flush_interval=0.0)
+    with pytest.raises(ebus.SpecConflict):
+        client.bus("votes", size=7)
+    assert (votes.channel.flush_size, votes.channel.flush_interval) == (3, 9.0)
+    line.cut()
+    line.mend()
+    heard = votes.stream()
+    votes.write("tea")
+    votes.flush()
+    assert heard.get(5) == "TEA"
+
+
+def test_granted_second_open_replaces_the_filter(line: Line) -> None:
+    client = line.client()
+    votes = client.bus("votes", str, filter=lambda text, _: text.upper())
+    client.bus("votes", str, filter=lambda text, _: text * 2, flush_size=2, flush_interval=9.0)
+    heard = votes.stream()
+    votes.write("tea")
+    votes.write("milk")
+    assert heard.take(2, 5) == ["teatea", "milkmilk"]
+
+
+def test_second_open_without_options_keeps_the_flush_settings(line: Line) -> None:
+    client = line.client()
+    votes = client.bus("votes", flush_size=3, flush_interval=9.0)
+    client.bus("votes")
+    assert (votes.channel.flush_size, votes.channel.flush_interval) == (3, 9.0)
+
+
+def test_spec_that_cannot_be_encoded_harms_nothing(line: Line) -> None:
+    client = line.client()
+    with pytest.raises(TypeError):
+        client.bus("votes", size=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        client.bus("votes", filter=object())  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError):
+        client.bus("votes", writers=["\ud800"])
+    assert client.bus("votes", size=np.int64(10)).write(1).result(5) == 1
+    with pytest.raises(TypeError):
+        client.bus("votes", retain=object())  # type: ignore[arg-type]
+    line.cut()
+    line.mend()
+    assert client.bus("votes").write(2).result(5) == 2
+
+
+def test_flush_size_alone_gathers_for_a_bounded_time(line: Line) -> None:
+    votes = line.client().bus("votes", flush_size=1000)
+    assert votes.channel.flush_interval == GATHER_SECONDS
+    assert votes.write("tea").result(5) == 1
+
+
+def test_flush_interval_alone_gathers_writes(line: Line) -> None:
+    votes = line.client().bus("votes", flush_interval=60.0)
+    ack = votes.write("tea")
+    assert list(votes.channel.batch) == [1]
+    votes.flush()
+    assert ack.result(5) == 1
+
+
+def test_write_before_close_is_settled_by_its_answer(line: Line) -> None:
+    def slow(text: str, sender: ebus.Participant) -> str:
+        return text.upper()
+
+    client = line.client()
+    votes = client.bus("votes", str, filter=slow)
+    ack = votes.write("tea")
+    votes.close()
+    assert ack.result(5) == 1
+    assert client.bus("votes").history() == ["TEA"]
 
 
 PICKLE_OF_0_1_0 = (

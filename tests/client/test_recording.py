@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,16 @@ def test_bus_for_makes_a_bus_like_the_recorded_one(line: Line, tmp_path: Path) -
     replay(again, tmp_path / "x.jsonl")
     assert heard.get(5) == {"text": "tea", "by": "alice"}
     assert bus_for(player, tmp_path / "x.jsonl", "again").uri == again.uri, "one that is there is joined"
+
+
+def test_replay_faster_than_the_server_s_rate_is_whole(make_line: Callable[..., Line], tmp_path: Path) -> None:
+    line = make_line(publish_rate=2000.0, publish_burst=0.1)
+    bus = line.client(kind="client").bus("votes")
+    path = tmp_path / "x.jsonl"
+    bus.write(0).result(5)
+    record(bus, path, n=1, since="start")
+    header, first = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(json.dumps(json.loads(first) | {"value": n}) for n in range(1500))]) + "\n")
+    again = line.client(kind="client").bus("again", size=2000)
+    assert replay(again, path) == 1500
+    assert again.history(2000) == list(range(1500))

@@ -257,6 +257,7 @@ class ScriptedSession:
         self.settled: dict[str, Any] = {}
         self.closed: dict[str, str] = {}
         self.connection_ended: Any = None
+        self.left: set[str] = set()
 
     def step(self, step: dict[str, Any]) -> None:
         verb, what, more = step_of(step)
@@ -314,6 +315,7 @@ class ScriptedSession:
         self.session.flush(self.buses[what])
 
     def step_leave(self, what: str) -> None:
+        self.left.add(what)
         self.dispatch(self.session.leave(self.buses[what]))
 
     def step_delete(self, what: Any) -> None:
@@ -366,7 +368,9 @@ class ScriptedSession:
                     else:
                         self.settled[owner] = "done" if error is None else error.code
                 case events.BusClosed(bus, error):
-                    self.closed[next(name for name, each in self.buses.items() if each is bus)] = error.code
+                    name = next(name for name, each in self.buses.items() if each is bus)
+                    if name not in self.left:
+                        self.closed[name] = error.code
                 case events.ConnectionEnded(error, reconnect):
                     self.connection_ended = {"code": error.code, "reconnect": reconnect}
 

@@ -14,8 +14,10 @@ import msgspec
 import pytest
 
 from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.driver import SocketDriver
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.transports.websocket import WebSocketTransport, connect_websocket
+from ebus_jupyter.transports.websocket import WebSocketLine, connect_line
+from ebus_jupyter.transports.websocket_asyncio import WebSocketTransport, connect_websocket
 from tests.broker.peer import Peer
 
 WRITES = 1000
@@ -37,6 +39,15 @@ class Server:
         self._port = self._process.stdout.readline().strip()
         assert self._port, "the broker did not start"
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
@@ -51,6 +62,9 @@ class Server:
 
     async def connect(self) -> WebSocketTransport:
         return await connect_websocket(f"http://127.0.0.1:{self._port}/", "token of-ann")
+
+    def connect_line(self) -> WebSocketLine:
+        return connect_line(f"http://127.0.0.1:{self._port}/", "token of-ann")
 
 
 @pytest.fixture
@@ -154,7 +168,7 @@ async def test_retry_of_a_replaced_write_gets_its_first_offset(server: Server, r
 
 def test_client_loses_nothing_over_two_kills(server: Server) -> None:
     """The real client reconnects, resumes and retries by itself."""
-    writer, reader = (Client(server.connect, where="the server") for _ in range(2))
+    writer, reader = (Client(SocketDriver(server.connect_line), where="the server") for _ in range(2))
     try:
         votes: Any = writer.bus("votes", int, scope="server", size=2 * WRITES)
         live = reader.bus("votes", int).messages(since="start")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.driver import LoopDriver
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.server.participants import ServerClient
 from ebus_jupyter.transports.local import LocalTransport
@@ -40,7 +41,9 @@ class Room:
         async def connect() -> LocalTransport:
             return LocalTransport(lambda outlet: self.broker.attach(Participant("", "client", user), outlet))
 
-        client = Client(connect, where="the room", loop=asyncio.get_running_loop())
+        client = Client(
+            LoopDriver(connect, asyncio.get_running_loop()), where="the room", loop=asyncio.get_running_loop()
+        )
         self.clients.append(client)
         return client
 

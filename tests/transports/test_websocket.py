@@ -14,7 +14,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from ebus_jupyter.errors import ConnectionLost, EbusError, Forbidden, Unauthenticated
-from ebus_jupyter.transports.websocket import connect_websocket, websocket_url
+from ebus_jupyter.transports.websocket import websocket_url
+from ebus_jupyter.transports.websocket_asyncio import connect_websocket
 from tests.contracts.transport import BufferedLaws
 
 

@@ -245,14 +245,15 @@ class BusState:
         """
         if frame.epoch != self.epoch or not 0 <= frame.after <= self.log.last:
             return False
-        if frame.after == 0 or frame.after < self.log.floor or not frame.last_id:
+        offset = frame.id_offset or frame.after
+        if offset <= 0 or offset < self.log.floor or not frame.last_id:
             return True
-        record = self.log.at(frame.after)
+        record = self.log.at(offset)
         if record is not None:
             return frame.last_id == message_id(record.id)
         # The message is not in the log: a newer one has replaced it, or it is of another history.
         sender, _, n = frame.last_id.rpartition("-")
-        return n.isdecimal() and len(n) < 20 and self.admission.offset_of((sender, int(n))) == frame.after
+        return n.isdecimal() and len(n) < 20 and self.admission.offset_of((sender, int(n))) == offset
 
     def unsubscribe(self, conn: int) -> None:
         self.subscribers.pop(conn, None)
@@ -316,7 +317,9 @@ class BusState:
         """
         log = self.log
         until = min(frame.until or log.last, log.last)
-        after = log.before_last(-frame.after, until) if frame.after < 0 else frame.after
+        after = frame.after
+        if after < 0:  # the last of those that the reader may see
+            after = log.before_last(-after, until, lambda record: record.is_visible_to(who))
         after = max(after, log.start)
         kept = log.read(after, known=log.floor, max_bytes=self.info.limits.page_bytes)
         records = [record for record in kept if record.offset <= until]

@@ -40,6 +40,8 @@ class Conn(msgspec.Struct):
         permits: The authorizer's answers (may it read, may it write), for the buses that it has opened.
         tokens: The writes that its rate allows at once.
         refilled_at: When ``tokens`` was last brought up to date.
+        resends: Whether it sends again what was refused for its rate.
+        refuses: Whether its writes are refused until its next ping, because an earlier one was.
     """
 
     id: int
@@ -54,6 +56,8 @@ class Conn(msgspec.Struct):
     permits: dict[Address, tuple[bool, bool]] = {}
     tokens: float = 0.0
     refilled_at: float = 0.0
+    resends: bool = False
+    refuses: bool = False
 
     def permit(self, address: Address) -> tuple[bool, bool]:
         """True if the authorizer lets it read the bus, and write to it."""

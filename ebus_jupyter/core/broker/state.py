@@ -174,6 +174,7 @@ class BrokerState:
                 case frames.List():
                     return [ListBuses(conn.id, frame.req)]
                 case frames.Ping():
+                    conn.refuses = False
                     return [Send(conn.id, frames.encode(frames.Pong(frame.n)))]
                 case frames.Leave():
                     return self.registry.leave(conn, frame.bus, now)
@@ -202,6 +203,7 @@ class BrokerState:
         # Others see only the hash: a client that knew the instance could take this one's place.
         id_ = hashlib.blake2b(frame.instance.encode(), digest_size=8).hexdigest()
         conn.who = msgspec.structs.replace(conn.who, id=id_)
+        conn.resends = frame.resends
         conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
         effects: list[Effect] = []
         previous = self._by_participant.get(id_)
@@ -213,6 +215,8 @@ class BrokerState:
             "value_bytes": self.limits.value_bytes,
             "batch_bytes": self.limits.batch_bytes,
             "pending": self.limits.pending,
+            "publish_rate": max(1, int(self._rate(conn.who))),
+            "publish_burst": max(1, int(self._rate(conn.who) * self.limits.publish_burst)),
         }
         welcome = frames.Welcome(frames.VERSION, public(conn.who), self.name, limits)
         return [*effects, Send(conn.id, frames.encode(welcome))]
@@ -229,15 +233,19 @@ class BrokerState:
         answer = admission.answer_retry((conn.who.id, frame.id))
         if answer is not None:  # before the rate is looked at: a retry is not refused for what came after it
             return answer
+        if conn.refuses:
+            raise RateLimited("an earlier write was refused for its rate.", retry_after=0.0, limit="publish_rate")
         rate = self._rate(conn.who)
         if now > conn.refilled_at:
             conn.tokens = min(rate * self.limits.publish_burst, conn.tokens + (now - conn.refilled_at) * rate)
             conn.refilled_at = now
         if conn.tokens < 1:
+            conn.refuses = conn.resends
             raise RateLimited(
                 f"{bus.info.name}: more than {rate:g} writes a second from one participant (the server's limits "
                 "`publish_rate`, `kernel_publish_rate`). Write less often, or let a state conflate.",
                 retry_after=(1 - conn.tokens) / rate,
+                limit="publish_rate",
             )
         conn.tokens -= 1
         if admission.filter is not None:

@@ -7,6 +7,7 @@ reader (`core.client.reader`) meets when it gets there.
 from __future__ import annotations
 
 from collections import deque
+from operator import index
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,13 @@ from ebus_jupyter.errors import EbusError
 
 LOG_BYTES = Limits().log_bytes
 """The bytes of one bus that are kept for the program's own slow readers. Over it the oldest messages go."""
+
+
+GATHER_SECONDS = 0.05
+"""How long writes wait that are to be sent together, where only their number was given."""
+
+GATHER_WRITES = 1000
+"""How many writes are sent together at most, where only the seconds were given."""
 
 
 class Gap(NamedTuple):
@@ -73,7 +81,7 @@ class Channel:
         self.participants: dict[str, WireSeat] = {}
         self.state: msgspec.Raw | None = None
         self.last = 0
-        self._last_delivery: frames.Delivery | None = None
+        self._last_delivery: frames.Delivery | None = None  # since the log began, and since the last hole in it
         self.target = 0
         self.log: Log[frames.Delivery | Gap] = Log()
         self.log_epoch = ""
@@ -103,6 +111,20 @@ class Channel:
         """The time at which the batch is to be sent, full or not. Meaningless while it is empty."""
         return self.batch_since + self.flush_interval
 
+    def gather(self, size: int | None, interval: float | None) -> None:
+        """Send writes together: when ``size`` of them wait, or ``interval`` seconds after the first; None: as before.
+
+        One of the two is enough: writes that gather by number wait for `GATHER_SECONDS` at most.
+        """
+        if size is not None:
+            self.flush_size = max(1, index(size))
+        elif interval:
+            self.flush_size = max(self.flush_size, GATHER_WRITES)
+        if interval is not None:
+            self.flush_interval = float(interval)
+        elif self.flush_size > 1 and not self.flush_interval:
+            self.flush_interval = GATHER_SECONDS
+
     def to_repeat(self) -> list[frames.SetPresence | frames.Publish]:
         """The frames of the bus for a new connection, besides its subscription: presence, and writes without an answer."""
         repeated: list[frames.SetPresence | frames.Publish] = []
@@ -116,16 +138,24 @@ class Channel:
             repeated.append(write)
         return repeated
 
-    def resume_position(self) -> Position:
-        """The position at which live messages are to begin; an empty one means from now on."""
+    @property
+    def position(self) -> Position:
+        """The place that this client has reached: that of the last message that it could see, or else the bus's own."""
+        seen = self._last_delivery
+        if seen is not None:
+            return Position(self.log_epoch, seen.offset, seen.message_id)
+        return Position(self.log_epoch, self.last) if self.log_epoch else Position(self.epoch, self.target)
+
+    def subscription(self) -> frames.Subscribe:
+        """The frame that asks for live messages: from now on, or after the last offset seen."""
         if self.log_epoch:
-            return Position(self.log_epoch, self.last, self._last_delivery.message_id if self._last_delivery else "")
-        if (
-            self.subscribe_position is not None
-        ):  # the reply was lost with its connection; messages since then are wanted
-            return self.subscribe_position
-        self.subscribe_position = Position(self.epoch, self.target)
-        return Position()
+            epoch, offset, id_ = self.position
+            return frames.Subscribe(0, self.number, epoch, self.last, id_, offset if offset < self.last else 0)
+        if self.subscribe_position is None:
+            self.subscribe_position = Position(self.epoch, self.target)
+            return frames.Subscribe(0, self.number)
+        # The reply was lost with its connection; messages since then are wanted.
+        return frames.Subscribe(0, self.number, *self.subscribe_position)
 
     # --- the connection and the broker's frames -----------------------------------------------------------------------
 
@@ -152,6 +182,12 @@ class Channel:
             self._begin_log()
         if not self.log_epoch:
             self.target = frame.last
+
+    def granted(self, given: dict[str, Any]) -> None:
+        """The broker has granted further fields of the spec: the bus is opened again with them."""
+        self.given = {**self.given, **given}
+        if given.get("filter") == OWNER:
+            self.create = True  # its filter runs here now: made anew from here, it takes no unfiltered write
 
     def subscribed(self, frame: frames.Subscribed) -> None:
         """Live messages follow."""
@@ -181,7 +217,7 @@ class Channel:
         """The bus has gone on to ``offset`` with a message that is not for this client. Returns whether that is news."""
         if offset <= self.last:
             return False
-        self.last, self._last_delivery = offset, None
+        self.last = offset
         return True
 
     def missed(self, offset: int, skipped: int, *, fresh: bool = False) -> None:

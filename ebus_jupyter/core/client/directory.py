@@ -16,10 +16,12 @@ class Directory:
 
     Attributes:
         by_number: The channels that are open on this connection, by the broker's numbers.
+        leaving: The channels that are left once their writes have their answers.
     """
 
     def __init__(self) -> None:
         self.by_number: dict[int, Channel] = {}
+        self.leaving: dict[Channel, None] = {}
         self._by_uri: dict[str, Channel] = {}
         self._channels: dict[Channel, None] = {}
 
@@ -35,19 +37,33 @@ class Directory:
             self._by_uri.setdefault(channel.uri, channel)
 
     def opened(self, channel: Channel) -> None:
-        """The broker has opened the channel, and has named it."""
-        self.by_number[channel.number] = self._by_uri[channel.uri] = channel
+        """The broker has opened the channel, and has named it. One that is left makes room for a new one of the same bus."""
+        if channel in self.leaving:
+            self.by_number.setdefault(channel.number, channel)
+        else:
+            self.by_number[channel.number] = self._by_uri[channel.uri] = channel
+
+    def leave(self, channel: Channel) -> None:
+        """The channel is to be left: `find` returns it no more."""
+        self.leaving[channel] = None
+        self._forget_uri(channel)
 
     def discard(self, channel: Channel) -> None:
         """Take a channel out, if it is here."""
-        self.by_number.pop(channel.number, None)
+        if self.by_number.get(channel.number) is channel:
+            del self.by_number[channel.number]
+        self._forget_uri(channel)
+        self.leaving.pop(channel, None)
+        self._channels.pop(channel, None)
+
+    def _forget_uri(self, channel: Channel) -> None:
         if self._by_uri.get(channel.uri) is channel:
             del self._by_uri[channel.uri]
-        self._channels.pop(channel, None)
 
     def clear(self) -> None:
         """Take all channels out."""
         self.by_number.clear()
+        self.leaving.clear()
         self._by_uri.clear()
         self._channels.clear()
 

@@ -26,32 +26,48 @@ Kind = Literal["open", "reopen", "subscribe", "fetch", "delete", "list"]
 RequestFrame = frames.Open | frames.Subscribe | frames.Fetch | frames.Delete | frames.List
 
 
+MAX_PENDING_BYTES = 64 << 20
+"""The most bytes of values without an answer."""
+
+
 class PendingWrites:
     """The writes of one client without an answer, by id. Their frames are in `Channel.unacked`.
 
     Args:
         limit: The most writes that may be pending.
+        max_bytes: The most bytes that their values may have. One write may have more, by itself.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_bytes: int = MAX_PENDING_BYTES) -> None:
         self.limit = limit
+        self.max_bytes = max_bytes
+        self.impatient: set[int] = set()  # those that see a refusal that others do not
+        self._bytes = 0
         self._channels: dict[int, Channel] = {}
         self._ids: Iterator[int] = count(1)
 
-    def new_id(self, channel: Channel) -> int:
-        """The id of the next write. The caller puts its frame into `Channel.unacked`.
+    def __iter__(self) -> Iterator[tuple[Channel, frames.Publish]]:
+        for id_, channel in self._channels.items():
+            yield channel, channel.unacked[id_]
+
+    def add(self, channel: Channel, frame: frames.Publish) -> int:
+        """Give a write the next id, and keep it until its answer. Returns the id.
 
         Raises:
-            RateLimited: ``limit`` writes are pending.
+            RateLimited: There is no room.
         """
-        if len(self._channels) >= self.limit:
+        size = len(frame.value)
+        if not self.has_room(size):
             raise RateLimited(
-                f"{self.limit} writes wait for an answer. Await acks as you write.",
+                f"{len(self._channels)} writes wait for an answer (at most {self.limit}, and {self.max_bytes} bytes). Await "
+                "acks as you write.",
                 limit="max_pending",
                 retry_after=0.1,
             )
-        id_ = next(self._ids)
+        frame.id = id_ = next(self._ids)
+        self._bytes += size
         self._channels[id_] = channel
+        channel.unacked[id_] = frame
         return id_
 
     def pop(self, first: int, number: int = 1) -> list[int]:
@@ -60,9 +76,20 @@ class PendingWrites:
         for id_ in range(first, first + number):
             channel = self._channels.pop(id_, None)
             if channel is not None:
-                del channel.unacked[id_]
+                if self.impatient:
+                    self.impatient.discard(id_)
+                self._bytes -= len(channel.unacked.pop(id_).value)
                 found.append(id_)
         return found
+
+    def to_send_again(self, id_: int) -> tuple[Channel, frames.Publish] | None:
+        """The write that was refused for its rate; None where it is not here, or is to see that."""
+        channel = self._channels.get(id_)
+        return None if channel is None or id_ in self.impatient else (channel, channel.unacked[id_])
+
+    def has_room(self, size: int) -> bool:
+        """True while `add` takes one more write, of a value with ``size`` bytes."""
+        return not self._channels or (len(self._channels) < self.limit and self._bytes + size <= self.max_bytes)
 
     def pop_channel(self, channel: Channel) -> list[int]:
         """Take out the writes of a bus that has ended; returns their ids."""
@@ -107,6 +134,19 @@ class PendingRequests:
     def pop_channel(self, channel: Channel) -> list[int]:
         """Take out the requests of a bus that has ended; returns their numbers."""
         return self._pop(lambda request: request.channel is channel)
+
+    def leave(self, channel: Channel) -> list[int]:
+        """Take out the requests of a bus that is left, except those that are still to be answered; returns their numbers."""
+        return self._pop(lambda request: request.channel is channel and request.kind not in ("open", "delete"))
+
+    def has_any(self, channel: Channel) -> bool:
+        """Whether requests of the bus have no answer."""
+        return any(request.channel is channel for request in self._requests.values())
+
+    @property
+    def opening(self) -> bool:
+        """Whether a bus is being opened on this connection."""
+        return any(request.kind == "open" for request in self._requests.values())
 
     def pop_all(self) -> list[int]:
         """Take out all requests; returns their numbers."""

@@ -13,14 +13,15 @@ from collections import deque
 from typing import Literal
 
 from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import EbusError, Lagged
 
 from .channel import Channel, Gap
 from .session import Session
 
-Since = int | Literal["start"] | None
+Since = Position | int | Literal["start"] | None
 """The beginning of a reader: None, from now on; "start", everything that is kept; an offset, after it; -n, the last n
-messages."""
+messages; a `Position`, after it, where the bus's history is still the same one: else `Lagged`, and everything that is kept."""
 
 
 class Reader:
@@ -41,6 +42,7 @@ class Reader:
         self._past: deque[frames.Delivery | Lagged] = deque()
         self._next_page: int | None = None
         self._page_request = 0
+        self._expected: Position | None = None  # the first page begins with this message, or the history is another one
         self._in_snapshot = False  # the requested pages are the whole state of a bus with keys
         self._early = not channel.log_epoch
         session.subscribe(channel)
@@ -63,16 +65,24 @@ class Reader:
         self._resets = channel.resets
         # A reader that was here before the log reads everything in it, even what arrived together with its beginning.
         self._cursor = channel.log_start if self._early else channel.last
-        if self._since is None:
+        since = self._since
+        if since is None or since == Position():
             return
         # Messages that the broker has begun to send after a reconnect may still be on their way: they count as history.
         end = max(self._cursor, channel.target)
-        after = 0 if self._since == "start" else self._since
+        after = since.offset if isinstance(since, Position) else 0 if since == "start" else since
+        if isinstance(since, Position) and since.epoch:
+            seen = channel.log.at(after)
+            is_other = isinstance(seen, frames.Delivery) and since.id not in ("", seen.message_id)
+            if since.epoch != channel.log_epoch or is_other:
+                after = end + 1
+            elif since.id and seen is None:
+                self._expected = since
         if after > end:
             # This history has not reached the given offset: it comes from another one.
             self._past.append(Lagged(resume_after=0))
             after = 0
-        if after > 0 and after >= channel.log.floor:
+        if after > 0 and after >= channel.log.floor and self._expected is None:
             self._cursor = after  # the log has everything already
         elif end > 0:
             self._cursor = end
@@ -104,7 +114,9 @@ class Reader:
         if self._next_page is None or self._past or self._page_request or self.channel.read_error is not None:
             return 0
         assert self._cursor is not None
-        self._page_request = self._session.fetch(self.channel, self._next_page, self._cursor)
+        # The message that is expected is fetched, too.
+        after = self._next_page - (self._expected is not None)
+        self._page_request = self._session.fetch(self.channel, after, self._cursor)
         return self._page_request
 
     def page_received(self, page: frames.Page | None, error: EbusError | None) -> None:
@@ -118,13 +130,21 @@ class Reader:
             if error is not None and self.channel.error is None:  # the messages of the page count as missed
                 self._past.append(Lagged(resume_after=self._cursor or 0))
             return
+        messages = [frames.delivery(message) for message in page.messages]
+        expected, self._expected = self._expected, None
+        if expected is not None and messages and messages[0].offset == expected.offset:
+            first = messages.pop(0)
+            if first.message_id != expected.id:
+                self._past.append(Lagged(resume_after=0))
+                self._begin_pages(0)
+                return
         if wanted > 0 and page.floor > wanted and not self._in_snapshot:
             start = 0 if self.channel.spec.retain == "keys" else page.floor
             self._past.append(Lagged(skipped=page.floor - wanted, resume_after=start))
             if start == 0:
                 self._begin_pages(0)
                 return
-        self._past.extend(frames.delivery(message) for message in page.messages)
+        self._past.extend(messages)
         if page.more:
             self._next_page = page.through
 

@@ -13,44 +13,25 @@ Reconnecting
     and every write without an answer is sent again, in order, with its first id: a broker that had accepted it answers
     with its first offset. So an unknown outcome always becomes a known one.
 
-Every decision is in this module. It keeps its records in `channel` (one bus), `directory` (all of them), `pending` (writes
-and requests without an answer) and `outbox` (frames to send), and reports `events`.
+What the broker's frames cause is in `exchange`. The session keeps its records in `channel` (one bus), `directory` (all of
+them), `pending` (writes and requests without an answer) and `outbox` (frames to send), and reports `events`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
 
 from .channel import Channel
-from .directory import Directory
-from .events import (
-    BusClosed,
-    BusOpened,
-    ConnectionEnded,
-    Event,
-    FilterRequested,
-    MessagesArrived,
-    PresenceChanged,
-    RequestSettled,
-    Welcomed,
-    WriteSettled,
-)
-from .outbox import Outbox
-from .pending import Kind, PendingRequests, PendingWrites, Request, RequestFrame
-
-REOPEN_SECONDS = 1.0
-"""The pause before a bus that was open, and can't be opened again just now, is tried again."""
+from .events import BusClosed, Event, RequestSettled, WriteSettled
+from .exchange import Exchange, too_large
 
 
-class Session:
+class Session(Exchange):
     """A client of one broker.
 
     Args:
@@ -66,27 +47,19 @@ class Session:
     """
 
     def __init__(self, instance: str, *, client: str = "", max_pending: int = 10_000) -> None:
+        super().__init__(max_pending)
         self.instance = instance
         self.client = client
         self.max_pending = max_pending
-        self.you: Participant | None = None
-        self.limits: dict[str, int] = {}
-        self.live = False
         self.closed: EbusError | None = None
         self._greeted = False  # hello was sent: the broker reads what follows, welcomed or not yet
-        self._channels = Directory()
-        self._reopen_at: dict[Channel, float] = {}
-        self._writes = PendingWrites(max_pending)
-        self._requests = PendingRequests()
-        self._filter_ids: Iterator[int] = count(1)
-        self._outbox = Outbox()
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connection_made(self) -> None:
         """There is a new connection: greet the broker, and ask for everything again."""
         self._outbox.clear()
-        self._outbox.send(frames.Hello(frames.VERSION, self.instance, self.client))
+        self._outbox.send(frames.Hello(frames.VERSION, self.instance, self.client, resends=True))
         self._greeted = True
         for channel in self._channels:
             self._open(channel)
@@ -124,16 +97,17 @@ class Session:
         Args:
             now: Seconds, of the clock that `publish` and `receive_data` are given.
         """
-        self._outbox.flush_due(self._channels, now)
-        for channel in [channel for channel, at in self._reopen_at.items() if now >= at]:
-            del self._reopen_at[channel]
-            self._open(channel)
+        self._outbox.tick(now)
+        if self._reopen_at:
+            for channel in [channel for channel, at in self._reopen_at.items() if now >= at]:
+                del self._reopen_at[channel]
+                self._open(channel)
 
     def next_deadline(self) -> float | None:
         """The time of the next `tick` that is needed if nothing else happens; None where nothing is waiting."""
-        times = [channel.batch_deadline for channel in self._channels if channel.batch]
-        times += self._reopen_at.values()
-        return min(times, default=None)
+        if not self._reopen_at and not self._outbox.waits:
+            return None
+        return min([*self._outbox.deadlines(), *self._reopen_at.values()], default=None)
 
     @property
     def needs_sender(self) -> bool:
@@ -144,9 +118,10 @@ class Session:
         """Take the next WebSocket message to send; None where there is nothing to send.
 
         Args:
-            max_bytes: The size above which no further frame is added. One frame may be larger.
+            max_bytes: The size above which no further frame is added. One frame may be larger. The server's limit
+                ``batch_bytes`` counts, too.
         """
-        return self._outbox.take(max_bytes)
+        return self._outbox.take(min(max_bytes, self.limits.get("batch_bytes", max_bytes)))
 
     # --- opening and leaving ----------------------------------------------------------------------------------------
 
@@ -166,18 +141,17 @@ class Session:
 
         Raises:
             EbusError: The error that this client was closed with.
+            TypeError, ValueError: An argument can't be encoded. Nothing is opened.
         """
         if self.closed is not None:
             raise self.closed.anew()
+        # Encoded before it is kept: what can't be sent would end this connection and each one after it.
+        given = _checked(frames.Open(0, scope, name, given, owner, cap, create)).spec
         channel = Channel(scope, name, given, owner, cap, create)
         self._channels.add(channel, self.you)
         if self._greeted:
             self._open(channel)
         return channel
-
-    def _open(self, channel: Channel) -> None:
-        frame = frames.Open(0, channel.scope, channel.name, channel.given, channel.owner, channel.cap, channel.create)
-        self._request("open", frame, channel, send=True)
 
     def find(self, scope: str, name: str, owner: str = "", cap: str = "") -> Channel | None:
         """The bus that is open here already, or being opened, whichever arguments it was opened with.
@@ -187,34 +161,35 @@ class Session:
         return None if self.you is None else self._channels.find(scope, name, owner, cap, self.you)
 
     def reopen(self, channel: Channel, given: dict[str, Any]) -> int:
-        """Open a bus that is open here once more, with spec fields of its own; answered by `frames.Opened`."""
-        channel.given = {**channel.given, **given}
-        frame = frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap)
+        """Open a bus that is open here once more, with spec fields of its own; answered by `frames.Opened`.
+
+        The bus is as it was until the broker has granted them, and where it refuses them.
+
+        Raises:
+            TypeError, ValueError: A field can't be encoded.
+        """
+        frame = _checked(frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap))
         return self._request("reopen", frame, channel, send=self._greeted)
 
-    def _request(self, kind: Kind, frame: RequestFrame, channel: Channel | None, *, send: bool) -> int:
-        """Register a request, and send it now or (``send`` False) once its connection or bus is open. Returns its number."""
-        req = self._requests.add(kind, frame, channel)
-        if send:
-            self._outbox.send(frame)
-        return req
+    def cancel(self, req: int) -> None:
+        """Forget a request that nobody waits for any more: it is not sent again, and its reply changes nothing."""
+        self._requests.pop(req)
 
     def leave(self, channel: Channel) -> list[Event]:
-        """Close a bus on this client. Its batch is still sent; its writes and requests are settled with `Closed`."""
-        if channel.number:
-            self.flush(channel)
-            self._outbox.send(frames.Leave(channel.number))
-        return self._end(channel, Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed"))
+        """Close a bus on this client. Nothing more is read or written, and requests are settled with `Closed`.
 
-    def _end(self, channel: Channel, error: EbusError) -> list[Event]:
-        """The bus is closed for this client, and everything that waits for it is settled."""
-        self._channels.discard(channel)
-        self._reopen_at.pop(channel, None)
-        channel.number, channel.error = 0, error
-        channel.batch.clear()
-        events: list[Event] = [WriteSettled(id_, 0, error) for id_ in self._writes.pop_channel(channel)]
-        events += [RequestSettled(req, None, error) for req in self._requests.pop_channel(channel)]
-        return [*events, BusClosed(channel, error)]
+        Its writes and deletions are still sent, and settled by the broker's answers. Then the bus is left (`BusClosed`).
+        """
+        if channel.error is not None:
+            return []
+        error = channel.error = Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed")
+        self.flush(channel)
+        if channel.wants_messages and channel.number:
+            self._outbox.send(frames.Unsubscribe(channel.number))
+        channel.wants_messages = channel.wants_presence = False
+        self._channels.leave(channel)
+        events: list[Event] = [RequestSettled(req, None, error) for req in self._requests.leave(channel)]
+        return [*events, *self._leave_idle()]
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -229,6 +204,7 @@ class Session:
         echo: bool = True,
         to: list[str] | None = None,
         expect: int | None = None,
+        wait: bool = True,
     ) -> int:
         """Write a value; returns the id that its `WriteSettled` will carry.
 
@@ -237,20 +213,44 @@ class Session:
             value: The value, encoded.
             now: Seconds, of any clock that only goes forward.
             key, deleted, echo, to, expect: The fields of `frames.Publish`.
+            wait: False: the write is refused, rather than held back or sent again, where the broker's rate is reached.
 
         Raises:
-            RateLimited: ``max_pending`` writes have no answer yet.
+            RateLimited: ``max_pending`` writes, or `MAX_PENDING_BYTES` bytes of them, have no answer yet.
+            TooLarge: The broker takes no such write.
+            TypeError, ValueError: An argument can't be encoded.
             EbusError: The error that the bus was closed with.
         """
         if channel.error is not None:
             raise channel.error.anew()
-        id_ = self._writes.new_id(channel)
-        channel.unacked[id_] = frame = frames.Publish(
-            channel.number, id_, msgspec.Raw(value), key, deleted, echo, to, expect
-        )
+        users = None if to is None else list(to)
+        frame = frames.Publish(channel.number, 0, msgspec.Raw(value), key, deleted, echo, users, expect)
+        if len(value) > self._plain_bytes or key is not None or to is not None or expect is not None:
+            error = too_large(self.limits, channel, frame)
+            if error is not None:
+                raise error
+        if not wait and (delay := self._outbox.delay(now)):
+            raise RateLimited(
+                f"{channel.name or 'the bus'}: the server takes {self._outbox.pace.rate:g} writes a second from this client "
+                "(its limits `publish_rate`, `kernel_publish_rate`). Write less often, or leave out wait=False.",
+                retry_after=delay,
+                limit="publish_rate",
+            )
+        id_ = self._writes.add(channel, frame)
+        if not wait:
+            self._writes.impatient.add(id_)
         if channel.number:
             self._outbox.publish(frame, channel, now)
         return id_
+
+    def has_room(self, size: int = 0) -> bool:
+        """Whether `publish` takes one more write, of a value with ``size`` bytes."""
+        return self._writes.has_room(size)
+
+    def flush_all(self) -> None:
+        """Send the writes that wait in the batches of all buses."""
+        for channel in self._channels:
+            self.flush(channel)
 
     def flush(self, channel: Channel) -> None:
         """Send the writes that wait in the bus's batch."""
@@ -265,10 +265,6 @@ class Session:
             if channel.number:
                 self._subscribe(channel)
 
-    def _subscribe(self, channel: Channel) -> None:
-        frame = frames.Subscribe(0, channel.number, *channel.resume_position())
-        self._request("subscribe", frame, channel, send=True)
-
     def fetch(self, channel: Channel, after: int, until: int = 0) -> int:
         """Ask for history, as `frames.Fetch` does; answered by `frames.Page`.
 
@@ -281,7 +277,11 @@ class Session:
 
     def delete(self, channel: Channel) -> int:
         """Delete the bus for everyone; answered by `frames.Done`."""
-        return self._request("delete", frames.Delete(0, channel.number), channel, send=channel.is_open)
+        frame = frames.Delete(0, channel.number)
+        req = self._request("delete", frame, channel, send=False)
+        if channel.is_open:
+            self._outbox.send_behind(frame, channel)
+        return req
 
     def list_buses(self) -> int:
         """Ask which buses are within reach; answered by `frames.Listed`."""
@@ -315,110 +315,7 @@ class Session:
         if ask is not None and channel.number:
             self._outbox.send(frames.FilterAnswer(channel.number, ask, msgspec.Raw(value), reject, failed))
 
-    # --- the broker's frames ----------------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take in a WebSocket message from the broker, at ``now`` (seconds, of any clock that only goes forward).
-
-        Raises:
-            ProtocolError: The broker speaks something else.
-        """
-        events: list[Event] = []
-        for frame in frames.from_broker(data):
-            if isinstance(frame, frames.Delivery):
-                channel = self._channels.by_number.get(frame.bus)
-                if channel is not None and channel.delivered(frame):
-                    _arrived(channel, events)
-            else:
-                self._receive(frame, events, now)
-        return events
-
-    def _receive(self, frame: frames.BrokerFrame, events: list[Event], now: float) -> None:
-        match frame:
-            case frames.Ok():
-                shift = frame.offset - frame.id
-                events += [WriteSettled(id_, id_ + shift) for id_ in self._writes.pop(frame.id, frame.count)]
-            case frames.Error():
-                self._failed(frame, events, now)
-            case frames.Welcome():
-                self.you, self.limits, self.live = frame.you, frame.limits, True
-                events.append(Welcomed(frame.you))
-            case frames.Opened():
-                self._opened(frame, events)
-            case frames.Page() | frames.Done() | frames.Listed():
-                if self._requests.pop(frame.req) is not None:
-                    events.append(RequestSettled(frame.req, frame))
-            case frames.Bye():
-                events.append(ConnectionEnded(frames.Error(frame.code, frame.text).exception(), frame.reconnect))
-            case frames.Pong():
-                pass
-            case _:  # all others are about one bus
-                channel = self._channels.by_number.get(frame.bus)
-                if channel is not None:
-                    self._receive_on(channel, frame, events)
-
-    def _receive_on(self, channel: Channel, frame: frames.BrokerFrame, events: list[Event]) -> None:
-        """Take in a frame about one bus."""
-        match frame:
-            case frames.Subscribed():
-                # One that answers no request (0) begins a snapshot: the reader was too far behind for anything else.
-                if not frame.req or self._requests.pop(frame.req) is not None:
-                    channel.subscribed(frame)
-                    _arrived(channel, events)
-            case frames.Advance():
-                if channel.advanced(frame.offset):
-                    _arrived(channel, events)
-            case frames.Lag():
-                channel.missed(frame.resume_after, frame.skipped)
-                _arrived(channel, events)
-            case frames.Presence():
-                channel.presence_received(frame)
-                events.append(PresenceChanged(channel))
-            case frames.FilterAsk():
-                id_ = next(self._filter_ids)
-                channel.filter_requests[id_] = frame.ask
-                events.append(FilterRequested(channel, id_, frame.value, frame.sender))
-            case frames.Gone():
-                events += self._end(channel, Closed(f"{channel.name} is gone: {frame.reason}.", reason=frame.reason))
-
-    def _opened(self, frame: frames.Opened, events: list[Event]) -> None:
-        request = self._requests.pop(frame.req)
-        if request is None or request.channel is None or request.channel.error is not None:
-            return
-        channel = request.channel
-        if request.kind == "reopen":
-            events.append(RequestSettled(frame.req, frame))
-            return
-        channel.opened(frame)
-        self._channels.opened(channel)
-        if channel.wants_messages:
-            self._subscribe(channel)
-        for repeated in (*channel.to_repeat(), *self._requests.to_repeat_for(channel)):
-            self._outbox.send(repeated)
-        events.append(BusOpened(channel))
-
-    def _failed(self, frame: frames.Error, events: list[Event], now: float) -> None:
-        error = frame.exception()
-        if frame.id:
-            events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop(frame.id)]
-            return
-        request = self._requests.pop(frame.req)
-        if request is None:
-            return
-        match request:
-            case Request("open", _, Channel() as channel):
-                if channel.epoch and error.temporary:
-                    self._reopen_at[channel] = now + REOPEN_SECONDS
-                else:
-                    events += self._end(channel, error)
-            case Request("subscribe", _, Channel() as channel):
-                channel.unreadable = error
-                _arrived(channel, events)
-            case _:
-                events.append(RequestSettled(frame.req, None, error))
-
-
-def _arrived(channel: Channel, events: list[Event]) -> None:
-    arrived = MessagesArrived(channel)
-    if not events or events[-1] != arrived:
-        events.append(arrived)
+def _checked(frame: frames.Open) -> frames.Open:
+    """``frame`` as it travels; raises where it can't be encoded."""
+    return msgspec.msgpack.decode(frames.encode(frame), type=frames.Open)

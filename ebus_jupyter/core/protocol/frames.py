@@ -39,12 +39,14 @@ class Hello(Frame, tag=1):
     """The first frame of a connection.
 
     ``instance``: 32 unguessable hexadecimal digits, kept over the client's reconnects. ``client``: the kind of software, for
-    the broker's log.
+    the broker's log. ``resends``: a write that is refused for its rate is sent again. Then the later ones of the connection
+    are refused as well, until its next `Ping`, so that they keep their order.
     """
 
     version: int
     instance: str
     client: str = ""
+    resends: bool = False
 
 
 class Open(Frame, tag=2):
@@ -66,7 +68,9 @@ class Open(Frame, tag=2):
 class Subscribe(Frame, tag=3):
     """Ask for live messages; answered by `Subscribed`.
 
-    The last three fields are a `Position`. Without an epoch: from now on. With one: resume after that position.
+    ``epoch``, ``after`` and ``last_id`` are a `Position`. Without an epoch: from now on. With one: resume after that
+    position. ``id_offset``: the offset of the message ``last_id``, where that is not ``after``: the last one that this
+    participant could see.
     """
 
     req: int
@@ -74,6 +78,7 @@ class Subscribe(Frame, tag=3):
     epoch: str = ""
     after: int = 0
     last_id: str = ""
+    id_offset: int = 0
 
 
 class Unsubscribe(Frame, tag=4):
@@ -159,7 +164,10 @@ class Leave(Frame, tag=12):
 
 
 class Welcome(Frame, tag=64):
-    """Reply to `Hello`: the participant that this client is, the broker's own id, and the bounds a client should know."""
+    """Reply to `Hello`: the participant that this client is, the broker's own id, and the bounds a client should know.
+
+    ``limits``: `Limits` of these names. ``publish_rate`` is that of this client; ``publish_burst``, in writes.
+    """
 
     version: int
     you: Participant

@@ -38,7 +38,7 @@ Conflation
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from ebus_jupyter.errors import Lagged
@@ -192,14 +192,16 @@ class Log(Generic[T]):
             found.append(item)
         return found
 
-    def before_last(self, n: int, until: int = 1 << 62) -> int:
-        """The offset before the last ``n`` of the entries up to offset ``until``."""
-        kept = [
-            offset
-            for offset, item in zip(self._offsets[self._front :], self._items[self._front :], strict=True)
-            if item is not None and offset <= until
-        ]
-        return self.start if n >= len(kept) else kept[-n - 1]
+    def before_last(self, n: int, until: int = 1 << 62, counts: Callable[[T], bool] = lambda item: True) -> int:
+        """The offset before the last ``n`` of the entries up to offset ``until``, of those for which ``counts`` is true."""
+        for i in range(self._index(until), self._front - 1, -1):
+            item = self._items[i]
+            if item is None:
+                continue
+            if n <= 0:
+                return self._offsets[i]
+            n -= counts(item)
+        return self.start
 
     def restart(self, floor: int = 0) -> None:
         """Forget everything. Another history follows, which begins after offset ``floor``."""

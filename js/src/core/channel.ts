@@ -95,8 +95,10 @@ export class Channel {
   target = 0;
   /** The last offset seen, including messages that were for other clients only. */
   last = 0;
-  /** The id of the message at `last`; "" if it is not known. */
+  /** The id of the last message seen since the log began or had a gap; "" if there is none. */
   lastId = "";
+  /** The offset of that message: less than `last` if messages for others followed. */
+  #idOffset = 0;
   /** Counts how often another history, or a snapshot, has replaced the log. */
   resets = 0;
   /** The number of messages that the last reset skipped; null if it is unknown. */
@@ -142,7 +144,13 @@ export class Channel {
 
   /** Returns the position after which messages are to begin: the last message seen, or (an empty epoch) the present. */
   resumePosition(): Position {
-    if (this.resumable) return { epoch: this.epoch, offset: this.last, id: this.lastId };
+    if (this.resumable)
+      return {
+        epoch: this.epoch,
+        offset: this.last,
+        id: this.lastId,
+        idOffset: this.lastId && this.#idOffset < this.last ? this.#idOffset : 0,
+      };
     // The answer to the first request was lost with its connection: the messages since that request are wanted.
     if (this.subscribePosition) return this.subscribePosition;
     this.subscribePosition = { epoch: this.epoch, offset: this.target, id: "" };
@@ -187,7 +195,7 @@ export class Channel {
   /** A message of about `size` bytes. Duplicates are dropped. */
   delivered(message: Message, size: number): boolean {
     if (this.subscription !== "live" || message.offset <= this.last) return false;
-    this.last = message.offset;
+    this.last = this.#idOffset = message.offset;
     this.lastId = message.id;
     this.log.append(message, size);
     return true;
@@ -197,7 +205,6 @@ export class Channel {
   advanced(offset: number): boolean {
     if (this.subscription !== "live" || offset <= this.last) return false;
     this.last = offset;
-    this.lastId = "";
     return true;
   }
 

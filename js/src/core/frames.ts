@@ -86,6 +86,8 @@ export interface Position {
   readonly epoch: string;
   readonly offset: number;
   readonly id: string;
+  /** The offset of the message `id`, if it is not `offset` (0): messages for others followed. */
+  readonly idOffset?: number | undefined;
 }
 
 /** One page of a bus's history. */
@@ -141,8 +143,8 @@ export const open = (
   create: boolean,
 ): Uint8Array => encode([2, req, scope, name, spec, owner, cap, create]);
 
-export const subscribe = (req: number, bus: number, { epoch, offset, id }: Position): Uint8Array =>
-  encode([3, req, bus, epoch, offset, id]);
+export const subscribe = (req: number, bus: number, { epoch, offset, id, idOffset }: Position): Uint8Array =>
+  encode([3, req, bus, epoch, offset, id, idOffset ?? 0]);
 
 export const unsubscribe = (bus: number): Uint8Array => encode([4, bus]);
 

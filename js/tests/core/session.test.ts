@@ -322,12 +322,12 @@ describe("reading", () => {
     const [, open] = script.connect();
     script.receive([65, open![1], 9, "ebus:server/votes", "e1", 3, {}]);
     const [subscribe] = script.sent();
-    expect(subscribe).toEqual([3, expect.any(Number), 9, "e1", 2, "b0b-77"]);
+    expect(subscribe).toEqual([3, expect.any(Number), 9, "e1", 2, "b0b-77", 0]);
     script.receive([66, subscribe![1], 9, "e1", 2, 3], delivery(3, "c", { bus: 9 }));
     expect(log(handle)).toEqual(["a", "b", "c"]);
   });
 
-  it("an advance frame moves the position", () => {
+  it("a resume after messages for others carries the id of the last visible one", () => {
     const script = live();
     const handle = script.open();
     script.read(handle);
@@ -335,7 +335,7 @@ describe("reading", () => {
     script.lose();
     const [, open] = script.connect();
     script.receive([65, open![1], 7, "ebus:server/votes", "e1", 4, {}]);
-    expect(script.sent()).toEqual([[3, expect.any(Number), 7, "e1", 4, ""]]);
+    expect(script.sent()).toEqual([[3, expect.any(Number), 7, "e1", 4, "b0b-1", 1]]);
   });
 
   it("a lag frame leaves a gap in the log", () => {

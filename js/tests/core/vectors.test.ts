@@ -38,7 +38,7 @@ const KERNEL_FRAMES = ["filter_answer", "filter_ask"];
 const writers: Record<string, (f: Record<string, Json>) => Uint8Array> = {
   hello: (f) => frames.hello(f.instance, f.client),
   open: (f) => frames.open(f.req, f.scope, f.name, f.spec, f.owner, f.cap, f.create),
-  subscribe: (f) => frames.subscribe(f.req, f.bus, { epoch: f.epoch, offset: f.after, id: f.last_id }),
+  subscribe: (f) => frames.subscribe(f.req, f.bus, { epoch: f.epoch, offset: f.after, id: f.last_id, idOffset: f.id_offset }),
   unsubscribe: (f) => frames.unsubscribe(f.bus),
   fetch: (f) => frames.fetchPage(f.req, f.bus, f.after, f.until),
   publish: ({ bus, id, value, ...options }) => frames.publish(bus, id, encode(value), options),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -77,14 +79,32 @@ def test_law_8_presence_state_is_bounded():
 @pytest.mark.parametrize(("kind", "limit"), [("page", "publish_rate"), ("kernel", "kernel_publish_rate")])
 def test_law_8_publish_rate_allows_a_burst_and_refills(kind, limit):
     play = Play(limits=Limits(publish_burst=2, **{limit: 2.0}))
-    alice = play.player("alice", kind, "k1" if kind == "kernel" else "")
-    bus = alice.opened()
-    assert [alice.written(bus, n) for n in range(4)] == [1, 2, 3, 4]
-    with pytest.raises(RateLimited, match="publish_rate") as refused:
-        alice.written(bus, "five")
-    assert refused.value.retry_after == pytest.approx(0.5)
-    play.pass_time(refused.value.retry_after)
-    assert alice.written(bus, "five") == 5
+    mallory = Raw(play, "mallory", kind, "k1" if kind == "kernel" else "").hello()  # a client that never waits
+    (opened,) = mallory.say(frames.Open(1, "server", "votes"))
+
+    def write(id_: int) -> Any:
+        return mallory.say(frames.Publish(opened.bus, id_, frames.NIL))[0]
+
+    assert [write(n).offset for n in range(1, 5)] == [1, 2, 3, 4]
+    refused = write(5).exception()
+    assert isinstance(refused, RateLimited)
+    assert (refused.limit, refused.retry_after) == ("publish_rate", pytest.approx(0.5))
+    play.pass_time(refused.retry_after)
+    assert write(6).offset == 5
+
+
+def test_law_8_writes_behind_a_refused_one_wait_for_a_ping():
+    play = Play(limits=Limits(publish_burst=2, publish_rate=1.0))
+    alice = Raw(play)
+    alice.say(frames.Hello(frames.VERSION, alice.player.session.instance, resends=True))
+    (opened,) = alice.say(frames.Open(1, "server", "votes"))
+    writes = [frames.Publish(opened.bus, n, frames.NIL) for n in range(1, 6)]
+    assert [answer.id for answer in alice.say(*writes[:3]) if isinstance(answer, frames.Error)] == [3]
+    play.pass_time(10)
+    (error,) = alice.say(writes[3])
+    assert (error.code, error.details["limit"]) == ("rate_limited", "publish_rate")
+    _, *answers = alice.say(frames.Ping(1), writes[2], writes[3])
+    assert {answer.id: answer.offset for answer in answers} == {3: 3, 4: 4}
 
 
 def test_law_5_retry_is_answered_even_when_rate_limited():

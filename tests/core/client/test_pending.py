@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from ebus_jupyter.core.client.channel import Channel
@@ -38,10 +39,20 @@ def test_requests_of_one_bus_end_with_it():
 def test_write_is_answered_once():
     writes, votes = PendingWrites(limit=2), channel()
     for _ in range(2):
-        id_ = writes.new_id(votes)
-        votes.unacked[id_] = frames.Publish(1, id_, frames.NIL)
+        writes.add(votes, frames.Publish(1, 0, frames.NIL))
     with pytest.raises(RateLimited):
-        writes.new_id(votes)
+        writes.add(votes, frames.Publish(1, 0, frames.NIL))
     assert writes.pop(1, 99) == [1, 2]
     assert writes.pop(1, 99) == []
     assert votes.unacked == {}
+
+
+def test_law_8_bytes_without_an_answer_are_bounded():
+    writes, votes = PendingWrites(limit=100, max_bytes=100), channel()
+    large, small = msgspec.Raw(bytes(150)), msgspec.Raw(bytes(60))
+    first = writes.add(votes, frames.Publish(1, 0, large))
+    with pytest.raises(RateLimited):
+        writes.add(votes, frames.Publish(1, 0, small))
+    writes.pop(first)
+    writes.add(votes, frames.Publish(1, 0, small))
+    assert (writes.has_room(40), writes.has_room(41)) == (True, False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ebus_jupyter.core.client.reader import Reader
+from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed
-from tests.core.play import Play, Player
+from tests.core.play import Play, Player, Raw
 
 
 def bus_with(play: Play, *values: object, **given: object):
@@ -211,3 +213,79 @@ def test_caught_up_is_false_until_missed_messages_arrive(play):
     play.settle()
     assert alice.values(reader) == [1]
     assert reader.caught_up
+
+
+def test_last_n_are_the_last_that_the_reader_may_see(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    for n in range(6):
+        alice.written(hers, n)
+    for n in range(10):
+        alice.written(hers, n, to=["alice"])
+    assert bob.values(bob.reader(his, -3)) == [3, 4, 5]
+    assert bob.values(bob.reader(his, -99)) == [0, 1, 2, 3, 4, 5]
+    assert alice.values(alice.reader(hers, -3)) == [7, 8, 9]
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+def test_reader_continues_after_a_position(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    reader = alice.reader(hers)
+    for n in range(3):
+        bob.written(his, n)
+    assert alice.values(reader) == [0, 1, 2]
+    position = hers.position
+    bob.written(his, "hidden", to=["bob"])
+    bob.written(his, "next")
+    assert hers.position == position._replace(offset=5, id=position.id[:-1] + "5")
+    assert alice.values(alice.reader(hers, position)) == ["next"]
+    late = play.player("alice")
+    assert late.values(late.reader(late.opened(), position)) == ["next"]
+    assert late.values(late.reader(late.opened("votes"), Position())) == []
+
+
+@pytest.mark.parametrize("again", ["a", "longer than before"])
+def test_law_4_position_of_another_history_is_lagged(play, again):
+    alice = play.player()
+    bus = alice.opened()
+    reader = alice.reader(bus)
+    alice.written(bus, "old")
+    assert alice.values(reader) == ["old"]
+    position = bus.position
+    alice.reply(alice.session.delete(bus))
+    bus = alice.opened()
+    for letter in again:
+        alice.written(bus, letter)
+    assert alice.values(alice.reader(bus, position)) == [("lagged", None), *again]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_law_4_position_in_a_restored_store_is_told_by_its_id(play, live):
+    alice = play.player()
+    bus = alice.opened()
+    if live:
+        alice.reader(bus)
+    for letter in "abc":
+        alice.written(bus, letter)
+    other = Position(bus.epoch, 2, f"{'0' * 16}-2")
+    assert alice.values(alice.reader(bus, other)) == [("lagged", None), "a", "b", "c"]
+
+
+def test_law_4_hidden_messages_do_not_hide_another_history(play):
+    """The subscriber's last message was for somebody else, so that the id of the one before must tell."""
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    reader = alice.reader(hers)
+    bob.written(his, "old")
+    bob.written(his, "secret", to=["bob"])
+    assert alice.values(reader) == ["old"]
+    asked = hers.subscription()
+    assert (asked.after, asked.id_offset) == (2, 1)
+    raw = Raw(play).hello()
+    (opened,) = raw.say(frames.Open(1, "server", "votes"))
+    for last_id, recovered in ((asked.last_id, True), ("ab-1", False)):
+        answer = raw.say(frames.Subscribe(2, opened.bus, asked.epoch, 2, last_id, 1))[0]
+        assert answer.recovered is recovered

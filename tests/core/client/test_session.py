@@ -7,7 +7,8 @@ import pytest
 from ebus_jupyter.core.client.events import BusClosed, RequestSettled, WriteSettled
 from ebus_jupyter.core.client.session import Session
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.errors import Closed, ConnectionLost, NoSuchBus, ProtocolError, RateLimited, SpecConflict
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.errors import Closed, ConnectionLost, NoSuchBus, ProtocolError, RateLimited, SpecConflict, TooLarge
 from tests.core.play import Play, Raw, pack, unpack
 
 
@@ -186,7 +187,7 @@ def test_flush_and_leave_send_the_batch(play):
     assert len(sent(alice.session, play.now)) == 1
     alice.write(bus, "last")
     alice.session.leave(bus)
-    assert [type(frame) for frame in sent(alice.session, play.now)] == [frames.Publish, frames.Leave]
+    assert [type(frame) for frame in sent(alice.session, play.now)] == [frames.Publish]
 
 
 def test_write_does_not_overtake_the_batch(play):
@@ -230,6 +231,143 @@ def test_law_8_unanswered_writes_are_bounded():
     assert refused.value.limit == "max_pending"
 
 
+@pytest.mark.parametrize(("limit", "size"), [("value_bytes", 600), ("batch_bytes", 1000)])
+def test_law_8_write_over_the_server_s_bound_is_too_large(limit, size):
+    play = Play(limits=Limits(**{"value_bytes": 2000, "batch_bytes": 900, limit: 500}))
+    alice = play.player()
+    bus = alice.open()
+    early = alice.write(bus, "x" * size)
+    play.settle()
+    with pytest.raises(TooLarge) as refused:
+        alice.answer(early)
+    assert refused.value.limit == limit
+    with pytest.raises(TooLarge, match=limit):
+        alice.write(bus, "x" * size)
+    assert alice.written(bus, "tea") == 1
+
+
+def test_burst_is_sent_within_the_server_s_batch_bytes():
+    play = Play(limits=Limits(batch_bytes=400))
+    alice = play.player()
+    bus = alice.opened()
+    for _ in range(9):
+        alice.write(bus, "x" * 100)
+    parts = []
+    while (data := alice.next_data()) is not None:
+        parts.append(len(data))
+        alice.send(data)
+    assert max(parts) <= 400
+    assert len(play.kept) == 9
+
+
+@pytest.mark.parametrize("how", [{"key": object()}, {"expect": object()}, {"to": [object()]}, {"key": "\ud800"}])
+def test_write_that_cannot_be_encoded_harms_nothing(play, how):
+    alice = play.player()
+    bus = alice.open(size=5)
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        alice.write(bus, 1, **how)
+    play.settle()
+    assert alice.written(bus, "tea") == 1
+
+
+# --- the broker's rate ----------------------------------------------------------------------------------------------
+
+
+def limited(rate: float = 10.0, burst: float = 1.0):
+    play = Play(limits=Limits(publish_rate=rate, publish_burst=burst))
+    alice = play.player()
+    return play, alice, alice.opened()
+
+
+def run(play: Play) -> None:
+    """Let time pass from deadline to deadline until nothing waits for it."""
+    for _ in range(10_000):
+        play.settle()
+        due = [at for player in play.players if (at := player.session.next_deadline()) is not None]
+        if not due:
+            return
+        play.now = max(play.now, *due)
+    raise AssertionError("the deadlines do not end")
+
+
+def test_writes_over_the_rate_arrive_whole_and_in_order():
+    play, alice, bus = limited()
+    began = play.now
+    ids = [alice.write(bus, n) for n in range(100)]
+    play.settle()
+    assert len(play.kept) == 9
+    run(play)
+    assert [alice.answer(id_) for id_ in ids] == list(range(1, 101))
+    assert [unpack(entry.value) for entry in play.kept] == list(range(100))
+    assert play.now - began == pytest.approx(9.1, abs=0.2)
+
+
+def test_refused_writes_are_sent_again_in_order():
+    """The broker's clock runs behind the client's, so that the client is too fast for it."""
+    play, alice, bus = limited()
+    other = alice.opened("other")
+    ids = []
+    for n in range(60):
+        ids.append(alice.session.publish((bus, other)[n % 2], pack(n), 2000.0 + n))
+        data = alice.session.data_to_send()
+        if data is not None:
+            alice.send(data)
+    assert len(play.kept) == 10
+    play.now = 3000.0
+    run(play)
+    assert [alice.answer(id_) for id_ in ids] == [n // 2 + 1 for n in range(60)]
+    for part, name in enumerate(("votes", "other")):
+        got = [unpack(entry.value) for entry in play.kept if entry.bus.endswith(name)]
+        assert got == list(range(part, 60, 2))
+
+
+def test_writes_held_for_the_rate_survive_a_reconnect():
+    play, alice, bus = limited()
+    ids = [alice.write(bus, n) for n in range(40)]
+    play.settle()
+    alice.lose()
+    alice.connect()
+    run(play)
+    assert [alice.answer(id_) for id_ in ids] == list(range(1, 41))
+
+
+def test_write_that_does_not_wait_sees_the_refusal():
+    play, alice, bus = limited()
+    for n in range(9):
+        alice.write(bus, n, wait=False)
+    with pytest.raises(RateLimited) as refused:
+        alice.write(bus, 9, wait=False)
+    assert (refused.value.limit, refused.value.retry_after) == ("publish_rate", pytest.approx(0.1))
+    waits = alice.write(bus, 9)
+    with pytest.raises(RateLimited):
+        alice.write(bus, 10, wait=False)
+    run(play)
+    assert alice.answer(waits) == 10
+
+
+def test_refused_write_that_does_not_wait_is_settled():
+    play, alice, bus = limited()
+    ids = [alice.session.publish(bus, pack(n), 2000.0 + n, wait=False) for n in range(12)]
+    while (data := alice.session.data_to_send()) is not None:
+        alice.send(data)
+    play.settle()
+    assert [alice.answer(id_) for id_ in ids[:10]] == list(range(1, 11))
+    for id_ in ids[10:]:
+        with pytest.raises(RateLimited):
+            alice.answer(id_)
+    play.now = 3000.0
+    assert alice.written(bus, "later", wait=False) == 11
+
+
+def test_deletion_does_not_overtake_held_writes():
+    play, alice, bus = limited()
+    ids = [alice.write(bus, n) for n in range(20)]
+    req = alice.session.delete(bus)
+    run(play)
+    assert isinstance(alice.reply(req), frames.Done)
+    assert [alice.answer(id_) for id_ in ids[:-1]] == list(range(1, 20))
+
+
 def test_law_9_close_settles_writes_requests_and_buses(play):
     alice = play.player()
     bus = alice.opened()
@@ -256,6 +394,52 @@ def test_law_9_leave_closes_the_bus_only_for_this_client(play):
         alice.read(reader)
     assert [seat[0].user for seat in his.participants.values()] == ["bob"]
     assert bob.written(his, 1) == 1
+
+
+def test_leave_waits_for_the_answers_to_writes(play):
+    alice = play.player()
+    bus = alice.opened()
+    id_ = alice.write(bus, "last")
+    alice.session.leave(bus)
+    with pytest.raises(Closed):
+        alice.write(bus, "too late")
+    again = alice.open()
+    other = alice.write(again, "anew")
+    play.settle()
+    assert [alice.answer(id_), alice.answer(other)] == [1, 2]
+    assert isinstance(alice.refused[bus], Closed)
+    assert again.is_open and alice.written(again, "more") == 3
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_leave_repeats_unanswered_writes_after_a_reconnect(play, opened):
+    alice = play.player()
+    bus = alice.opened() if opened else alice.open()
+    alice.lose()
+    id_ = alice.write(bus, "last")
+    assert alice.session.leave(bus) == []
+    again = alice.open()
+    alice.connect()
+    play.settle()
+    assert alice.answer(id_) == 1
+    assert bus in alice.refused
+    reader = alice.reader(again)
+    assert alice.written(again, "more") == 2
+    assert alice.values(reader) == ["more"]
+    alice.session.leave(again)
+    play.settle()
+    assert not list(alice.session._channels)
+    assert not any(conn.open for conn in play.broker._connections.values())
+
+
+def test_bus_that_is_left_while_it_opens_is_left_at_the_broker(play):
+    alice = play.player()
+    bus = alice.open()
+    alice.say()
+    alice.session.leave(bus)
+    play.settle()
+    assert bus in alice.refused
+    assert not any(conn.open for conn in play.broker._connections.values())
 
 
 def test_refused_open_closes_only_that_bus(play):

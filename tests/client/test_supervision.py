@@ -1,0 +1,162 @@
+"""A client is live, reconnecting or closed with a reason, whatever its broker, its listeners or its own code do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ebus_jupyter.client.client import Client
+from ebus_jupyter.client.driver import LoopDriver
+from ebus_jupyter.client.loop_thread import loop_thread
+from ebus_jupyter.errors import Closed, ConnectionLost, Forbidden, ProtocolError, Unauthenticated
+from ebus_jupyter.transports.base import Transport
+
+from .conftest import Line
+
+
+def fail_once(client: Client, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the session raise at the next message that arrives."""
+    receive = client.connection.session.receive_data
+    failures = [error]
+
+    def receive_data(data: bytes, now: float) -> Any:
+        if failures:
+            raise failures.pop()
+        return receive(data, now)
+
+    monkeypatch.setattr(client.connection.session, "receive_data", receive_data)
+
+
+def next_status(client: Client) -> Callable[[str], None]:
+    """Wait, up to 10 s, until the client's status was once what the returned function is given."""
+    seen: list[str] = []
+    changed = threading.Condition()
+
+    @client.connection.on_status
+    def note(status: str) -> None:
+        with changed:
+            seen.append(status)
+            changed.notify_all()
+
+    def wait(status: str) -> None:
+        with changed:
+            assert changed.wait_for(lambda: status in seen, 10), f"{seen} holds no {status}"
+            del seen[: seen.index(status) + 1]
+
+    return wait
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ProtocolError("garbage"), RecursionError(), MemoryError()])
+def test_error_on_the_connection_is_reported_and_the_client_reconnects(
+    line: Line, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = line.client()
+    bus = client.bus("votes")
+    stream = bus.stream()
+    bus.write(1).result(5)
+    reported: list[Exception] = []
+    client.on_error(reported.append)
+    wait = next_status(client)
+    fail_once(client, error, monkeypatch)
+    ack = bus.write(2)
+    wait("reconnecting")
+    assert ack.result(10) == 2
+    assert stream.take(2, timeout=5) == [1, 2]
+    assert client.status == "live"
+    if not isinstance(error, ProtocolError):
+        assert reported == [error]
+        assert "this is a bug in ebus_jupyter" in caplog.text
+
+
+def test_listener_that_raises_or_sleeps_does_not_hold_the_client_up(line: Line) -> None:
+    client = line.client()
+    held = threading.Event()
+
+    @client.connection.on_status
+    def listener(status: str) -> None:
+        if status == "reconnecting":
+            held.wait(10)
+        raise RuntimeError("a listener's own fault")
+
+    bus = client.bus("votes")
+    wait_live = client.wait_live
+    line.cut()
+    line.mend()
+    assert bus.write(1).result(10) == 1
+    wait_live(5)
+    held.set()
+
+
+def test_closing_waits_for_the_answers_to_writes(line: Line) -> None:
+    client = line.client()
+    bus = client.bus("votes", flush_size=1000, flush_interval=60)
+    acks = [bus.write(n) for n in range(10)]
+    client.close()
+    assert [ack.result(0) for ack in acks] == list(range(1, 11))
+    with pytest.raises(Closed):
+        bus.write(11)
+
+
+def test_closing_offline_says_how_many_writes_had_no_answer(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    client = line.client()
+    bus = client.bus("votes")
+    wait = next_status(client)
+    line.cut()
+    wait("reconnecting")
+    ack = bus.write(1)
+    client.close(timeout=0.1)
+    assert "1 write to the test's broker had no answer" in caplog.text
+    with pytest.raises(Closed):
+        ack.result(1)
+
+
+def test_client_is_a_context_manager(line: Line) -> None:
+    with line.client() as client:
+        ack = client.bus("votes").write(1)
+    assert ack.result(0) == 1
+    assert client.status == "closed"
+
+
+@pytest.mark.parametrize("cls", [Unauthenticated, Forbidden])
+def test_refusal_by_a_proxy_is_final_only_before_the_first_welcome(line: Line, cls: type[Exception]) -> None:
+    ebus = loop_thread()
+    refusals: list[Exception] = []
+
+    client = line.client()
+    connect = client.connection._driver._connect  # type: ignore[attr-defined]
+
+    async def refused_once() -> Transport:
+        if refusals:
+            raise refusals.pop()
+        transport: Transport = await connect()
+        return transport
+
+    behind = Client(LoopDriver(refused_once, ebus.loop, ebus.ident), where="a proxy")
+    bus = behind.bus("votes")
+    refusals.append(cls("HTTP 401", by_proxy=True))  # type: ignore[call-arg]
+    line.cut()
+    line.mend()
+    assert bus.write(1).result(10) == 1
+
+    refusals.append(cls("HTTP 401", by_proxy=True))  # type: ignore[call-arg]
+    first = Client(LoopDriver(refused_once, ebus.loop, ebus.ident), where="a proxy")
+    with pytest.raises(cls):
+        first.wait_live(5)
+    assert first.status == "closed"
+    behind.close()
+
+
+def test_request_to_a_broker_that_never_answers_times_out() -> None:
+    ebus = loop_thread()
+
+    async def nobody() -> Transport:
+        raise ConnectionLost("nobody is there")
+
+    client = Client(LoopDriver(nobody, ebus.loop, ebus.ident), where="nowhere")
+    with pytest.raises(TimeoutError, match="nowhere has not answered"):
+        client.buses(timeout=0.1)
+    assert client.connection._answers == {}
+    client.close()

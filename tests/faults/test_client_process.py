@@ -1,0 +1,115 @@
+"""A process with a client: it ends, it is forked, its broker is away. Nothing is lost without a word, and nothing hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ebus_jupyter.client.discover import remote_client
+
+from .test_killed_server import ROOT, Server, server
+
+__all__ = ["server"]  # a fixture
+
+WRITER = """
+import ebus_jupyter as ebus
+client = ebus.connect({url!r}, "of-ann")
+bus = client.bus("exit", size=1000)
+"""
+
+
+def run(code: str, server: Server, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run a script against the server, to its end."""
+    text = WRITER.format(url=server.url) + code
+    return subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def kept(server: Server) -> list[object]:
+    with remote_client(server.url, "of-ann") as client:
+        return client.bus("exit").history(1000)
+
+
+def test_writes_of_a_script_that_ends_arrive(server: Server) -> None:
+    ended = run("for n in range(200): bus.write(n)", server)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert kept(server) == list(range(200))
+
+
+def test_writes_that_wait_in_a_batch_arrive_when_the_client_closes(server: Server) -> None:
+    ended = run(
+        "bus = client.bus('exit', flush_size=1000, flush_interval=60)\n"
+        "for n in range(200): bus.write(n)\n"
+        "client.close()\n"
+        "print(client.status)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "closed\n")
+    assert kept(server) == list(range(200))
+
+
+def test_process_that_ends_offline_says_how_many_writes_had_no_answer(server: Server) -> None:
+    ended = run(
+        "import logging, sys\n"
+        "print('ready', flush=True)\n"
+        f"import os, signal; os.kill({server.pid}, signal.SIGKILL)\n"
+        "for n in range(3): bus.write(n)",
+        server,
+    )
+    assert ended.returncode == 0
+    assert "3 writes" in ended.stderr
+    assert "had no answer" in ended.stderr
+
+
+FORK = """
+import os, time
+ack = bus.write("before")
+ack.result(5)
+stream = bus.stream()
+read, write = os.pipe()
+pid = os.fork()
+if pid == 0:
+    said = []
+    for use in (lambda: bus.write("child"), lambda: stream.get(timeout=1), lambda: bus.history(1), client.buses,
+                lambda: client.bus("other")):
+        try:
+            use()
+            said.append("worked")
+        except ebus.Closed as error:
+            said.append(error.reason)
+    fresh = ebus.connect({url!r}, "of-ann")
+    fresh.bus("exit").write("fresh child").result(5)
+    fresh.close()
+    os.write(write, repr(said).encode())
+    os._exit(0)
+os.close(write)
+os.waitpid(pid, 0)
+print(os.read(read, 1000).decode())
+bus.write("after").result(5)
+print(stream.take(2, timeout=5), client.status)
+"""
+
+
+def test_forked_child_gets_a_clear_error_and_the_parent_goes_on(server: Server) -> None:
+    ended = run(FORK.replace("{url!r}", repr(server.url)), server)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    child, parent = ended.stdout.splitlines()
+    assert child == repr(["forked"] * 5)
+    assert parent == "['fresh child', 'after'] live"
+
+
+def test_child_of_multiprocessing_fork_ends_by_itself(server: Server, tmp_path: Path) -> None:
+    ended = run(
+        "import multiprocessing\n"
+        "bus.write('parent').result(5)\n"
+        "def work(): return None\n"
+        "process = multiprocessing.get_context('fork').Process(target=work)\n"
+        "process.start(); process.join(10)\n"
+        "print(process.exitcode)\n"
+        "bus.write('parent again').result(5)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "0\n")
+    assert kept(server) == ["parent", "parent again"]
