@@ -219,12 +219,13 @@ def test_unauthorized_bus_is_neither_found_nor_listed(server: Server, client_of:
 
 
 def test_list_describes_each_bus(server: Server, name: str, client_of: Callable[[str], Client]) -> None:
-    client_of("alice").bus(name, int, size=7)
+    kept = client_of("alice").bus(name, int, size=7)
     write(server, name, value=1)
     [bus] = [bus for bus in server.request("GET", "ebus/api/buses", "bob").json() if bus["name"] == name]
     assert bus["address"] == f"ebus:server/{name}"
     assert (bus["spec"]["type"], bus["spec"]["schema"], bus["spec"]["size"]) == ("int", {"type": "integer"}, 7)
     assert (bus["participants"], bus["last"]) == (1, 1)
+    kept.close()
 
 
 def test_write_with_a_cookie_needs_the_xsrf_token(server: Server, name: str) -> None:

@@ -236,7 +236,7 @@ def test_text_messages_are_ignored(make_server: Callable[..., Server]) -> None:
     def both(socket: ServerConnection) -> None:
         socket.send("text")
         socket.send([b"by", b"tes"])
-        socket.send(["te", "xt"])
+        socket.send(["th", "irty"])
 
     line = connect_line(url(make_server(both)), "token t")
     assert receive_all(line) == [b"bytes"]
