@@ -54,11 +54,11 @@ class LineTransport:
 @pytest_asyncio.fixture
 async def line() -> AsyncIterator[Any]:
     made: Any = Line()
-    async with serve(made.serve, "127.0.0.1", 0, max_size=None, compression=None) as server:
+    async with serve(made.serve, "127.0.0.1", 0, max_size=None, compression=None, close_timeout=0.2) as server:
         opened = await asyncio.to_thread(connect_line, url_of(server), "token t")
         made.transport = LineTransport(opened)
         yield made
-        opened.close()
+        opened.abandon()
 
 
 # --- a server on a thread -------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def make_server() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def make(handler: Handler, **options: Any) -> Server:
-        server = serve_threaded(handler, "127.0.0.1", 0, max_size=None, compression=None, **options)
+        server = serve_threaded(handler, "127.0.0.1", 0, max_size=None, compression=None, close_timeout=0.2, **options)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return server
