@@ -2,8 +2,11 @@
 
 One process
     The file belongs to the process that opened it first, until that process ends, however it ends: the lock is the
-    operating system's. It is held throughout, so the write-ahead log needs no shared memory, and a home folder on NFS
-    works as long as its file locks do. A second broker gets a `BackendError` that names the process that has the file.
+    operating system's. A second broker gets a `BackendError` that names the process that has the file.
+
+    It is a lock on a file beside the database, of the kind that belongs to a descriptor (``flock``). SQLite's own locks
+    belong to the process, and vanish when any code of the process opens and closes the database: one download would do.
+    They are held, too, so the write-ahead log needs no shared memory, and they keep other programs out.
 
 Versions
     The file records the version of its schema. An older file is migrated when it is opened, in one transaction. A newer
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from ebus_jupyter.errors import BackendError
 
@@ -54,6 +58,7 @@ class DatabaseFile:
         self._synchronous = synchronous
         self._patience = patience
         self._closed = False
+        self._lock = FileLock(path.with_name(path.name + "-lock"), blocking=False, mode=0o600, thread_local=False)
 
     @property
     def _owner_note(self) -> Path:
@@ -70,17 +75,33 @@ class DatabaseFile:
         while self.connection is None:
             if self._closed:
                 raise BackendError("the log is closed: the broker is shutting down.")
-            try:
-                with explained(f"the buses' file {self.path} could not be opened"):
-                    self.connection = self._connect()
-            except BackendError as error:
-                if not isinstance(error.__cause__, sqlite3.Error) or _name_of(error.__cause__) != "SQLITE_BUSY":
-                    raise
+            with explained(f"the buses' file {self.path} could not be opened"):
+                busy = self._try_to_open()
+            if busy is not None:
                 if waited >= self._patience:
-                    raise self._in_use() from None
+                    raise busy
                 await asyncio.sleep(_RETRY_SECONDS)
                 waited += _RETRY_SECONDS
         return self.connection
+
+    def _try_to_open(self) -> BackendError | None:
+        """Open the file; returns the error where another process has it."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return self._in_use()
+        try:
+            self.connection = self._connect()
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, sqlite3.Error) and _name_of(error) == "SQLITE_BUSY":
+                return BackendError(
+                    f"{self.path} is open in a program that is no server, such as a database browser: close it there, and "
+                    "start the server again."
+                )
+            raise
+        return None
 
     def refuse_opening(self) -> None:
         """From now on, `open` raises an error instead of opening the file."""
@@ -95,9 +116,9 @@ class DatabaseFile:
                 self._owner_note.unlink()
             with contextlib.suppress(sqlite3.Error):  # every answered append is in the file already
                 connection.close()
+            self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         if self.path.is_file() and self.path.stat().st_mode & 0o077:

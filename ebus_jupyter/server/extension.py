@@ -84,7 +84,8 @@ class EBus(ExtensionApp):
 
     database = Unicode(
         help="""The file of the sqlite backend. Default: a file in Jupyter's data folder, named after the folder that the
-        server serves. If another server is using the file, this one uses another file beside it.""",
+        server serves; it may not lie in that folder. If another server is using the file, this one uses another file beside
+        it.""",
     ).tag(config=True)
 
     synchronous = Enum(
@@ -188,6 +189,8 @@ class EBus(ExtensionApp):
             case "sqlite":
                 default = storage.default_path(jupyter_data_dir(), serverapp.root_dir)
                 path = Path(self.database).expanduser() if self.database else default
+                hidden_is_served = bool(getattr(serverapp.contents_manager, "allow_hidden", False))
+                storage.ensure_outside(path, serverapp.root_dir, hidden_is_served=hidden_is_served)
                 return await storage.open_file(path, self.broker.limits, self.synchronous, self.log)
             case dotted:
                 backend: Backend = import_item(dotted)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -21,6 +22,22 @@ from tests.contracts.backend import TEAMS, VOTES, begin, kept, values, write
 # --- the lock ---------------------------------------------------------------------------------------------------------
 
 
+OPEN = """
+import asyncio, sys
+from ebus_jupyter.backends.sqlite import SqliteBackend
+from ebus_jupyter.errors import BackendError
+try: asyncio.run(SqliteBackend(sys.argv[1], patience=0).buses())
+except BackendError as error: print(error)
+"""
+"""A program that opens a database, and prints why it can't."""
+
+
+async def open_in_another_process(path: Path) -> str:
+    run = [sys.executable, "-c", OPEN, str(path)]
+    root = Path(__file__).parents[2]
+    return (await asyncio.to_thread(subprocess.run, run, cwd=root, capture_output=True, text=True, check=True)).stdout
+
+
 @pytest.mark.asyncio
 async def test_file_is_readable_for_its_owner_only(backend: SqliteBackend, path: Path) -> None:
     path.parent.mkdir()
@@ -28,26 +45,37 @@ async def test_file_is_readable_for_its_owner_only(backend: SqliteBackend, path:
     await begin(backend)
     await backend.append([write("secret")])
     beside = [file for file in path.parent.iterdir() if not file.name.endswith("-owner")]
-    assert len(beside) == 2  # the file and its log; no shared memory
+    assert {file.name.removeprefix(path.name) for file in beside} == {"", "-wal", "-lock"}, "no shared memory"
     assert {stat.S_IMODE(file.stat().st_mode) for file in beside} == {0o600}
 
 
 @pytest.mark.asyncio
 async def test_second_process_error_names_the_owner_of_the_file(backend: SqliteBackend, path: Path) -> None:
     await begin(backend)
-    script = (
-        "import asyncio, sys\n"
-        "from ebus_jupyter.backends.sqlite import SqliteBackend\n"
-        "from ebus_jupyter.errors import BackendError\n"
-        "try: asyncio.run(SqliteBackend(sys.argv[1], patience=0).buses())\n"
-        "except BackendError as error: print(error)\n"
-    )
-    run = [sys.executable, "-c", script, str(path)]
-    root = Path(__file__).parents[2]
-    said = (await asyncio.to_thread(subprocess.run, run, cwd=root, capture_output=True, text=True, check=True)).stdout
+    said = await open_in_another_process(path)
     assert f"in use by process {os.getpid()} on " in said
     assert "stop that one, or give this one a file of its own" in said
     await backend.append([write("still mine")])
+
+
+@pytest.mark.asyncio
+async def test_lock_survives_a_read_of_the_file_by_its_own_process(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    path.read_bytes()  # closes a descriptor of the file, which ends SQLite's locks of this process
+    assert "in use by process" in await open_in_another_process(path)
+
+
+@pytest.mark.asyncio
+async def test_file_that_a_database_browser_has_open_is_not_in_use(path: Path) -> None:
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as browser:
+        browser.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BackendError, match="is open in a program that is no server") as refused:
+            await SqliteBackend(path, patience=0).buses()
+    assert not refused.value.details.get("in_use"), "the server takes no other file"
+    successor = SqliteBackend(path)
+    assert not await successor.buses()
+    await successor.aclose()
 
 
 @pytest.mark.asyncio
