@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .client.state import State
     from .client.stream import Stream
     from .core.protocol.message import Message, Participant, Retain
+    from .core.protocol.position import Position
     from .widgets.sharing.share import link, share, unshare
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ __all__ = [
     "Message",
     "NoSuchBus",
     "Participant",
+    "Position",
     "ProtocolError",
     "RateLimited",
     "Reject",
@@ -104,6 +106,7 @@ _LAZY = {
     "Stream": "client.stream",
     "Message": "core.protocol.message",
     "Participant": "core.protocol.message",
+    "Position": "core.protocol.position",
     "link": "widgets.sharing.share",
     "share": "widgets.sharing.share",
     "unshare": "widgets.sharing.share",

@@ -82,7 +82,7 @@ class Ack:
             self._answered.notify()
 
     def __del__(self) -> None:
-        if self._error is not None and not self._looked_at:
+        if getattr(self, "_error", None) is not None and not self._looked_at:  # none, where the making was interrupted
             name = self._topic.name
             self._topic.unseen.add(f"a write to {name} was refused, and its ack was never looked at: {self._error}")
 

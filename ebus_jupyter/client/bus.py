@@ -17,14 +17,14 @@ from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import BusSpec, Message, Participant
 from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.core.protocol.typescript import typescript
-from ebus_jupyter.errors import Closed, Lagged, TooLarge
+from ebus_jupyter.errors import Closed
 
 from .ack import Ack
 from .callback import Callbacks
 from .connection import REQUEST_SECONDS, Connection, Status
 from .owner import Owner
 from .presence import PresenceView
-from .stream import Stream, start_reader
+from .stream import Stream, message_of, start_reader
 from .topic import Holder, Topic
 from .waiting import NOT_YET, Condition
 
@@ -157,7 +157,10 @@ class Bus(Generic[In, Out]):
             RuntimeError: The client belongs to a process without widgets.
         """
         if self.client.handle is None:
-            raise RuntimeError("a bus can be given to widgets only where ipywidgets is installed.")
+            raise RuntimeError(
+                f"{self.name} can't be given to a widget: its client was not made by ebus.bus() or ebus.connect(). "
+                "Open the bus with one of them, where ipywidgets is installed."
+            )
         model_id: str = self.client.handle(self)
         return model_id
 
@@ -203,25 +206,20 @@ class Bus(Generic[In, Out]):
             echo: False: this participant does not receive the message. Default: True, it does.
             to: A username, or several: only these users, and this participant, receive the message. Default: everyone.
             expect: Compare and set: accept the write only if this is the last offset (of ``key``, if given; 0: there is none).
-            wait: False: raise `RateLimited` instead of waiting while too many writes have no answer yet. Default: True.
+            wait: False: refuse the write with `RateLimited`, here or in the ack, where it can't be sent at once: too many
+                writes have no answer yet, or the server's rate is reached. Default: True, it is sent as soon as it may be.
 
         Returns:
             The ack: await it, or call its ``result()``, for the offset. Its errors are listed there.
 
         Raises:
             TypeMismatch: The value is not of the bus's type.
-            TooLarge: The value is larger than the server's limit ``value_bytes``.
-            RateLimited: There is no room for another write: at once, or after half a minute if ``wait``.
+            TooLarge: The value is larger than the server's limit ``value_bytes``, or the write than ``batch_bytes``.
+            RateLimited: 10,000 writes, or 64 MiB of them, have no answer yet: at once, or after half a minute if ``wait``.
+                Or, not if ``wait``, the server's rate is reached; ``retry_after`` says for how many seconds.
             Closed: The bus is closed.
         """
         data = self.codec.encode(value, self.name)
-        limit = self.connection.session.limits.get("value_bytes")
-        if limit is not None and len(data) > limit:
-            raise TooLarge(
-                f"{self.name}: the value has {len(data)} bytes, and the server's limit `value_bytes` is {limit}. "
-                "Write it in pieces, or have the limit raised.",
-                limit="value_bytes",
-            )
         users = [to] if isinstance(to, str) else to
         return self._publish(data, key=key, echo=echo, to=users, expect=expect, wait=wait)
 
@@ -313,17 +311,7 @@ class Bus(Generic[In, Out]):
         """
         self.ensure_open()
         self.connection.ensure_may_block("history()")
-        if n <= 0:
-            return []
-        found: list[Out] = []
-        stream = self.stream(since=-n)
-        while True:
-            try:
-                found.append(stream.get_kept(timeout))
-            except Lagged:
-                continue
-            except LookupError:
-                return found[-n:]
+        return self.stream(since=-n).take_kept(timeout)[-n:] if n > 0 else []
 
     def _read(self, since: Since, make: Callable[[frames.Delivery], Any]) -> Stream[Any]:
         self.ensure_open()
@@ -333,15 +321,7 @@ class Bus(Generic[In, Out]):
         return NOT_YET if delivery.deleted else self.emits_codec.decode(delivery.value)
 
     def _message(self, delivery: frames.Delivery) -> Message[Any]:
-        return Message(
-            offset=delivery.offset,
-            id=delivery.message_id,
-            time=delivery.time,
-            value=None if delivery.deleted else self.emits_codec.decode(delivery.value),
-            sender=delivery.sender,
-            key=delivery.key,
-            deleted=delivery.deleted,
-        )
+        return message_of(delivery, None if delivery.deleted else self.emits_codec.decode(delivery.value))
 
     # --- callbacks --------------------------------------------------------------------------------------------------
 

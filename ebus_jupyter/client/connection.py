@@ -238,6 +238,11 @@ class Connection:
                     raise
                 with contextlib.suppress(TimeoutError):
                     self._write_settled.wait(lambda: self._has_room(len(value)), deadline - time.monotonic(), "no room")
+            except (EbusError, TypeError, ValueError):
+                raise
+            except BaseException:
+                self._driver.reconnect()
+                raise
         self._driver.send()
 
     def publish_soon(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
@@ -342,7 +347,10 @@ class Connection:
             error: What everyone who still waits is told. Default: that the client was closed.
         """
         if error is None:
-            error = Closed("this client was closed.", reason="closed")
+            error = Closed(
+                f"the client of {self.where} was closed here; ebus.bus() or ebus.connect() makes another one.",
+                reason="closed",
+            )
             if not self.on_own_loop and timeout > 0 and not self.is_closed:
                 self._warn_of(self.flush(timeout))
         with self.lock:
@@ -420,9 +428,9 @@ class Connection:
         if isinstance(error, Unauthenticated | Forbidden) and not (self._was_live and "by_proxy" in error.details):
             self.close(error=error)
             return
-        self.error = (
-            error if isinstance(error, EbusError) else ConnectionLost(f"the connection to {self.where} was lost.")
-        )
+        if not isinstance(error, EbusError):
+            error = ConnectionLost(f"the connection to {self.where} was lost; the client connects again by itself.")
+        self.error = error
         self._set_status("reconnecting")
         self._notify_topics()
 

@@ -70,6 +70,10 @@ class Driver(Protocol):
     def send(self) -> None:
         """Send what the session has to send, or look at its new deadline. Called from any thread; does not block."""
 
+    def reconnect(self) -> None:
+        """Give up the transport, and connect again. For a call that was interrupted (Ctrl-C) while it changed the session or
+        sent: nobody knows how far it came, and the next connection sends whatever has no answer. Does not block."""
+
     def owns_caller(self) -> bool:
         """Whether the caller is on the thread that runs the connection, and so must not wait for it."""
 
@@ -126,11 +130,21 @@ class SocketDriver:
         line = self._line
         if line is None:
             return
-        with contextlib.suppress(ConnectionLost):  # the receiving thread finds out why
+        try:
             self._connection.send_all(line.send, lambda: line.backlog < BACKLOG_BYTES)
+        except ConnectionLost:
+            pass  # the receiving thread finds out why
+        except BaseException:
+            self.reconnect()
+            raise
         due = self._connection.next_deadline()
         if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
             line.wake()
+
+    def reconnect(self) -> None:
+        line = self._line
+        if line is not None:
+            line.fail()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -204,8 +218,15 @@ class LoopDriver:
 
     def send(self) -> None:
         if not self._wake_pending:
-            self._wake_pending = True
-            self._call(self._wake_now)
+            try:
+                self._wake_pending = True
+                self._call(self._wake_now)
+            except BaseException:  # a KeyboardInterrupt: nobody else would wake it any more
+                self._wake_pending = False
+                raise
+
+    def reconnect(self) -> None:
+        self._call(lambda: self._spawn(self._drop_transport()))
 
     def stop(self) -> None:
         self._call(lambda: self._spawn(self._close_transport()))
@@ -216,6 +237,11 @@ class LoopDriver:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _drop_transport(self) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(Exception):
+                await self._transport.aclose()
 
     async def _close_transport(self) -> None:
         transport = self._transport

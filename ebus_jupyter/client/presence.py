@@ -55,6 +55,10 @@ class PresenceView:
         Args:
             state: Any value that can travel on a bus.
             fields: The same, as a mapping: ``set(typing=True)``.
+
+        Raises:
+            TypeMismatch: The value can't travel on a bus.
+            TooLarge: It is larger than the server's limit ``presence_bytes``.
         """
         data = _codec.encode(fields or state, f"{self._topic.name}'s presence")
         with self._connection.lock:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ebus_jupyter.core.client.reader import Reader, Since
 from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import Message
 from ebus_jupyter.errors import Closed, EbusError, Lagged, TypeMismatch
 
 from .connection import Connection, Status
@@ -45,6 +46,19 @@ def start_reader(connection: Connection, topic: Topic, since: Since) -> Reader:
 def _has_begun(connection: Connection, topic: Topic, reader: Reader) -> Any:
     with connection.lock:
         return None if reader.has_begun or topic.channel.read_error is not None else NOT_YET
+
+
+def message_of(delivery: frames.Delivery, value: T) -> Message[T]:
+    """A message as programs see it, with its value decoded."""
+    return Message(
+        offset=delivery.offset,
+        id=delivery.message_id,
+        time=delivery.time,
+        value=value,
+        sender=delivery.sender,
+        key=delivery.key,
+        deleted=delivery.deleted,
+    )
 
 
 class Stream(Generic[T]):
@@ -111,7 +125,7 @@ class Stream(Generic[T]):
         """
         item: T = self._next()
         if item is NOT_YET:
-            raise LookupError(f"nothing new on {self._topic.name}.")
+            raise LookupError(f"nothing new on {self._topic.name}; stream.get() waits for it.")
         return item
 
     def get(self, timeout: float | None = None) -> T:
@@ -149,6 +163,24 @@ class Stream(Generic[T]):
 
         self._connection.ensure_may_block("stream.get_kept()")
         return self._topic.arrivals.wait(check, timeout, f"{self._connection.where} has not answered")
+
+    def take_kept(self, timeout: float = 15.0) -> list[T]:
+        """Return the items that are there already, without those that were missed.
+
+        Args:
+            timeout: Seconds to wait for the broker to send each. Default: 15.
+
+        Raises:
+            TimeoutError, Closed, RuntimeError: As for `get_kept`.
+        """
+        items: list[T] = []
+        while True:
+            try:
+                items.append(self.get_kept(timeout))
+            except Lagged:
+                continue
+            except LookupError:
+                return items
 
     def take(self, n: int, timeout: float | None = None) -> list[T]:
         """Wait for the next ``n`` items, and return them.
@@ -212,7 +244,10 @@ class Stream(Generic[T]):
 
     def _next_or_stop(self) -> T:
         if self._closed:
-            raise _StreamClosedError("this stream was closed.", reason="closed")
+            raise _StreamClosedError(
+                f"this stream of {self._topic.name} was closed here; make another one with bus.stream().",
+                reason="closed",
+            )
         item: T = self._next()
         return item
 

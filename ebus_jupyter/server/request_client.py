@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.message import message_id
 from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, ProtocolError
 from ebus_jupyter.transports.local import Attached, LocalTransport
@@ -60,12 +59,15 @@ class BusReading:
     """Reads a bus in batches: first the log and then, if ``live``, new messages as they arrive.
 
     Attributes:
-        position: The last position read.
+        position: That of the last message read. Messages behind it that are for others don't count: only the id of a message
+            that was read tells this history from another.
+        through: The offset that was read through, those messages included.
         more: True if more messages follow the last batch.
     """
 
     def __init__(self, client: RequestClient, bus: frames.Opened, live: bool) -> None:
         self.position = Position(bus.epoch, bus.last)
+        self.through = bus.last
         self.more = True
         self._client = client
         self._bus = bus
@@ -80,7 +82,7 @@ class BusReading:
         if since is None:
             await self._subscribe(None)
         elif isinstance(since, Position):
-            self.position = since
+            self._reached(since)
             await self._subscribe(since)
         else:
             after = 0 if since == "start" else since
@@ -110,10 +112,10 @@ class BusReading:
             else:
                 self._page = None
                 await self._subscribe(self.position)
-        while self._live or self.position.offset < (self._end or 0):
+        while self._live or self.through < (self._end or 0):
             items = [item for frame in await self._client.receive() if (item := self._item(frame)) is not None]
             if items:
-                self.more = self._live or self.position.offset < (self._end or 0)
+                self.more = self._live or self.through < (self._end or 0)
                 yield items
         self.more = False
 
@@ -125,13 +127,15 @@ class BusReading:
         subscribe = frames.Subscribe(self._client.next_request(), self._bus.bus)
         if position is not None:
             subscribe.epoch, subscribe.after, subscribe.last_id = position
+            if self.through > position.offset:
+                subscribe.after, subscribe.id_offset = self.through, position.offset
         subscribed = await self._client.request(subscribe, frames.Subscribed)
         self._end = subscribed.last
         missed = self._item(subscribed)
         if missed is not None:
             self._first.append(missed)
         elif position is None:
-            self.position = Position(subscribed.epoch, subscribed.after)
+            self._reached(Position(subscribed.epoch, subscribed.after))
 
     def _item(self, frame: frames.BrokerFrame) -> frames.Delivery | Missed | None:
         match frame:
@@ -140,20 +144,25 @@ class BusReading:
             case frames.Advance():
                 self._advance(frame.offset)
             case frames.Lag():
-                self.position = Position(self._bus.epoch, frame.resume_after)
+                self._reached(Position(self._bus.epoch, frame.resume_after))
                 return Missed(frame.skipped, frame.resume_after)
             case frames.Subscribed(recovered=False):
-                self.position = Position(frame.epoch, frame.after)
+                self._reached(Position(frame.epoch, frame.after))
                 return Missed(None if frame.skipped < 0 else frame.skipped, frame.after)
         return None
 
     def _delivered(self, delivery: frames.Delivery) -> frames.Delivery:
-        self.position = Position(self._bus.epoch, delivery.offset, message_id((delivery.sender.id, delivery.id)))
+        self._reached(Position(self._bus.epoch, delivery.offset, delivery.message_id))
         return delivery
 
+    def _reached(self, position: Position) -> None:
+        self.position, self.through = position, position.offset
+
     def _advance(self, offset: int) -> None:
-        if offset > self.position.offset:
+        """Go on to ``offset`` without a message that this client may see."""
+        if not self.position.id and offset > self.through:
             self.position = Position(self._bus.epoch, offset)
+        self.through = max(self.through, offset)
 
 
 class RequestClient:

@@ -166,6 +166,12 @@ class WebSocketLine:
                     self._write()
         self.wake()
 
+    def fail(self) -> None:
+        """End the connection at once; `receive` says so. Safe to call twice."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.wake()
+
     # --- the receiving thread ---------------------------------------------------------------------------------------
 
     def receive(self, timeout: float | None) -> list[bytes]:

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ebus_jupyter.client import driver
 from ebus_jupyter.client.discover import remote_client
+from tests.client.test_interrupted import check_interrupted_writes
 
 from .test_killed_server import ROOT, Server, server
 
@@ -113,3 +117,9 @@ def test_child_of_multiprocessing_fork_ends_by_itself(server: Server, tmp_path: 
     )
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "0\n")
     assert kept(server) == ["parent", "parent again"]
+
+
+def test_interrupted_write_over_a_socket_harms_no_other_write(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
+    with remote_client(server.url, "of-ann") as client:
+        check_interrupted_writes(client, flush_size=1)

@@ -214,6 +214,7 @@ class BrokerState:
         limits = {
             "value_bytes": self.limits.value_bytes,
             "batch_bytes": self.limits.batch_bytes,
+            "presence_bytes": self.limits.presence_bytes,
             "pending": self.limits.pending,
             "publish_rate": max(1, int(self._rate(conn.who))),
             "publish_burst": max(1, int(self._rate(conn.who) * self.limits.publish_burst)),

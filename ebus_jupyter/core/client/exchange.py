@@ -243,24 +243,25 @@ def too_large(
         frame: The write.
         may_be_accepted: It was sent already, perhaps to a broker with other limits: only what can't be sent is an error.
     """
+    name, error = channel.name or "the bus", None
     size = len(frame.value)
-    most = limits.get("value_bytes")
-    if most is not None and size > most and not may_be_accepted:
-        return TooLarge(
-            f"{channel.name or 'the bus'}: the value has {size} bytes, and the server's limit `value_bytes` is {most}. "
-            "Write it in pieces, or have the limit raised.",
-            limit="value_bytes",
-        )
+    if not may_be_accepted:
+        error = over_bound(limits, "value_bytes", size, f"{name}: the value")
     if frame.key is not None or frame.to is not None or frame.expect is not None:
         size = len(frames.encode(frame))  # raises here, not later on the connection, where one can't be encoded
-    most = limits.get("batch_bytes")
-    if most is not None and size + FRAME_BYTES > most:
-        return TooLarge(
-            f"{channel.name or 'the bus'}: the write has {size} bytes, and the server's limit `batch_bytes` is {most}. "
-            "Write it in pieces, or have the limit raised.",
-            limit="batch_bytes",
-        )
-    return None
+    return error or over_bound(limits, "batch_bytes", size + FRAME_BYTES, f"{name}: the write")
+
+
+def over_bound(limits: Mapping[str, float], limit: str, size: int, what: str) -> TooLarge | None:
+    """The error if ``what`` has more bytes than the server's ``limit``; None where it has not, or the limit is not known."""
+    most = limits.get(limit)
+    if most is None or size <= most:
+        return None
+    return TooLarge(
+        f"{what} has {size} bytes, and the server's limit `{limit}` is {most:.0f}. Make it smaller, or write it in pieces, or "
+        f"have the limit raised (c.EBus.{limit}).",
+        limit=limit,
+    )
 
 
 def _arrived(channel: Channel, events: list[Event]) -> None:

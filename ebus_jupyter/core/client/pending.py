@@ -59,16 +59,23 @@ class PendingWrites:
         size = len(frame.value)
         if not self.has_room(size):
             raise RateLimited(
-                f"{len(self._channels)} writes wait for an answer (at most {self.limit}, and {self.max_bytes} bytes). Await "
-                "acks as you write.",
+                f"{channel.name or 'the bus'}: {len(self._channels)} writes of this client have no answer yet (at most "
+                f"{self.limit}, and {self.max_bytes >> 20} MiB of values). Await their acks before you write more.",
                 limit="max_pending",
                 retry_after=0.1,
             )
         frame.id = id_ = next(self._ids)
         self._bytes += size
-        self._channels[id_] = channel
         channel.unacked[id_] = frame
+        self._channels[id_] = channel
         return id_
+
+    def take_back(self, channel: Channel, frame: frames.Publish) -> None:
+        """Forget a write whose `add`, or what came after it, was interrupted."""
+        self._channels.pop(frame.id, None)
+        self.impatient.discard(frame.id)
+        if channel.unacked.pop(frame.id, None) is not None:
+            self._bytes -= len(frame.value)
 
     def pop(self, first: int, number: int = 1) -> list[int]:
         """Take out the writes ``first`` … ``first + number - 1``, which have their answer; returns those that were here."""

@@ -24,11 +24,21 @@ from typing import Any
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited
+from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, RateLimited, shorten
 
 from .channel import Channel
 from .events import BusClosed, Event, RequestSettled, WriteSettled
-from .exchange import Exchange, too_large
+from .exchange import FRAME_BYTES, Exchange, over_bound, too_large
+
+EARLY_BYTES = 64 << 10
+"""The size of a message before the server's limits are known, as for ``max_bytes`` of `Session.data_to_send`."""
+
+REASON_CHARS = 2000
+"""The most characters of a filter's reason that the writer is told."""
+
+_DEFAULTS = msgspec.structs.asdict(Limits())
+_NIL = b"\xc0"
 
 
 class Session(Exchange):
@@ -75,7 +85,7 @@ class Session(Exchange):
         for channel in self._channels:
             channel.connection_lost()
         unknown = ConnectionLost(
-            "the connection was lost before the answer: the bus may be deleted or not. List the buses."
+            "the connection was lost before the answer: the bus may be deleted or not. List the buses (client.buses()) to see."
         )
         return [RequestSettled(req, None, unknown) for req in self._requests.connection_lost()]
 
@@ -119,9 +129,10 @@ class Session(Exchange):
 
         Args:
             max_bytes: The size above which no further frame is added. One frame may be larger. The server's limit
-                ``batch_bytes`` counts, too.
+                ``batch_bytes`` counts, too; before it is known, `EARLY_BYTES`.
         """
-        return self._outbox.take(min(max_bytes, self.limits.get("batch_bytes", max_bytes)))
+        known = self.limits.get("batch_bytes", max_bytes) if self.limits else EARLY_BYTES
+        return self._outbox.take(min(max_bytes, known))
 
     # --- opening and leaving ----------------------------------------------------------------------------------------
 
@@ -141,12 +152,13 @@ class Session(Exchange):
 
         Raises:
             EbusError: The error that this client was closed with.
+            TooLarge: The server takes no such frame.
             TypeError, ValueError: An argument can't be encoded. Nothing is opened.
         """
         if self.closed is not None:
             raise self.closed.anew()
         # Encoded before it is kept: what can't be sent would end this connection and each one after it.
-        given = _checked(frames.Open(0, scope, name, given, owner, cap, create)).spec
+        given = self._checked(frames.Open(0, scope, name, given, owner, cap, create)).spec
         channel = Channel(scope, name, given, owner, cap, create)
         self._channels.add(channel, self.you)
         if self._greeted:
@@ -166,9 +178,10 @@ class Session(Exchange):
         The bus is as it was until the broker has granted them, and where it refuses them.
 
         Raises:
+            TooLarge: The server takes no such frame.
             TypeError, ValueError: A field can't be encoded.
         """
-        frame = _checked(frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap))
+        frame = self._checked(frames.Open(0, channel.scope, channel.name, given, channel.owner, channel.cap))
         return self._request("reopen", frame, channel, send=self._greeted)
 
     def cancel(self, req: int) -> None:
@@ -182,7 +195,9 @@ class Session(Exchange):
         """
         if channel.error is not None:
             return []
-        error = channel.error = Closed(f"{channel.name or 'the bus'} was closed here.", reason="closed")
+        error = channel.error = Closed(
+            f"{channel.name or 'the bus'} was closed here; open it again with ebus.bus().", reason="closed"
+        )
         self.flush(channel)
         if channel.wants_messages and channel.number:
             self._outbox.send(frames.Unsubscribe(channel.number))
@@ -236,11 +251,15 @@ class Session(Exchange):
                 retry_after=delay,
                 limit="publish_rate",
             )
-        id_ = self._writes.add(channel, frame)
-        if not wait:
-            self._writes.impatient.add(id_)
-        if channel.number:
-            self._outbox.publish(frame, channel, now)
+        try:
+            id_ = self._writes.add(channel, frame)
+            if not wait:
+                self._writes.impatient.add(id_)
+            if channel.number:
+                self._outbox.publish(frame, channel, now)
+        except BaseException:  # a KeyboardInterrupt: a write that is pending and not queued would never get its answer
+            self._writes.take_back(channel, frame)
+            raise
         return id_
 
     def has_room(self, size: int = 0) -> bool:
@@ -290,7 +309,15 @@ class Session(Exchange):
     # --- presence and filters ---------------------------------------------------------------------------------------
 
     def set_presence(self, channel: Channel, state: bytes) -> None:
-        """Set this participant's own state (an encoded value), now and after every reconnect."""
+        """Set this participant's own state (an encoded value), now and after every reconnect.
+
+        Raises:
+            TooLarge: The server takes no such state.
+        """
+        limits = self.limits or _DEFAULTS  # a state that is set this early is to be no larger than any server takes
+        error = over_bound(limits, "presence_bytes", len(state), f"{channel.name or 'the bus'}: the presence state")
+        if error is not None:
+            raise error
         channel.state = msgspec.Raw(state)
         if channel.number:
             self._outbox.send(frames.SetPresence(channel.number, channel.state))
@@ -305,7 +332,7 @@ class Session(Exchange):
     def answer_filter(
         self, channel: Channel, id_: int, value: bytes, reject: str | None = None, *, failed: bool = False
     ) -> None:
-        """Answer a `FilterRequested`. Ignored once its connection has ended.
+        """Answer a `FilterRequested`. Ignored once its connection has ended. A value that can't be sent is a failure.
 
         Args:
             channel, id_: Those of the event.
@@ -313,9 +340,18 @@ class Session(Exchange):
         """
         ask = channel.filter_requests.pop(id_, None)
         if ask is not None and channel.number:
+            reject = None if reject is None else shorten(reject, REASON_CHARS)
+            error = over_bound(self.limits, "batch_bytes", len(value) + FRAME_BYTES, "the value")
+            if error is not None:
+                value, reject, failed = _NIL, error.text, True
             self._outbox.send(frames.FilterAnswer(channel.number, ask, msgspec.Raw(value), reject, failed))
 
-
-def _checked(frame: frames.Open) -> frames.Open:
-    """``frame`` as it travels; raises where it can't be encoded."""
-    return msgspec.msgpack.decode(frames.encode(frame), type=frames.Open)
+    def _checked(self, frame: frames.Open) -> frames.Open:
+        """``frame`` as it travels; raises where it can't be encoded or sent."""
+        data = frames.encode(frame)
+        limits = self.limits or _DEFAULTS
+        what = f"{frame.name or 'the bus'}: the specification"
+        error = over_bound(limits, "batch_bytes", len(data) + FRAME_BYTES, what)
+        if error is not None:
+            raise error
+        return msgspec.msgpack.decode(data, type=frames.Open)

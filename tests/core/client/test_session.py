@@ -226,7 +226,7 @@ def test_law_8_unanswered_writes_are_bounded():
     bus = session.open("server", "votes", {})
     for n in range(2):
         session.publish(bus, pack(n), 0.0)
-    with pytest.raises(RateLimited, match="Await acks") as refused:
+    with pytest.raises(RateLimited, match="Await their acks") as refused:
         session.publish(bus, pack(2), 0.0)
     assert refused.value.limit == "max_pending"
 

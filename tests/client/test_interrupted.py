@@ -1,0 +1,84 @@
+"""Ctrl-C anywhere in a write: that write may be lost, and nothing else."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from ebus_jupyter.client import driver
+from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.client.client import Client
+
+from .conftest import Line
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt in this thread, at the ``at``-th point in the package where a signal can.
+
+    The interpreter looks for signals after calls, at the beginning of a function, and at the end of a loop's round.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self._last: dict[FrameType, str] = {}
+
+    def __enter__(self) -> Interrupt:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if "ebus_jupyter" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            last = self._last.get(frame, "")
+            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+                self._left -= 1
+                if self._left == 0:
+                    raise KeyboardInterrupt
+        return self._trace
+
+
+def write_interrupted_everywhere(bus: Bus[int, int]) -> int:
+    """Interrupt a write at its first point, its second, …; each time, write another one. Returns how often."""
+    at = 0
+    while True:
+        at += 1
+        interrupt = Interrupt(at)
+        try:
+            with interrupt:
+                bus.write(-at)
+        except KeyboardInterrupt:
+            bus.write(at)
+            if at % 10 == 0:
+                assert bus.client.flush(10) == 0, f"no answer after an interrupt at point {at}"
+        else:
+            return at - 1
+
+
+def check_interrupted_writes(client: Client, flush_size: int) -> None:
+    """All writes but the interrupted ones arrive, once and in order; of the interrupted ones, none arrives twice."""
+    bus = client.bus("votes", int, size=10_000, flush_size=flush_size)
+    count = write_interrupted_everywhere(bus)
+    assert count > 20
+    assert client.flush(10) == 0
+    kept = bus.history(10_000)
+    assert [n for n in kept if n > 0] == list(range(1, count + 1))
+    assert len(kept) == len(set(kept))
+    assert bus.channel.unacked == {}
+    assert client.status == "live"
+
+
+@pytest.mark.parametrize("flush_size", [1, 3])
+def test_interrupted_write_harms_no_other_write(line: Line, flush_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
+    check_interrupted_writes(line.client(), flush_size)
