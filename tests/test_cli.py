@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import ebus_jupyter as ebus
-from ebus_jupyter import cli
+from ebus_jupyter import cli, recording
 from ebus_jupyter.client.client import Client
+from ebus_jupyter.core.protocol.limits import Limits
 
 from .server.harness import Server
 
@@ -172,3 +173,54 @@ def test_refused_write_is_an_error(run: Callable[..., list[str]], name: str, cli
 def test_command_is_registered_with_jupyter() -> None:
     said = subprocess.run([sys.executable, "-m", "jupyter", "ebus", "--version"], capture_output=True, text=True)
     assert said.stdout.strip() == ebus.__version__
+
+
+# --- faster than the server's rate ------------------------------------------------------------------------------------
+
+
+def recorded(file: Path, name: str, count: int) -> None:
+    """Make a recording of the numbers from 0, written all at once."""
+    sender = {"id": "ab", "kind": "client", "user": "bob", "name": "Bob", "kernel_id": ""}
+    spec = {"size": count}
+    header = {"ebus": recording.FORMAT, "bus": f"ebus:server/{name}", "scope": "server", "name": name, "spec": spec}
+    with file.open("w") as out:
+        print(json.dumps(header), file=out)
+        for n in range(count):
+            line = {"at": 0.0, "offset": n + 1, "id": f"ab-{n + 1}", "time": 0.0, "sender": sender, "value": n}
+            print(json.dumps(line), file=out)
+
+
+BURST = int(Limits().publish_rate * Limits().publish_burst)
+
+
+def test_replay_beyond_the_server_s_rate_is_whole_and_in_order(
+    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path
+) -> None:
+    recorded(tmp_path / "x.jsonl", name, BURST + 500)
+    run("replay", str(tmp_path / "x.jsonl"))
+    assert client.bus(name).history(2 * BURST) == list(range(BURST + 500))
+
+
+def test_lines_beyond_the_server_s_rate_are_written_in_order(
+    run: Callable[..., list[str]], name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = BURST + 200
+    _bus = client.bus(name, size=2 * BURST)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{n}\n" for n in range(count))))
+    assert run("write", name) == [str(n + 1) for n in range(count)]
+    assert client.bus(name).history(2 * BURST) == list(range(count))
+
+
+def test_write_that_does_not_wait_is_refused_beyond_the_rate(client: Client, name: str) -> None:
+    bus = client.bus(name, size=2 * BURST)
+    acks = []
+    with pytest.raises(ebus.RateLimited, match="wait=False") as refused:
+        for n in range(3 * BURST):
+            acks.append(bus.write(n, wait=False))
+    assert refused.value.retry_after > 0
+    assert client.flush(10) == 0
+    kept = [ack for ack in acks if ack.error is None]
+    assert len(kept) > BURST // 2
+    assert all(isinstance(ack.error, ebus.RateLimited) for ack in acks if ack.error is not None)
+    assert len(bus.history(2 * BURST)) == len(kept)
+    assert bus.write("later").result(10) > len(kept), "one that waits is accepted"

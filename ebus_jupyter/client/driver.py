@@ -295,7 +295,9 @@ class LoopDriver:
                 self._wake.set()
         finally:
             sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            (failed,) = await asyncio.gather(sender, return_exceptions=True)
+        if isinstance(failed, Exception):
+            raise failed
 
     async def _send(self, transport: Transport) -> None:
         connection = self._connection
@@ -309,4 +311,5 @@ class LoopDriver:
                     await asyncio.wait_for(self._wake.wait(), None if due is None else max(0.0, due - time.monotonic()))
         except Exception:
             with contextlib.suppress(Exception):
-                await transport.aclose()  # the receiving side then ends, and says so
+                await transport.aclose()  # the receiving side then ends, and raises this
+            raise
