@@ -247,8 +247,8 @@ class Bus(Generic[In, Out]):
     def feed(self, source: AsyncIterable[In]) -> Future[int]:
         """Write everything that ``source`` yields, in the background: sensor readings, another service's events.
 
-        The source runs on the client's thread, also while the kernel is busy. The next item is requested when the last one
-        is accepted.
+        The source runs on the client's callback thread, also while the kernel is busy. The next item is requested when the
+        last one is accepted.
 
         Returns:
             A future of the number of writes; its ``cancel()`` ends the feed. It fails with the exception that the source

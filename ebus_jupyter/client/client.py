@@ -93,7 +93,7 @@ class Client:
         return self.connection.loop
 
     def on_status(self, listener: Callable[[str], None]) -> None:
-        """Call ``listener`` with each new status, on the client's thread."""
+        """Call ``listener(status)`` with each new status, on the client's callback thread."""
         self.connection.on_status(listener)
 
     def wait_live(self, timeout: float | None) -> None:
@@ -118,7 +118,14 @@ class Client:
         connection.status_changed.wait(check, timeout, f"{self.where} has not answered")
 
     def on_error(self, listener: Callable[[Exception], None]) -> Callable[[Exception], None]:
-        """Call ``listener(error)`` with each error that nobody is there to receive, on the client's callback thread."""
+        """Call ``listener(error)`` with each error that no call is there to raise, on the client's callback thread.
+
+        Such errors are a `TypeMismatch` for each message that can't be decoded here, the end of a bus that has callbacks, and
+        whatever ended a connection unexpectedly. Each is in the log of ``ebus_jupyter``, too.
+
+        Returns:
+            ``listener``.
+        """
         return self.connection.on_error(listener)
 
     def flush(self, timeout: float = CLOSE_SECONDS) -> int:

@@ -35,11 +35,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     recipients: int = 1_000
     """Users named in ``to=``, ``readers=`` or ``writers=``. Over it: `TooLarge`."""
     publish_rate: float = 2_000.0
-    """Accepted writes per second of one page or client. Over it: `RateLimited`."""
+    """Accepted writes per second of one page or client. Over it the writes of a Python client wait; those of a page, and those
+    with ``wait=False``, are refused: `RateLimited`."""
     kernel_publish_rate: float = 500_000.0
     """The same for a kernel."""
     publish_burst: float = 2.0
-    """Writes that may come at once, in seconds of the rate."""
+    """Writes that may come at once, in seconds of the rate. A Python client sends nine tenths of them at once."""
     pending: int = 10_000
     """Writes of one connection that wait for a filter. Over it: `RateLimited`."""
     dedupe: int = 20_000
