@@ -56,7 +56,9 @@ class Ack:
         if self.done:
             return self._check()
         self._ensure_may_block("ack.result()")
-        return self._condition().wait(self._check, timeout, f"no answer to a write to {self._topic.name} yet")
+        return self._condition().wait(
+            self._check, timeout, f"no answer to a write to {self._topic.name} yet; the client goes on asking"
+        )
 
     def __await__(self) -> Generator[object, None, int]:
         return self._condition().wait_async(self._check).__await__()

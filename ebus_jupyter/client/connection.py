@@ -5,8 +5,8 @@ carries out what its events cause; a `Driver` brings the transport. A program's 
 the driver's thread receives, decides, and wakes whoever waits.
 
 No code of a program runs on the driver's thread: what a callback, a filter or a listener does, or how long it takes, can't
-hold a message up or end the connection. They run on `loop`, an event loop of the process that is started when it is first
-needed, or on the loop that the driver was given.
+hold a message up or end the connection. They run on event loops of the process that are started when they are first needed,
+one for callbacks (`loop`) and one for filters; or on the loop that the driver was given.
 
 A process that ends waits for the answers to its writes, for at most `EXIT_SECONDS`. A forked child has no connection: what it
 inherited raises `Closed`.
@@ -155,7 +155,7 @@ class Connection:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that callbacks, feeds and async filters run on; started when it is first needed."""
+        """The event loop that callbacks and feeds run on; started when it is first needed."""
         return self._loop or loop_thread("ebus-callbacks").loop
 
     @property
@@ -371,7 +371,8 @@ class Connection:
     def _warn_of(self, unanswered: int) -> None:
         if unanswered:
             logger.warning(
-                "%d write%s to %s had no answer when the client ended: nobody knows whether %s accepted.",
+                "%d write%s to %s had no answer when the client ended: nobody knows whether %s accepted. "
+                "client.flush(timeout) waits for longer.",
                 unanswered,
                 "s" * (unanswered != 1),
                 self.where,
@@ -476,7 +477,9 @@ class Connection:
                 if topic is not None:
                     topic.arrivals.notify()
             case FilterRequested():
-                asyncio.run_coroutine_threadsafe(self._filter(event), self.loop)
+                # Apart from the callbacks: others wait for a filter, and a callback may sleep.
+                loop = self._loop or loop_thread("ebus-filters").loop
+                asyncio.run_coroutine_threadsafe(self._filter(event), loop)
             case ConnectionEnded(error, reconnect):
                 self.error = error
                 if not reconnect:

@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 class FilterRunner:
     """Runs the filters of one client.
 
-    An async filter runs on the caller's loop, a plain one on a thread of its own, one call at a time. Either works while the
+    An async filter runs on the loop of filters, a plain one on a thread of its own, one call at a time. Either works while the
     kernel runs a long cell.
     """
 

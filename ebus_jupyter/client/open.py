@@ -150,7 +150,8 @@ def open_bus(
         why = f" ({connection.error})" if connection.error is not None else ""
         bus.close()
         raise ConnectionLost(
-            f"{name or 'the bus'} can't be opened: {connection.where} has not answered for {timeout:g} s{why}."
+            f"{name or 'the bus'} can't be opened: {connection.where} has not answered for {timeout:g} s{why}. "
+            "The client goes on trying to connect: call this again once ebus.status() says `live`."
         ) from None
     except BaseException:
         bus.close()

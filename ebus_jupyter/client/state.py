@@ -248,7 +248,9 @@ class State(MutableMapping[str, T]):
     def _settled(self, key: str, offset: int, error: EbusError | None) -> None:
         """The write of ``key`` has its answer. Called on any thread, also on one that must neither wait nor fail."""
         if error is not None:
-            self.bus.topic.unseen.add(f"{self.bus.name}[{key!r}] was not accepted: {error}")
+            self.bus.topic.unseen.add(
+                f"{self.bus.name}[{key!r}] was not accepted, and shows what the server has: {error}"
+            )
         self._answered(key, offset)
 
     def _answered(self, key: str, offset: int) -> None:

@@ -67,7 +67,7 @@ class Topic:
         )
         return TypeMismatch(
             f"{self.name}: message {delivery.offset}, by {sender.kind} {sender.user or sender.name}, can't be decoded here "
-            f"and is skipped: {why}",
+            f"and is skipped: {why.removesuffix('.')}. Its writer has opened the bus with another type, or with none.",
             path=getattr(error, "path", "$"),
             expected=getattr(error, "expected", ""),
             bus=self.name,

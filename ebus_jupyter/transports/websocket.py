@@ -93,7 +93,9 @@ def refusal(url: str, status: int, body: bytes) -> EbusError:
         cls = Unauthenticated if status == 401 else Forbidden
         text = f"{url} refused the token (HTTP {status}). Take a fresh one from the server, and check the URL."
         return cls(text, by_proxy=True)
-    return ConnectionLost(f"{url} answered with HTTP {status}.")
+    return ConnectionLost(
+        f"{url} answered with HTTP {status}: look at the log of the server, or of the proxy before it."
+    )
 
 
 class WebSocketLine:

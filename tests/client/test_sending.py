@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,3 +98,26 @@ def test_state_is_a_context_manager(line: Line) -> None:
     with pytest.raises(ebus.Closed, match=r"ebus\.bus\(\)"):
         dash["speed"] = 2
     assert line.client().state("dash")["speed"] == 1
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_callback_that_sleeps_holds_up_no_message_and_no_filter(line: Line, is_async: bool) -> None:
+    async def louder_later(text: str, sender: ebus.Participant) -> str:
+        return text.upper()
+
+    def louder(text: str, sender: ebus.Participant) -> str:
+        return text.upper()
+
+    client = line.client()
+    clean = client.bus("clean", str, filter=louder_later if is_async else louder)
+    stream = clean.stream()
+    asleep, wake = threading.Event(), threading.Event()
+    calls = client.bus("calls")
+    calls.on(lambda _: (asleep.set(), wake.wait(20)))
+    calls.write(1).result(5)
+    assert asleep.wait(5)
+    try:
+        assert line.client("bob", "k2").bus("clean").write("tea").result(4) == 1
+        assert stream.get(4) == "TEA"
+    finally:
+        wake.set()

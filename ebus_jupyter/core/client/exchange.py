@@ -176,7 +176,7 @@ class Exchange:
                 channel.filter_requests[id_] = frame.ask
                 events.append(FilterRequested(channel, id_, frame.value, frame.sender))
             case frames.Gone():
-                events += self._end(channel, Closed(f"{channel.name} is gone: {frame.reason}.", reason=frame.reason))
+                events += self._end(channel, _gone(channel, frame.reason))
 
     def _opened(self, frame: frames.Opened, events: list[Event]) -> None:
         request = self._requests.pop(frame.req)
@@ -262,6 +262,10 @@ def over_bound(limits: Mapping[str, float], limit: str, size: int, what: str) ->
         f"have the limit raised (c.EBus.{limit}).",
         limit=limit,
     )
+
+
+def _gone(channel: Channel, reason: str) -> Closed:
+    return Closed(f"{channel.name} is gone: {reason}. ebus.bus() makes it anew.", reason=reason)
 
 
 def _arrived(channel: Channel, events: list[Event]) -> None:
