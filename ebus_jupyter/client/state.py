@@ -227,22 +227,25 @@ class State(MutableMapping[str, T]):
     def _write(self, key: str, value: Any, data: bytes | None) -> None:
         """Show a value, and send it: ``data``, or None for a removal. It is encoded once: a program may go on changing it."""
         self.bus.ensure_open()
-        with self._connection.lock:
-            change, send_now = self._replica.write(key, value)
+        send_now = False
+        try:
+            with self._connection.lock:
+                send_now = key not in self._unanswered
+                if send_now:
+                    self._unanswered.add(key)
+                else:
+                    self._waiting[key] = data
+                change, _ = self._replica.write(key, value)
+                if change.new is not change.old:
+                    self._note([change])
             if send_now:
-                self._unanswered.add(key)
-            else:
-                self._waiting[key] = data
-            if change.new is not change.old:
-                self._note([change])
-        if send_now:
-            try:
                 self._connection.publish(
                     self.bus.topic.channel, partial(self._settled, key), data or _NIL, key=key, deleted=data is None
                 )
-            except BaseException:
+        except BaseException:  # refused, or interrupted: the key must not wait for an answer that never comes
+            if send_now:
                 self._answered(key, 0)
-                raise
+            raise
         self._tell()
 
     def _settled(self, key: str, offset: int, error: EbusError | None) -> None:

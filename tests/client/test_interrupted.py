@@ -82,3 +82,29 @@ def check_interrupted_writes(client: Client, flush_size: int) -> None:
 def test_interrupted_write_harms_no_other_write(line: Line, flush_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
     check_interrupted_writes(line.client(), flush_size)
+
+
+def test_interrupted_assignment_leaves_the_state_usable(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
+    state = line.client().state("dash")
+    other = line.client("bob", "k2").state("dash")
+    for busy in (False, True):
+        interrupted, at = True, 0
+        while interrupted:
+            at += 1
+            if busy:
+                state["speed"] = 0.5
+            try:
+                with Interrupt(at):
+                    state["speed"] = -at
+            except KeyboardInterrupt:
+                pass
+            else:
+                interrupted = False
+            state["speed"] = at
+            state.flush(10)
+            assert state["speed"] == at
+            assert other.replace("speed", at, "seen", timeout=10)
+            assert state.replace("speed", "seen", 0, timeout=10)
+        assert at > 10
+    assert (state._unanswered, state._waiting) == (set(), {})

@@ -265,7 +265,10 @@ def over_bound(limits: Mapping[str, float], limit: str, size: int, what: str) ->
 
 
 def _gone(channel: Channel, reason: str) -> Closed:
-    return Closed(f"{channel.name} is gone: {reason}. ebus.bus() makes it anew.", reason=reason)
+    return Closed(
+        f"{channel.name} is gone: {reason}. A bus that is opened under its name from now on is a new one.",
+        reason=reason,
+    )
 
 
 def _arrived(channel: Channel, events: list[Event]) -> None:
