@@ -20,6 +20,8 @@ of allowed origins import it before they have credentials.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Awaitable
 from typing import Any
 
@@ -27,18 +29,29 @@ import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from tornado import web
-from tornado.websocket import WebSocketHandler
+from tornado.iostream import StreamClosedError
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from ebus_jupyter.broker.outlet import Connection
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import BackendError, EbusError, Forbidden, ProtocolError, TooLarge, Unauthenticated
+from ebus_jupyter.errors import (
+    BackendError,
+    ConnectionLost,
+    EbusError,
+    Forbidden,
+    ProtocolError,
+    TooLarge,
+    Unauthenticated,
+)
 
 from .access import RESOURCE, BusAuthorizer, is_origin_allowed, participant
-from .outlet import TornadoOutlet
 from .services import Services
 from .tokens import Grant
+from .websocket import WebSocket
 
 UNSUPPORTED, POLICY, TOO_BIG = 1003, 1008, 1009
 """WebSocket close codes."""
@@ -52,11 +65,8 @@ class HandshakeRefused(web.HTTPError):
         self.error = error
 
 
-class SocketHandler(WebSocketHandler, JupyterHandler):
-    """``{base}ebus/ws``: attaches one participant to the broker.
-
-    Jupyter's WebSocketMixin is not used: its `ping_interval` is in milliseconds, tornado's is in seconds.
-    """
+class SocketHandler(JupyterHandler):
+    """``{base}ebus/ws``: attaches one participant to the broker."""
 
     bus: Address | None = None
     """The bus that the Authorizer is asked about; None: connecting at all."""
@@ -67,7 +77,7 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
         self._authorizer: BusAuthorizer | None = None
         self._may_write = True
         self._connection: Connection | None = None
-        self._outlet: TornadoOutlet | None = None
+        self._websocket: WebSocket | None = None
 
     # --- the handshake ----------------------------------------------------------------------------------------------
 
@@ -150,49 +160,60 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(answer))
 
+    async def get(self) -> None:
+        handshake = ServerProtocol()
+        answer = handshake.accept(Request(self.request.path, Headers(self.request.headers.get_all())))
+        self.set_status(answer.status_code)
+        for name, value in answer.headers.raw_items():
+            self.set_header(name, value)
+        if answer.status_code != 101:
+            await self.finish(bytes(answer.body or b""))
+            return
+        self.clear_header("Content-Type")
+        try:
+            await self.flush()
+            stream = self.detach()
+            # What the client has sent behind its request is in the stream's buffer already.
+            early = asyncio.ensure_future(stream.read_bytes(1 << 16, partial=True))
+        except StreamClosedError:
+            return
+        stream.io_loop.remove_handler(stream.socket)
+        self._attach(stream.socket, early.result() if early.done() else b"")
+
     # --- the connection ---------------------------------------------------------------------------------------------
 
-    @property
-    def ping_interval(self) -> float:
-        return self._services.ping_interval
-
-    @property
-    def ping_timeout(self) -> float:
-        return self._services.ping_interval
-
-    @property
-    def max_message_size(self) -> int:
-        # Over this size tornado closes the connection without a reason. A message that is only somewhat too large is
-        # read, so that it can be answered.
-        return 2 * self._services.broker.limits.batch_bytes
-
-    def get_compression_options(self) -> None:
-        """Disable compression: a frame is built once for all its receivers, so it can't be compressed for each."""
-
-    def open(self, *args: str, **kwargs: str) -> None:
-        assert self.ws_connection is not None
-        stream = self.ws_connection.stream
-        assert stream is not None
+    def _attach(self, connected: socket.socket, early: bytes) -> None:
         services = self._services
         limits = services.broker.limits
-        self.set_nodelay(True)
-        stream.max_write_buffer_size = 2 * (limits.send_bytes + limits.control_bytes) + limits.batch_bytes
+        # Compression is not offered: a frame is built once for all its receivers, so it can't be compressed for each.
+        self._websocket = WebSocket(
+            connected,
+            self,
+            early,
+            # A message that is only somewhat too large is read, so that it can be answered.
+            message_bytes=2 * limits.batch_bytes,
+            buffer_bytes=2 * (limits.send_bytes + limits.control_bytes) + limits.batch_bytes,
+            ping_seconds=services.ping_interval,
+        )
         if self._grant is not None:
             self._grant.on_revoke.add(self._revoked)
         who = self._participant()
-        self._outlet = TornadoOutlet(stream, self._close)
-        self._connection = services.broker.attach(
-            who,
-            self._outlet,
-            may_write=self._may_write,
-            authorize=self._authorizer.per_bus if self._authorizer is not None else None,
-            ip=self.request.remote_ip or "",
-        )
+        try:
+            self._connection = services.broker.attach(
+                who,
+                self._websocket,
+                may_write=self._may_write,
+                authorize=self._authorizer.per_bus if self._authorizer is not None else None,
+                ip=self.request.remote_ip or "",
+            )
+        except ConnectionLost:  # the server is shutting down
+            self._websocket.abort()
+            return
         if who.kernel_id:
             services.kernels.report(who.kernel_id)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """Hand a message to the broker. tornado reads the next one when the returned awaitable is done."""
+        """Hand a message to the broker; see `websocket.Receiver`."""
         if self._connection is None:
             return None
         limit = self._services.broker.limits.batch_bytes
@@ -222,14 +243,11 @@ class SocketHandler(WebSocketHandler, JupyterHandler):
         self._bye(POLICY, Unauthenticated("this kernel was shut down, which has revoked its token."))
 
     def _bye(self, code: int, error: EbusError) -> None:
-        if self._outlet is not None:
+        if self._websocket is not None:
             bye = frames.encode(frames.Bye(error.code, error.text, False))
-            self._outlet.send_packed(TornadoOutlet.pack([frames.join([bye])]))
-        self._close(code, error.code)
+            self._websocket.send_packed(WebSocket.pack([frames.join([bye])]))
+            self._websocket.close(code, error.code)
         self.on_close()
-
-    def _close(self, code: int, reason: str) -> None:
-        self.close(code, reason.encode()[:120].decode(errors="ignore"))
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], HandshakeRefused):
