@@ -87,6 +87,7 @@ class Broker:
         self._slice_seconds = slice_seconds
         self._slice: TimeSlice | None = None
         self._closing = False
+        self._is_receiving = False
 
     def keep_in(self, durable: Backend) -> None:
         """Keep the named buses in ``durable``. Before `start`."""
@@ -175,14 +176,22 @@ class Broker:
         """See `Connection.receive`."""
         time_slice = self._slice
         assert time_slice is not None, "start() comes first"
-        is_quiet, is_over = time_slice.is_quiet(), time_slice.is_over()
-        self.perform(self.state.receive(conn_id, data, self._clock()))
-        if not is_over:
-            self._take_slices(conn_id, time_slice)
-        if self.state.has_more(conn_id):
+        time_slice.begin()
+        is_quiet = time_slice.is_quiet()
+        self._is_receiving = True  # most often, nothing is left for a later iteration of the event loop
+        try:
+            self.perform(self.state.receive(conn_id, data, self._clock()))
+            has_more = self.state.has_more(conn_id)
+            if has_more and not time_slice.is_over():
+                self._take_slices(conn_id, time_slice)
+                has_more = self.state.has_more(conn_id)
+            if is_quiet and not has_more and len(data) <= SMALL_BYTES:
+                self._storage.append_now()
+        finally:
+            self._is_receiving = False
+            self._schedule_rest()
+        if has_more:
             return self._spawn(self._take_rest(conn_id, time_slice))
-        if is_quiet and len(data) <= SMALL_BYTES:
-            self._storage.append_now()
         return time_slice.next_slice() if time_slice.is_over() else None
 
     def _take_slices(self, conn_id: int, time_slice: TimeSlice) -> None:
@@ -239,9 +248,14 @@ class Broker:
                 self._spawn(self._filter(effect))
             else:
                 connections.hang_up(effect.conn)
-        if jobs:
+        if not self._is_receiving:
+            self._schedule_rest()
+
+    def _schedule_rest(self) -> None:
+        """Have everything that was queued done in the next iteration of the event loop."""
+        if self._storage.jobs:
             self._storage.wake()
-        connections.schedule_flush()
+        self._connections.schedule_flush()
         self._schedule_presence()
 
     def flush(self) -> None:

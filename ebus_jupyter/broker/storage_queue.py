@@ -172,9 +172,8 @@ class StorageQueue:
         self._host.flush()
 
     def _appended(self, backend: Backend, appended: Sequence[Entry]) -> None:
-        if backend is not self._fed:
-            self._committed(appended)
-        self._host.perform(self._state.appended(appended))
+        delivered = [] if backend is self._fed else self._state.commit(appended)
+        self._host.perform(delivered + self._state.appended(appended))
 
     def _take_appends(self) -> list[Entry]:
         """The entries that wait to be appended, up to the first job of another kind."""
@@ -185,6 +184,8 @@ class StorageQueue:
         return batch
 
     def _by_backend(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:
+        if len(batch) == 1:
+            return [(self._backend_of(batch[0].bus), batch)]
         parts: dict[Backend, list[Entry]] = {}
         for uri, entries in by_bus(batch).items():
             parts.setdefault(self._backend_of(uri), []).extend(entries)

@@ -37,8 +37,16 @@ class TimeSlice:
         self._loop = loop
         self._minimum = self._seconds = seconds
         self._ends_at: float | None = None
+        self._used_at = -math.inf
         self._quiet_from = 0.0
         self._next: asyncio.Future[None] | None = None
+
+    def begin(self) -> None:
+        """A message has arrived. The slice is a new one where the last was not used for as long as a slice is."""
+        now = self._loop.time()
+        if self._next is None and now - self._used_at >= self._seconds:
+            self._ends_at = now + self._seconds
+        self._used_at = now
 
     def is_quiet(self) -> bool:
         """True if a message that arrives now is a lone one, and may be served at once.
@@ -49,24 +57,24 @@ class TimeSlice:
 
     def is_over(self) -> bool:
         """True if the current slice is used up. A slice begins with the first call."""
-        now = self._loop.time()
+        now = self._used_at = self._loop.time()
         if self._ends_at is None:
             self._ends_at = now + self._seconds
-            self._loop.call_soon(self._let_others_run)
         return now >= self._ends_at
 
     def delivered(self, seconds: float, connections: int) -> None:
         """A delivery to so many connections has just ended, and took so long."""
+        self._used_at = self._loop.time()
         # With many connections, an iteration of the loop costs little beside the delivery: never quiet.
-        self._quiet_from = self._loop.time() + seconds if connections <= FEW_CONNECTIONS else math.inf
+        self._quiet_from = self._used_at + seconds if connections <= FEW_CONNECTIONS else math.inf
         if self._minimum:
             self._seconds = max(self._minimum, DELIVERY_FACTOR * seconds)
 
     def next_slice(self) -> asyncio.Future[None]:
         """Done when the next slice begins. All callers share the future: a task that may be cancelled shields it."""
         if self._next is None:
-            self.is_over()  # begins a slice where there is none, so that it ends
             self._next = self._loop.create_future()
+            self._loop.call_soon(self._let_others_run)
         return self._next
 
     def _let_others_run(self) -> None:

@@ -64,6 +64,35 @@ def test_next_slice_begins_after_two_iterations_of_the_loop(loop: Any) -> None:
     assert not time_slice.is_over()
 
 
+def test_slice_begins_anew_after_none_was_used_for_as_long(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    time_slice.begin()
+    loop.now += 0.4
+    time_slice.begin()
+    assert not time_slice.is_over()
+    loop.now += 0.4  # used meanwhile: of the same slice, whatever it was used for
+    time_slice.begin()
+    assert time_slice.is_over()
+    loop.now += 0.5
+    time_slice.begin()
+    assert not time_slice.is_over()
+    assert loop.soon == []  # a lone message leaves nothing to be done later
+
+
+def test_slice_that_is_waited_for_does_not_begin_early(loop: Any) -> None:
+    time_slice = TimeSlice(loop, 0.5)
+    time_slice.begin()
+    loop.now += 0.6
+    waiting = time_slice.next_slice()
+    loop.now += 0.6
+    time_slice.begin()
+    assert time_slice.is_over()
+    loop.iterate()
+    loop.iterate()
+    assert waiting.done()
+    assert not time_slice.is_over()
+
+
 def test_waiting_without_a_current_slice_ends(loop: Any) -> None:
     waiting = TimeSlice(loop, 0.5).next_slice()
     loop.iterate()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -93,8 +93,10 @@ class Kept(msgspec.Struct):
                 yield (sender, id_ + i), offset + i
 
 
-def by_bus(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def by_bus(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     """Group entries by the bus that they belong to; each group keeps their order."""
+    if len(entries) == 1:  # a lone write
+        return {entries[0].bus: [entries[0]]}
     found: dict[str, list[Entry]] = {}
     for bus, adjacent in groupby(entries, key=_bus):
         found.setdefault(bus, []).extend(adjacent)

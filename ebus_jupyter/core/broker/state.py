@@ -286,7 +286,8 @@ class BrokerState:
             ):
                 run.count += 1
                 continue
-            effects += self._acknowledge(writer, run)
+            if run is not None:
+                effects += self._acknowledge(writer, run)
             run, writer = frames.Ok(number, entry.id, offset), entry.sender
         effects += self._acknowledge(writer, run)
         return effects
