@@ -135,8 +135,13 @@ class SqliteBackend:
     # --- appending --------------------------------------------------------------------------------------------------
 
     def _write(self, db: sqlite3.Connection, batch: Sequence[Entry]) -> None:
-        parts = by_bus(batch)
         with explained("the write could not be kept"):
+            if len(batch) == 1:
+                size = self._tables.append_alone(db, self._head(db, batch[0].bus), batch[0])
+                if size is not None:
+                    self._uncheckpointed += PAGE_BYTES + size
+                    return
+            parts = by_bus(batch)
             heads = {uri: msgspec.structs.replace(self._head(db, uri)) for uri in parts}
             try:
                 db.execute("BEGIN IMMEDIATE")

@@ -6,11 +6,13 @@
 ``messages``
     The retained entries. Entries of a log that are written together share a row (a *segment*), under the offset of the
     last of them. On a bus with keys each row holds one entry, and a new entry of a key replaces the row of the last one.
+    A row's *place* is its bus and its offset in one number: an append changes no index, where its bus has no keys.
 
 ``runs``
     The writes accepted most recently, kept longer than their messages, so that a retry is recognised after a restart. The
     newest run of a bus is never dropped: it tells which offset was the last, so no offset is assigned twice even where
-    every message was dropped.
+    every message was dropped. A write that comes alone to a log is one row of ``messages`` (with its ``sender`` and
+    ``id``) until that is dropped, and only then a run: a lone commit changes one page.
 
 The file may hold a little more than a bus's bound: segments are dropped as a whole, many at a time, and `Tables.load`
 leaves out the entries that are over the bound. Freed space is reused, not returned to the file system.
@@ -25,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.broker.entry import Entry, Kept, Run, runs
+from ebus_jupyter.core.broker.entry import Entry, Kept, Run, runs, sender_id
 from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import BusSpec, Retain
 
@@ -35,6 +37,12 @@ PRUNE = 256
 SEGMENT = (256, 1 << 20)
 """The number of entries, and the approximate number of bytes, that one row of a log holds at most."""
 
+
+OFFSET_BITS = 40
+"""The bits of a place that are the offset; the others are the bus's row."""
+
+OFFSET = (1 << OFFSET_BITS) - 1
+"""The offset's part of a place."""
 
 APPLICATION = int.from_bytes(b"ebus", "big")
 """The ``application_id`` that marks a file as ours."""
@@ -53,10 +61,27 @@ def _create_tables(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables,)
+def _use_places(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE places (place INTEGER PRIMARY KEY, bus INT, key TEXT, size INT, sender TEXT, id INT, entries BLOB)"
+    )
+    db.execute(
+        "INSERT INTO places SELECT (bus << ?) | offset, bus, key, size, NULL, NULL, entries FROM messages"
+        " ORDER BY bus, offset",
+        (OFFSET_BITS,),
+    )
+    db.execute("DROP TABLE messages")
+    db.execute("ALTER TABLE places RENAME TO messages")
+    db.execute("CREATE UNIQUE INDEX messages_by_key ON messages (bus, key) WHERE key IS NOT NULL")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _use_places)
 """The steps that make the schema: the function at index n takes a file from version n to n + 1. Append only."""
 
-_INSERT = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?)"
+_INSERT = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?,?,?)"
+_INSERT_ALONE = "INSERT INTO messages VALUES (?,?,NULL,?,?,?,?)"
+
+_DELETE_PLACES = "DELETE FROM messages WHERE place BETWEEN ? AND ?"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = lru_cache(256)(msgspec.msgpack.Decoder(BusSpec).decode)  # there are many buses of few kinds
@@ -85,6 +110,10 @@ class BusHead(msgspec.Struct):
     bytes: int
     removed: dict[str | None, int]
     forgotten: int = 0
+
+    def place(self, offset: int) -> int:
+        """The place of an offset of this bus."""
+        return self.id << OFFSET_BITS | offset
 
 
 class Tables:
@@ -120,8 +149,10 @@ class Tables:
     def delete(db: sqlite3.Connection, uri: str) -> None:
         found = db.execute("SELECT id FROM buses WHERE uri = ?", (uri,)).fetchone()
         if found is not None:
-            for table, column in (("messages", "bus"), ("runs", "bus"), ("buses", "id")):
-                db.execute(f"DELETE FROM {table} WHERE {column} = ?", found)  # noqa: S608
+            (id_,) = found
+            db.execute(_DELETE_PLACES, (id_ << OFFSET_BITS, id_ << OFFSET_BITS | OFFSET))
+            db.execute("DELETE FROM runs WHERE bus = ?", found)
+            db.execute("DELETE FROM buses WHERE id = ?", found)
 
     def load(self, db: sqlite3.Connection, uri: str) -> tuple[BusHead, Kept] | None:
         """The end of a bus's log, and all that is kept of the bus; None where there is no such bus."""
@@ -132,24 +163,53 @@ class Tables:
         last = db.execute(
             "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (id_,)
         ).fetchone()
-        last = 0 if last is None else last[0]
+        every = id_ << OFFSET_BITS, id_ << OFFSET_BITS | OFFSET
+        last_place = db.execute(
+            "SELECT place FROM messages WHERE place BETWEEN ? AND ? ORDER BY place DESC LIMIT 1", every
+        ).fetchone()
+        last = max(0 if last is None else last[0], 0 if last_place is None else last_place[0] & OFFSET)
         spec = _decode_spec(packed)
         head = BusHead(id_, spec.retain, spec.size, last, floor, 0, {})
         log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
-        for (segment,) in db.execute("SELECT entries FROM messages WHERE bus = ? ORDER BY offset", (id_,)):
+        for (segment,) in db.execute("SELECT entries FROM messages WHERE place BETWEEN ? AND ? ORDER BY place", every):
             for entry in _decode_entries(segment):
                 head.bytes += entry.size
                 if entry.deleted:
                     head.removed[entry.key] = entry.offset
                 log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
         recent = db.execute(
-            "SELECT sender, id, offset, length FROM runs WHERE bus = ? AND offset + length - 1 > ? ORDER BY offset",
-            (id_, last - self._dedupe),
+            "SELECT sender, id, offset, length FROM runs WHERE bus = ? AND offset + length - 1 > ? UNION ALL"
+            " SELECT sender, id, place & ?, 1 FROM messages WHERE place BETWEEN ? AND ? AND sender IS NOT NULL ORDER BY 3",
+            (id_, last - self._dedupe, OFFSET, head.place(max(0, last - self._dedupe + 1)), head.place(last)),
         )
         kept = Kept(spec, epoch, last, max(floor, log.floor), list(log), [Run(*run) for run in recent])
         return head, kept
 
     # --- appending --------------------------------------------------------------------------------------------------
+
+    def append_alone(self, db: sqlite3.Connection, head: BusHead, entry: Entry) -> int | None:
+        """Append one entry by one statement, which is a transaction by itself, where the bus needs no other.
+
+        Returns:
+            The bytes that were written, approximately; None: nothing was, and `append` is needed.
+        """
+        offset, size = head.last + 1, entry.size
+        if (
+            head.retain != "log"
+            or self._is_over(head, offset, head.bytes + size)
+            or offset - self._dedupe - head.forgotten > PRUNE
+        ):
+            return None
+        entry.offset = offset
+        try:
+            row = (head.place(offset), head.id, size, sender_id(entry.sender), entry.id, _encode((entry,)))
+            db.execute(_INSERT_ALONE, row)
+        except BaseException:
+            entry.offset = 0
+            raise
+        head.last = offset
+        head.bytes += size
+        return size
 
     def append(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
         """Append ``entries`` to the log that ``head`` is the end of, and assign their offsets.
@@ -166,7 +226,7 @@ class Tables:
             case "log":
                 size = self._append_log(db, head, entries)
             case "latest":
-                db.execute("DELETE FROM messages WHERE bus = ?", (head.id,))
+                db.execute(_DELETE_PLACES, (head.place(0), head.place(OFFSET)))
                 size = _insert(db, head, entries[-1:])
             case "keys":
                 size = self._append_keys(db, head, entries)
@@ -184,7 +244,7 @@ class Tables:
     def _append_log(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
         if len(entries) > head.size:
             del entries[: -head.size]
-            db.execute("DELETE FROM messages WHERE bus = ?", (head.id,))
+            _drop(db, head, head.last)
             head.floor, head.bytes = head.last - head.size, 0
         size = _insert(db, head, entries)
         head.bytes += size
@@ -209,26 +269,47 @@ class Tables:
 
     def _prune(self, db: sqlite3.Connection, head: BusHead) -> None:
         """Drop the segments that are over the bound entirely, once there are enough of them."""
-        excess = head.last - head.floor - head.size
-        if excess <= PRUNE + head.size // 8 and head.bytes <= self._max_bytes + self._max_bytes // 8:
+        if not self._is_over(head, head.last, head.bytes):
             return
         floor = head.floor
-        for last, size in db.execute("SELECT offset, size FROM messages WHERE bus = ? ORDER BY offset", (head.id,)):
+        places = head.place(0), head.place(OFFSET)
+        for place, size in db.execute(
+            "SELECT place, size FROM messages WHERE place BETWEEN ? AND ? ORDER BY place", places
+        ):
+            last = place & OFFSET
             if last > head.last - head.size and head.bytes - size < self._max_bytes:
                 break
             head.bytes -= size
             floor = last
-        db.execute("DELETE FROM messages WHERE bus = ? AND offset <= ?", (head.id, floor))
+        _drop(db, head, floor)
         head.floor = floor
+
+    def _is_over(self, head: BusHead, last: int, size: int) -> bool:
+        """True if a log with these ends and that many bytes is over its bound by enough to drop the excess."""
+        excess = last - head.floor - head.size
+        return excess > PRUNE + head.size // 8 or size > self._max_bytes + self._max_bytes // 8
+
+
+def _drop(db: sqlite3.Connection, head: BusHead, through: int) -> None:
+    """Delete the rows up to an offset. What came alone is remembered as a run from here on."""
+    places = head.place(0), head.place(through)
+    db.execute(
+        "INSERT INTO runs (bus, sender, id, offset, length) SELECT bus, sender, id, place & ?, 1 FROM messages"
+        " WHERE place BETWEEN ? AND ? AND sender IS NOT NULL",
+        (OFFSET, *places),
+    )
+    db.execute(_DELETE_PLACES, places)
 
 
 class _Row(NamedTuple):
     """A row of ``messages``: adjacent entries, under the offset of the last."""
 
+    place: int
     bus: int
-    offset: int
     key: str | None
     size: int
+    sender: str | None
+    id: int | None
     entries: bytes
 
 
@@ -251,4 +332,4 @@ def _rows(head: BusHead, entries: Sequence[Entry]) -> Iterator[_Row]:
 
 def _row(head: BusHead, entries: Sequence[Entry], size: int) -> _Row:
     last = entries[-1]
-    return _Row(head.id, last.offset, last.key, size, _encode(entries))
+    return _Row(head.place(last.offset), head.id, last.key, size, None, None, _encode(entries))

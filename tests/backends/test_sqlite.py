@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ebus_jupyter.backends import sqlite_log
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.backends.sqlite import SqliteBackend
-from ebus_jupyter.backends.sqlite_file import CHECKPOINT_BYTES
+from ebus_jupyter.backends.sqlite_file import CHECKPOINT_BYTES, PAGE_BYTES
 from ebus_jupyter.core.broker.entry import Entry, Kept
 from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from tests.contracts.backend import DurableLaws, append, begin, check_max_buses_of_two, ids, kept, values, write
@@ -93,6 +93,53 @@ async def test_remembered_ids_are_bounded(path: Path) -> None:
     (rows,) = backend._file.connection.execute("SELECT count(*) FROM runs").fetchone()  # type: ignore[union-attr]
     assert rows < 500
     await backend.aclose()
+
+
+# --- lone writes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_lone_write_to_a_log_changes_one_page(backend: SqliteBackend, path: Path) -> None:
+    await begin(backend)
+    log = path.with_name(path.name + "-wal")
+    await backend.append([write("first")])
+    sizes = []
+    for _ in range(5):
+        before = log.stat().st_size
+        await backend.append([write("next")])
+        sizes.append(log.stat().st_size - before)
+    assert sizes == [PAGE_BYTES + 24] * 5
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("drop", ["one by one", "at once"])
+async def test_lone_writes_are_remembered_once_dropped(path: Path, drop: str) -> None:
+    backend = await begin(SqliteBackend(path, dedupe=2000), size=10)
+    count = 1000
+    for n in range(1, count + 1):
+        await backend.append([write(who="ann" if n % 3 else "bob", id=n)])
+    if drop == "at once":
+        await backend.append([write(who="ann", id=n) for n in range(count + 1, count + 101)])
+        count += 100
+    await backend.aclose()
+    again = SqliteBackend(path, dedupe=2000)
+    found = await kept(again)
+    assert (found.last, len(found.entries)) == (count, 10)
+    assert list(ids(found).values()) == list(range(1, count + 1))
+    assert await append(again, write("next")) == [count + 1]
+    await again.aclose()
+
+
+@pytest.mark.asyncio
+async def test_last_offset_is_kept_where_every_message_was_dropped(path: Path) -> None:
+    backend = await begin(SqliteBackend(path, max_bytes=1000))
+    assert await append(backend, write("x" * 5000)) == [1]
+    assert await append(backend, write("x" * 5000)) == [2]
+    await backend.aclose()
+    again = SqliteBackend(path, max_bytes=1000)
+    assert (await kept(again)).last == 2
+    assert await append(again, write("x")) == [3]
+    await again.aclose()
 
 
 # --- blocking ---------------------------------------------------------------------------------------------------------

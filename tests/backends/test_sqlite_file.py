@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from ebus_jupyter.backends import sqlite_file
+from ebus_jupyter.backends import sqlite_file, sqlite_log
 from ebus_jupyter.backends.sqlite import SqliteBackend
+from ebus_jupyter.core.broker.entry import sender_id
+from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError
-from tests.contracts.backend import TEAMS, VOTES, begin, kept, values, write
+from tests.contracts.backend import TEAMS, VOTES, append, begin, ids, kept, values, write
 
 # --- the lock ---------------------------------------------------------------------------------------------------------
 
@@ -116,6 +119,33 @@ async def test_older_file_is_migrated(backend: SqliteBackend, path: Path, monkey
         assert db.execute("PRAGMA user_version").fetchone() == (len(sqlite_file.MIGRATIONS),)
         assert db.execute("SELECT note FROM buses").fetchall() == [(None,)]
     db.close()
+
+
+@pytest.mark.asyncio
+async def test_file_of_the_first_schema_keeps_its_buses(path: Path) -> None:
+    entries = [write("a", id=1), write("b", id=2), write("c", id=3)]
+    for offset, entry in enumerate(entries, start=5):
+        entry.offset = offset
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        sqlite_log.MIGRATIONS[0](db)
+        db.execute("PRAGMA user_version = 1")
+        spec = msgspec.msgpack.encode(BusSpec(size=100))
+        db.executemany("INSERT INTO buses VALUES (?,?,?,'epoch',4)", [(1, VOTES, spec), (2, VOTES + "-2", spec)])
+        for offset, segment in ((6, entries[:2]), (7, entries[2:])):
+            db.execute("INSERT INTO messages VALUES (1,?,NULL,30,?)", (offset, msgspec.msgpack.encode(segment)))
+        db.execute("INSERT INTO runs VALUES (1,5,?,1,3)", (sender_id(entries[0].sender),))
+    db.close()
+    backend = SqliteBackend(path)
+    found = await kept(backend)
+    assert (values(found.entries), found.last, found.floor) == (["a", "b", "c"], 7, 4)
+    assert list(ids(found).values()) == [5, 6, 7]
+    other = await backend.open(VOTES + "-2", None, "")
+    assert other is not None
+    assert (other.entries, other.last) == ([], 0)
+    assert await append(backend, write("d", id=4)) == [8]
+    assert values((await kept(backend)).entries) == ["a", "b", "c", "d"]
+    await backend.aclose()
 
 
 @pytest.mark.asyncio
