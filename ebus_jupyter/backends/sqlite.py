@@ -28,7 +28,7 @@ from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError
 
 from .base import too_many_buses
-from .sqlite_file import CHECKPOINT_BYTES, PAGE_BYTES, DatabaseFile, explained
+from .sqlite_file import CHECKPOINT_BYTES, FAILURES, PAGE_BYTES, DatabaseFile, explained, explanation
 from .sqlite_log import BusHead, Tables
 
 PATIENCE_SECONDS = 2.0
@@ -135,30 +135,37 @@ class SqliteBackend:
     # --- appending --------------------------------------------------------------------------------------------------
 
     def _write(self, db: sqlite3.Connection, batch: Sequence[Entry]) -> None:
-        with explained("the write could not be kept"):
+        try:
+            size = None
             if len(batch) == 1:
-                size = self._tables.append_alone(db, self._head(db, batch[0].bus), batch[0])
-                if size is not None:
-                    self._uncheckpointed += PAGE_BYTES + size
-                    return
-            parts = by_bus(batch)
-            heads = {uri: msgspec.structs.replace(self._head(db, uri)) for uri in parts}
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                for uri, entries in parts.items():
-                    # A small commit changes about four pages besides those of its values.
-                    self._uncheckpointed += 4 * PAGE_BYTES + self._tables.append(db, heads[uri], entries)
-                db.execute("COMMIT")
-            except BaseException:
-                for entry in batch:
-                    entry.offset = 0
-                for uri, head in heads.items():
-                    if head.retain == "keys":  # the copy shares its marks of removed keys with the original
-                        self._heads[uri] = None
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            self._heads.update(heads)
+                entry = batch[0]
+                size = self._tables.append_alone(db, self._head(db, entry.bus), entry)
+            if size is None:
+                self._write_batch(db, batch)
+            else:
+                self._uncheckpointed += PAGE_BYTES + size
+        except FAILURES as error:
+            raise explanation("the write could not be kept", error) from error
+
+    def _write_batch(self, db: sqlite3.Connection, batch: Sequence[Entry]) -> None:
+        parts = by_bus(batch)
+        heads = {uri: msgspec.structs.replace(self._head(db, uri)) for uri in parts}
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for uri, entries in parts.items():
+                # A small commit changes about four pages besides those of its values.
+                self._uncheckpointed += 4 * PAGE_BYTES + self._tables.append(db, heads[uri], entries)
+            db.execute("COMMIT")
+        except BaseException:
+            for entry in batch:
+                entry.offset = 0
+            for uri, head in heads.items():
+                if head.retain == "keys":  # the copy shares its marks of removed keys with the original
+                    self._heads[uri] = None
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._heads.update(heads)
 
     def _head(self, db: sqlite3.Connection, uri: str) -> BusHead:
         head = self._heads.get(uri)

@@ -37,6 +37,9 @@ CHECKPOINT_BYTES = 4 << 20
 PAGE_BYTES = 4096
 """The size of SQLite's pages."""
 
+FAILURES = (sqlite3.Error, OSError, msgspec.MsgspecError, OverflowError, UnicodeError)
+"""The errors of SQLite, of the file system, and of a file whose contents are damaged."""
+
 _RETRY_SECONDS = 0.05
 
 
@@ -179,8 +182,13 @@ def explained(what: str) -> Iterator[None]:
     """Turn an error of SQLite or of the file system into a `BackendError` that says ``what`` failed and what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError, msgspec.MsgspecError, OverflowError, UnicodeError) as error:
-        raise BackendError(f"{what} ({error}). {_advice(error)}") from error
+    except FAILURES as error:
+        raise explanation(what, error) from error
+
+
+def explanation(what: str, error: Exception) -> BackendError:
+    """The error that says ``what`` failed and what to do, for one of `FAILURES`."""
+    return BackendError(f"{what} ({error}). {_advice(error)}")
 
 
 def _name_of(error: Exception) -> str:

@@ -119,10 +119,9 @@ class Connections:
         """Send everything that is queued, now."""
         if not self._dirty:
             return
-        loop, time_slice = self._loop, self._slice
-        assert loop is not None, "start() comes first"
-        assert time_slice is not None
-        began = loop.time()
+        time_slice = self._slice
+        assert time_slice is not None, "start() comes first"
+        began = time_slice.clock()
         dirty, self._dirty = self._dirty, {}
         messages: dict[Any, tuple[bytes, list[bytes]]] = {}
         for conn in dirty:
@@ -148,7 +147,7 @@ class Connections:
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.remove(conn.id)
-        time_slice.delivered(loop.time() - began, len(dirty))
+        time_slice.delivered(time_slice.clock() - began, len(dirty))
 
     # --- flow control -----------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ class Broker:
     async def start(self) -> None:
         """Begin to work. Connections may be attached from here on."""
         self._loop = asyncio.get_running_loop()
-        self._slice = TimeSlice(self._loop, self._slice_seconds)
+        self._slice = TimeSlice(self._loop, self._slice_seconds, time.monotonic)
         self._connections.start(self._loop, self._slice)
         self._storage.start()
         for uri in await self._storage.durable.buses():
@@ -176,8 +176,7 @@ class Broker:
         """See `Connection.receive`."""
         time_slice = self._slice
         assert time_slice is not None, "start() comes first"
-        time_slice.begin()
-        is_quiet = time_slice.is_quiet()
+        is_quiet = time_slice.begin()
         self._is_receiving = True  # most often, nothing is left for a later iteration of the event loop
         try:
             self.perform(self.state.receive(conn_id, data, self._clock()))
@@ -256,7 +255,8 @@ class Broker:
         if self._storage.jobs:
             self._storage.wake()
         self._connections.schedule_flush()
-        self._schedule_presence()
+        if self.state.registry.presence_dirty:
+            self._schedule_presence()
 
     def flush(self) -> None:
         """Send what waits to be sent, now."""

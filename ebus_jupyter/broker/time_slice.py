@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 SLICE_SECONDS = 0.0005
 """Minimum slice length: the time for which frames of all connections are handled before others run."""
@@ -31,40 +32,49 @@ class TimeSlice:
     Args:
         loop: The event loop.
         seconds: The minimum length of a slice. 0: each slice ends at once.
+        clock: Seconds, of any clock that only goes forward. Default: the loop's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, clock: Callable[[], float] | None = None
+    ) -> None:
         self._loop = loop
+        self.clock = clock or loop.time
         self._minimum = self._seconds = seconds
         self._ends_at: float | None = None
         self._used_at = -math.inf
         self._quiet_from = 0.0
         self._next: asyncio.Future[None] | None = None
 
-    def begin(self) -> None:
-        """A message has arrived. The slice is a new one where the last was not used for as long as a slice is."""
-        now = self._loop.time()
+    def begin(self) -> bool:
+        """A message has arrived. The slice is a new one where the last was not used for as long as a slice is.
+
+        Returns:
+            Whether it `is_quiet`.
+        """
+        now = self.clock()
         if self._next is None and now - self._used_at >= self._seconds:
             self._ends_at = now + self._seconds
         self._used_at = now
+        return now >= self._quiet_from
 
     def is_quiet(self) -> bool:
         """True if a message that arrives now is a lone one, and may be served at once.
 
         It is where nothing was delivered for as long as a delivery takes.
         """
-        return self._loop.time() >= self._quiet_from
+        return self.clock() >= self._quiet_from
 
     def is_over(self) -> bool:
         """True if the current slice is used up. A slice begins with the first call."""
-        now = self._used_at = self._loop.time()
+        now = self._used_at = self.clock()
         if self._ends_at is None:
             self._ends_at = now + self._seconds
         return now >= self._ends_at
 
     def delivered(self, seconds: float, connections: int) -> None:
         """A delivery to so many connections has just ended, and took so long."""
-        self._used_at = self._loop.time()
+        self._used_at = self.clock()
         # With many connections, an iteration of the loop costs little beside the delivery: never quiet.
         self._quiet_from = self._used_at + seconds if connections <= FEW_CONNECTIONS else math.inf
         if self._minimum:

@@ -79,7 +79,7 @@ class Admission:
             EbusError: The write is refused.
         """
         try:
-            if self._waiting or self._must_wait(frame):
+            if self._waiting or (self.in_flight and self._must_wait(frame)):
                 if len(self._waiting) >= self._bus.limits.pending:
                     raise self._too_many_waiting()
                 self._waiting[writer.id, frame.id] = writer, frame, now
@@ -114,7 +114,7 @@ class Admission:
             echo=frame.echo,
         )
         if filter_ is None:
-            self.in_flight[writer.id, frame.id] = None
+            self.in_flight[writer.who.id, frame.id] = None
             return [Append(entry)]
         filter_.check_available()
         if filter_.is_full_for(writer.id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.frames import Open
@@ -11,14 +11,14 @@ from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from .entry import Entry
 
 
-class Send(NamedTuple):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send one encoded frame to one connection."""
 
     conn: int
     frame: bytes
 
 
-class Deliver(NamedTuple):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Send ``number`` encoded frames, joined, to each of ``conns``. All of them share the bytes."""
 
     conns: tuple[int, ...]
@@ -26,13 +26,13 @@ class Deliver(NamedTuple):
     number: int
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """Append this entry to its bus's log; then call `BrokerState.commit` and `appended`, or `failed`."""
 
     entry: Entry
 
 
-class OpenLog(NamedTuple):
+class OpenLog(msgspec.Struct, frozen=True, gc=False):
     """Open a bus's log, and create it where ``spec`` is given; then call `BusRegistry.log_opened`."""
 
     address: Address
@@ -40,7 +40,7 @@ class OpenLog(NamedTuple):
     epoch: str
 
 
-class DeleteLog(NamedTuple):
+class DeleteLog(msgspec.Struct, frozen=True, gc=False):
     """Delete a bus's log; then call `BusRegistry.log_deleted` with this effect.
 
     Attributes:
@@ -54,7 +54,7 @@ class DeleteLog(NamedTuple):
     request: tuple[int, int] | None = None
 
 
-class Authorize(NamedTuple):
+class Authorize(msgspec.Struct, frozen=True, gc=False):
     """Ask the authorizer whether this connection may read and write the bus; then call `BusRegistry.authorized`."""
 
     conn: int
@@ -62,7 +62,7 @@ class Authorize(NamedTuple):
     address: Address
 
 
-class Filter(NamedTuple):
+class Filter(msgspec.Struct, frozen=True, gc=False):
     """Run the server's filter ``name``; then call `BrokerState.filtered` with the same ``address`` and ``request``."""
 
     address: Address
@@ -72,14 +72,14 @@ class Filter(NamedTuple):
     sender: Participant
 
 
-class ListBuses(NamedTuple):
+class ListBuses(msgspec.Struct, frozen=True, gc=False):
     """List the buses that the durable backend keeps; then call `BusRegistry.listed`."""
 
     conn: int
     req: int
 
 
-class AuthorizeList(NamedTuple):
+class AuthorizeList(msgspec.Struct, frozen=True, gc=False):
     """Ask the authorizer which of ``buses`` this connection may read or write; then call `BusRegistry.list_authorized`."""
 
     conn: int
@@ -87,7 +87,7 @@ class AuthorizeList(NamedTuple):
     buses: dict[str, BusSpec]
 
 
-class Hangup(NamedTuple):
+class Hangup(msgspec.Struct, frozen=True, gc=False):
     """Close this connection once everything before this effect was sent to it."""
 
     conn: int

@@ -396,7 +396,10 @@ def from_client(data: bytes) -> list[ClientFrame]:
     Raises:
         ProtocolError: ``data`` is no array of frames that this version knows; the error names the wrong field.
     """
-    found: list[ClientFrame] = _read(_from_client, data, "client")
+    try:
+        found: list[ClientFrame] = _from_client.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed("client", error) from None
     return found
 
 
