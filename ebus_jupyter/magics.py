@@ -23,20 +23,19 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
 import ebus_jupyter
 
-from .client.bus import Bus
-from .client.bus_table import table
-from .client.waiting import NOT_YET
-from .core.protocol import json_value
-from .core.protocol.message import Message
 from .errors import EbusError, Lagged
+
+# Every kernel of a class loads this at once; the client, which takes longer to import, is for those that use it.
+if TYPE_CHECKING:
+    from .client.bus import Bus
+    from .core.protocol.message import Message
 
 RECEIVING_SECONDS = 15.0
 """The time that ``%%on`` waits until the broker sends the bus's messages."""
@@ -76,6 +75,8 @@ class EbusMagics(Magics):
     @cell_magic
     def on(self, line: str, cell: str) -> None:
         """Run this cell for each value of a bus; described in `ebus_jupyter.magics`."""
+        from .client.waiting import NOT_YET
+
         name, scope, more = _words(line)
         if not name or more:
             raise UsageError("use %%on BUS [--scope SCOPE].")
@@ -100,6 +101,8 @@ class EbusMagics(Magics):
     def _ls(self, rest: str) -> None:
         if rest:
             raise UsageError(f"%ebus ls takes no arguments; {HELP}.")
+        from .client.bus_table import table
+
         print(table(ebus_jupyter._client().buses()))
 
     def _tail(self, rest: str) -> None:
@@ -118,6 +121,10 @@ class EbusMagics(Magics):
         name, scope, text = _first(rest)
         if not name or not text:
             raise UsageError('use %ebus write BUS [--scope SCOPE] JSON, such as %ebus write votes {"n": 1}.')
+        import msgspec
+
+        from .core.protocol import json_value
+
         try:
             value = msgspec.json.decode(text)
         except msgspec.MsgspecError as error:
@@ -130,11 +137,11 @@ class EbusMagics(Magics):
         name, scope, more = _words(rest)
         if not name or more:
             raise UsageError("use %ebus off BUS [--scope SCOPE].")
-        value = self._shell.user_ns.get(name)
+        value = self._variable(name)
         meant = [
             address
             for address, (bus, _) in self._running.items()
-            if (isinstance(value, Bus) and scope is None and address == value.address)
+            if (value is not None and scope is None and address == value.address)
             or (bus.name, bus.scope) == (name, scope or "server")
         ]
         for address in meant:
@@ -146,10 +153,17 @@ class EbusMagics(Magics):
 
     def _bus(self, name: str, scope: str | None, *, create: bool = True) -> Bus[Any, Any]:
         """The bus of that variable or name; the caller closes it."""
-        value = self._shell.user_ns.get(name)
-        if isinstance(value, Bus) and scope is None:
+        value = self._variable(name)
+        if value is not None and scope is None:
             return value.clone()
         return ebus_jupyter._client().open_bus(name, scope=scope or "server", create=create)
+
+    def _variable(self, name: str) -> Bus[Any, Any] | None:
+        """The bus that the notebook's variable holds; None where it holds none."""
+        from .client.bus import Bus
+
+        value = self._shell.user_ns.get(name)
+        return value if isinstance(value, Bus) else None
 
     def _end(self, address: str) -> None:
         bus, run = self._running.pop(address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +37,16 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_load_ext_puts_ebus_into_the_namespace(shell: InteractiveShell) -> None:
     assert shell.user_ns["ebus"] is ebus
+
+
+def test_load_ext_does_not_import_the_client() -> None:
+    code = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell()\n"
+        "before = set(sys.modules); shell.run_line_magic('load_ext', 'ebus_jupyter')\n"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('IPython.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ebus_jupyter", "ebus_jupyter.errors", "ebus_jupyter.magics"]
 
 
 def test_status_without_a_server_says_nothing_leaves(
