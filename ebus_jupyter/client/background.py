@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-logger = logging.getLogger("ebus_jupyter")
+from . import guard
 
 _Job = tuple[float, int, Callable[..., Any], tuple[Any, ...]]
 
@@ -48,10 +47,7 @@ def _run() -> None:
 
 def _call(job: _Job) -> None:
     _, _, function, args = job
-    try:
-        function(*args)
-    except Exception:
-        logger.exception("%s failed", getattr(function, "__qualname__", function))
+    guard.attempt(function, *args)
 
 
 def _after_fork() -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 from ebus_jupyter.errors import EbusError, Lagged
 
+from . import guard
 from .connection import Connection
 from .stream import Stream
 from .topic import Topic
-
-logger = logging.getLogger("ebus_jupyter")
 
 CALLS_A_SLICE = 100
 """The number of messages that a callback receives before other work on its loop gets a turn."""
@@ -105,7 +104,7 @@ class _Callback:
             except LookupError:
                 return
             except Lagged as lag:
-                logger.warning("%s: %s", self._topic.name, lag)
+                guard.log(logging.WARNING, f"{self._topic.name}: {lag}")
                 continue
             except EbusError as error:
                 self._ended(error)
@@ -138,7 +137,7 @@ class _Callback:
         if isinstance(error, KeyboardInterrupt | SystemExit) and self._loop is not self._connection.loop:
             self._schedule()
             raise error
-        logger.error("a callback of %s failed", self._topic.name, exc_info=error)
+        guard.log(logging.ERROR, f"a callback of {self._topic.name} failed", error)
 
     def _ended(self, error: EbusError) -> None:
         """The bus has ended. Say so, unless it was closed here or with its client."""

@@ -8,26 +8,21 @@ No code of a program runs on the driver's thread: what a callback, a filter or a
 hold a message up or end the connection. They run on event loops of the process that are started when they are first needed,
 one for callbacks (`loop`) and one for filters; or on the loop that the driver was given.
 
-A process that ends waits for the answers to its writes, for at most `EXIT_SECONDS`. A forked child has no connection: what it
-inherited raises `Closed`.
+What the driver calls never raises, but for `received`, whose errors end the transport: so the driver's thread ends with the
+client only. `status` is what the program sees of that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextlib
 import logging
-import os
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeVar
-from weakref import WeakSet
+from typing import Any, Literal
 
-from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.events import (
     BusClosed,
     BusOpened,
@@ -47,17 +42,19 @@ from ebus_jupyter.errors import (
     ConnectionLost,
     EbusError,
     Forbidden,
-    RateLimited,
     Unauthenticated,
 )
 from ebus_jupyter.transports.base import Connect
 
+from . import guard, process
 from .driver import Driver
 from .kernel_filter import FilterRunner
 from .loop_thread import loop_thread
 from .owner import Owner
+from .reports import Reports
 from .topic import Topic, TopicKey, TopicTable
 from .waiting import NOT_YET, Condition
+from .writes import Writes
 
 logger = logging.getLogger("ebus_jupyter")
 
@@ -66,21 +63,8 @@ Status = Literal["connecting", "live", "reconnecting", "closed"]
 REQUEST_SECONDS = 15.0
 """Default time limit for the answer to a request, such as opening a bus."""
 
-WRITE_ROOM_SECONDS = 30.0
-"""The time that a write waits while the client has as many unanswered writes as it may have."""
-
 CLOSE_SECONDS = 5.0
 """The default time that `close` waits for the answers to writes."""
-
-EXIT_SECONDS = 3.0
-"""The time that a process that ends waits for the answers to its writes, over all its clients."""
-
-Settle = Callable[[int, EbusError | None], None]
-"""Called with the outcome of a write: its offset, or 0 and why it was refused. Must not block or raise."""
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_connections: WeakSet[Connection] = WeakSet()
 
 
 class Connection:
@@ -121,17 +105,20 @@ class Connection:
         self.status: Status = "connecting"
         self.error: EbusError | None = None
         self._driver = driver
-        self._loop = loop
-        self._settles: dict[int, Settle] = {}
+        self._reports = Reports(loop)
+        self.call = self._reports.call
+        self.report = self._reports.error
+        self.on_status = self._reports.on_status
+        self.on_error = self._reports.on_error
         self._answers: dict[int, Callable[[Any, EbusError | None], None]] = {}
         self.status_changed = Condition()
-        self._write_settled = Condition()
-        self._status_listeners: list[Callable[[str], None]] = []
-        self._error_listeners: list[Callable[[Exception], None]] = []
-        self._reported = ""
+        self._writes = Writes(self.session, self.lock, driver, where)
+        self.publish = self._writes.publish
+        self.publish_soon = self._writes.publish_soon
+        self.flush = self._writes.flush
         self._was_live = self._welcomed = False
-        self._filters = FilterRunner()
-        _connections.add(self)
+        self._filters = FilterRunner(loop)
+        process.watch(self)
         driver.start(self)
 
     # --- blocking and calling ---------------------------------------------------------------------------------------
@@ -156,43 +143,12 @@ class Connection:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that callbacks and feeds run on; started when it is first needed."""
-        return self._loop or loop_thread("ebus-callbacks").loop
+        return self._reports.loop
 
     @property
     def relay_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop for the transports that `relay` opens."""
         return self._driver.loop or loop_thread("ebus-relay").loop
-
-    def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call ``function`` soon, on `loop`; an exception is logged, and hurts nobody else."""
-
-        def guarded() -> None:
-            try:
-                function(*args)
-            except BaseException:  # a SystemExit, too: it would end the loop
-                logger.exception("%s failed", getattr(function, "__qualname__", function))
-
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process, or the server, is ending
-            self.loop.call_soon_threadsafe(guarded)
-
-    def on_status(self, listener: F) -> F:
-        """Call ``listener`` with each new status, on `loop`."""
-        self._status_listeners.append(listener)
-        return listener
-
-    def on_error(self, listener: F) -> F:
-        """Call ``listener`` with each error that was reported rather than raised, on `loop`."""
-        self._error_listeners.append(listener)
-        return listener
-
-    def report(self, error: Exception, what: str, level: int = logging.ERROR) -> None:
-        """Report an error that no caller is there to receive: log it, once in a row, and tell the listeners."""
-        text = f"{what}: {type(error).__name__}: {error}"
-        if text != self._reported:
-            self._reported = text
-            logger.log(level, "%s", text, exc_info=None if isinstance(error, EbusError) else error)
-        for listener in [*self._error_listeners]:
-            self.call(listener, error)
 
     # --- calls from any thread --------------------------------------------------------------------------------------
 
@@ -212,53 +168,6 @@ class Connection:
         self.wake_sender()
         self._perform(events)
         topic.arrivals.notify()
-
-    def publish(self, channel: Channel, settle: Settle, value: bytes, *, wait: bool = True, **options: Any) -> None:
-        """Send a write; waits while too many writes have no answer yet.
-
-        Args:
-            channel: The bus.
-            settle: Called with the outcome, on any thread.
-            value: The encoded value.
-            wait: False: raise `RateLimited` at once instead of waiting for room.
-            options: As for `Session.publish`.
-
-        Raises:
-            RateLimited: There was no room for another write, within `WRITE_ROOM_SECONDS` if ``wait``.
-        """
-        deadline = 0.0
-        while True:
-            try:
-                with self.lock:
-                    self._settles[self.session.publish(channel, value, time.monotonic(), wait=wait, **options)] = settle
-                break
-            except RateLimited:
-                deadline = deadline or time.monotonic() + WRITE_ROOM_SECONDS
-                if not wait or self.on_own_loop or time.monotonic() > deadline:
-                    raise
-                with contextlib.suppress(TimeoutError):
-                    self._write_settled.wait(lambda: self._has_room(len(value)), deadline - time.monotonic(), "no room")
-            except (EbusError, TypeError, ValueError):
-                raise
-            except BaseException:
-                self._driver.reconnect()
-                raise
-        self._driver.send()
-
-    def publish_soon(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
-        """As `publish`, but neither waits nor raises: without room the write is sent later, an error is the write's outcome."""
-        with self.lock:  # no room can be made between the attempt and the registration
-            try:
-                self._settles[self.session.publish(channel, value, time.monotonic(), **options)] = settle
-            except RateLimited:
-                self._write_settled.once(partial(self.publish_soon, channel, settle, value, **options))
-            except EbusError as error:
-                settle(0, error)
-        self._driver.send()
-
-    def _has_room(self, size: int) -> Any:
-        with self.lock:
-            return True if self.session.has_room(size) or self.session.closed is not None else NOT_YET
 
     def request(
         self,
@@ -282,10 +191,12 @@ class Connection:
         arrived = Condition()
 
         def answered(frame: Any, error: EbusError | None) -> None:
-            if error is None:
-                granted()
-            answers.append(error or frame)
-            arrived.notify()
+            try:
+                if error is None:
+                    granted()
+            finally:
+                answers.append(error or frame)
+                arrived.notify()
 
         with self.lock:
             if self.session.closed is not None:
@@ -330,15 +241,6 @@ class Connection:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def flush(self, timeout: float) -> int:
-        """Send what waits in batches, and wait until every write has its answer; returns how many have none."""
-        with self.lock:
-            self.session.flush_all()
-        self._driver.send()
-        with contextlib.suppress(TimeoutError):
-            self._write_settled.wait(lambda: NOT_YET if self._settles and not self.is_closed else None, timeout, "")
-        return len(self._settles)
-
     def close(self, timeout: float = CLOSE_SECONDS, error: EbusError | None = None) -> None:
         """End the connection, after the answers to its writes.
 
@@ -352,32 +254,30 @@ class Connection:
                 reason="closed",
             )
             if not self.on_own_loop and timeout > 0 and not self.is_closed:
-                self._warn_of(self.flush(timeout))
+                self._writes.warn(self.flush(timeout))
         with self.lock:
             if self.session.closed is not None:
                 return
-            self.error = error
-            events = self.session.close(error)
+            events = guard.attempt(self.session.close, error) or []
         self._perform(events)
-        self._set_status("closed")
+        self._settle_rest(error)
+        self._set_status("closed", error)
         self._filters.close()
         self._driver.stop()
+
+    def _settle_rest(self, error: EbusError) -> None:
+        """Give an answer to everything that waits for one. The session has done so, unless it failed."""
+        self._writes.end(error)
+        while self._answers:
+            guard.attempt(self._answers.popitem()[1], None, error)
+
+    def end(self, error: EbusError) -> None:
+        guard.attempt(self.close, 0.0, error)
 
     async def aclose(self, error: EbusError) -> None:
         """End the connection at once. Called on its own loop."""
         self.close(error=error)
         await self._driver.aclose()
-
-    def _warn_of(self, unanswered: int) -> None:
-        if unanswered:
-            logger.warning(
-                "%d write%s to %s had no answer when the client ended: nobody knows whether %s accepted. "
-                "client.flush(timeout) waits for longer.",
-                unanswered,
-                "s" * (unanswered != 1),
-                self.where,
-                "it was" if unanswered == 1 else "they were",
-            )
 
     # --- what the driver calls --------------------------------------------------------------------------------------
 
@@ -404,54 +304,67 @@ class Connection:
             self.session.tick(time.monotonic())
             return self.session.data_to_send()
 
-    def send_all(self, send: Callable[[bytes], None], has_room: Callable[[], bool]) -> None:
+    @property
+    def needs_sender(self) -> bool:
+        with self.lock:
+            return self.session.needs_sender or self.session.next_deadline() is not None
+
+    def send_all(self, send: Callable[[bytes], None], has_room: Callable[[], bool]) -> float | None:
         # One lock for both: messages leave in the session's order, whichever thread sends them.
         with self.lock:
             self.session.tick(time.monotonic())
             while has_room() and (data := self.session.data_to_send()) is not None:
                 send(data)
+            return self.session.next_deadline()
 
     def next_deadline(self) -> float | None:
         with self.lock:
             return self.session.next_deadline()
 
-    def disconnected(self, error: Exception | None) -> None:
+    def disconnected(self, error: BaseException | None) -> None:
         if self.is_closed:
             return
         if error is not None and not isinstance(error, EbusError | OSError):
             self.report(
                 error, f"the connection to {self.where} failed and is made again; this is a bug in ebus_jupyter"
             )
+        # While a server restarts, the proxy in front of it may refuse what was accepted before.
+        if isinstance(error, Unauthenticated | Forbidden) and not (self._was_live and "by_proxy" in error.details):
+            self.end(error)
+            return
+        why = (
+            error
+            if isinstance(error, EbusError)
+            else ConnectionLost(f"the connection to {self.where} was lost; the client connects again by itself.")
+        )
+        guard.attempt(self._lose)
+        self._set_status("reconnecting", why)
+
+    def _lose(self) -> None:
         with self.lock:
             events = self.session.connection_lost()
         self._perform(events)
-        # While a server restarts, the proxy in front of it may refuse what was accepted before.
-        if isinstance(error, Unauthenticated | Forbidden) and not (self._was_live and "by_proxy" in error.details):
-            self.close(error=error)
-            return
-        if not isinstance(error, EbusError):
-            error = ConnectionLost(f"the connection to {self.where} was lost; the client connects again by itself.")
-        self.error = error
-        self._set_status("reconnecting")
-        self._notify_topics()
 
     # --- what events cause ------------------------------------------------------------------------------------------
 
     def _perform(self, events: list[Event]) -> None:
-        settled = False
+        settles, settled, interrupted = self._writes.settles, False, False
         for event in events:
             try:
                 if isinstance(event, WriteSettled):  # first: a busy writer has thousands of these
-                    settle = self._settles.pop(event.id, None)
+                    settle = settles.pop(event.id, None)
                     if settle is not None:
                         settle(event.offset, event.error)
                     settled = True
                 else:
                     self._perform_one(event)
-            except Exception as error:
+            except BaseException as error:  # of a listener or a decoder: it must not keep the others from their events
+                interrupted = interrupted or isinstance(error, KeyboardInterrupt)
                 self.report(error, "a message could not be handed over")
         if settled:
-            self._write_settled.notify()
+            self._writes.settled.notify()
+        if interrupted:
+            raise KeyboardInterrupt
 
     def _perform_one(self, event: Event) -> None:
         match event:
@@ -468,20 +381,16 @@ class Connection:
                         answered(frame, error)
                 self._notify_topics()
             case Welcomed():
-                self.error, self._reported = None, ""
                 self._was_live = self._welcomed = True
-                self._set_status("live")
-                self.status_changed.notify()
+                self._set_status("live", None)
             case BusClosed(channel, _):
                 topic = self.topics.remove(channel)
                 if topic is not None:
                     topic.arrivals.notify()
             case FilterRequested():
                 # Apart from the callbacks: others wait for a filter, and a callback may sleep.
-                loop = self._loop or loop_thread("ebus-filters").loop
-                asyncio.run_coroutine_threadsafe(self._filter(event), loop)
+                asyncio.run_coroutine_threadsafe(self._filter(event), self._filters.loop)
             case ConnectionEnded(error, reconnect):
-                self.error = error
                 if not reconnect:
                     self.close(error=error)
 
@@ -494,48 +403,32 @@ class Connection:
             self.session.answer_filter(request.channel, request.id, value, reject, failed=failed)
         self._driver.send()
 
-    def _set_status(self, status: Status) -> None:
-        if status != self.status:
-            self.status = status
-            self.status_changed.notify()
-            for listener in [*self._status_listeners]:
-                self.call(listener, status)
-            self._notify_topics()
+    def _set_status(self, status: Status, error: EbusError | None) -> None:
+        with self.lock:  # a welcome or a loss that another thread is told of at the end of the client changes nothing
+            if self.is_closed and status != "closed":
+                return
+            changed = status != self.status
+            self.status, self.error = status, error
+        if not changed:
+            return
+        for tell in (self.status_changed.notify, partial(self._reports.status, status), self._notify_topics):
+            guard.attempt(tell)
 
     def _notify_topics(self) -> None:
         for topic in self.topics:
             topic.arrivals.notify()
 
-    # --- the process ------------------------------------------------------------------------------------------------
+    # --- the process: see `process` -----------------------------------------------------------------------------------
 
-    def _forked(self) -> None:
-        """This is a copy in a forked child. Its socket and its thread are the parent's."""
-        self.lock = threading.RLock()  # the parent's may have been held at that moment, by a thread that is not here
-        error = Closed(
-            "this process was forked, and the ebus connections of its parent do not work here. Open what you need anew in "
-            "the child (ebus.bus, ebus.connect), or start it with the multiprocessing method 'spawn'.",
-            reason="forked",
-        )
+    def flush_at_exit(self, timeout: float) -> None:
+        if not self.is_closed and not self.on_own_loop:
+            self._writes.warn(self.flush(timeout))
+
+    def forked(self, error: EbusError) -> None:
+        self.lock = self._writes.lock = (
+            threading.RLock()
+        )  # the parent's may have been held at that moment, by a thread that is not here
         self.error, self.status = error, "closed"
-        self._settles.clear()
-        self._answers.clear()
-        with contextlib.suppress(RuntimeError):  # it may have been changing at that moment
-            self.session.close(error)
-
-
-def _flush_at_exit() -> None:
-    deadline = time.monotonic() + EXIT_SECONDS
-    for connection in list(_connections):
-        if not connection.is_closed and not connection.on_own_loop:
-            connection._warn_of(connection.flush(max(0.0, deadline - time.monotonic())))
-
-
-def _after_fork() -> None:
-    for connection in list(_connections):
-        connection._forked()
-    _connections.clear()
-
-
-atexit.register(_flush_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+        guard.attempt(self.session.close, error)  # it may have been changing at that moment
+        self.session.closed = error
+        self._settle_rest(error)

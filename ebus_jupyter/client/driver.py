@@ -6,7 +6,8 @@ kernels and scripts. `LoopDriver` does so on an event loop, for a broker in the 
 Jupyter server.
 
 Both are supervised. Whatever goes wrong while a connection is served (a frame, a value, a bug) ends that transport and
-nothing else: the connection reports the error, and the driver connects again.
+nothing else: the connection reports the error, and the driver connects again. All that may raise is in `_serve_once`, which
+returns what was raised; what is outside it raises nothing. So a driver ends only with its client.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from ebus_jupyter.errors import ConnectionLost
+from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
 from ebus_jupyter.transports.base import Connect, Transport
 from ebus_jupyter.transports.websocket import WebSocketLine
 
@@ -32,7 +33,10 @@ BACKLOG_BYTES = 1 << 20
 
 
 class Served(Protocol):
-    """What a driver needs of its connection. Every method may be called from any thread; only `received` raises."""
+    """What a driver needs of its connection. Every method may be called from any thread.
+
+    `is_closed`, `was_welcomed` and `disconnected` never raise; the driver calls the others only where it is prepared for it.
+    """
 
     @property
     def is_closed(self) -> bool:
@@ -51,14 +55,25 @@ class Served(Protocol):
     def next_data(self) -> bytes | None:
         """Let time pass, and take the next message to send; None where there is none."""
 
-    def send_all(self, send: Callable[[bytes], None], has_room: Callable[[], bool]) -> None:
-        """Let time pass, and call ``send`` with each message to send, in order and one at a time, while there is room."""
+    @property
+    def needs_sender(self) -> bool:
+        """Whether there may be data to send, or a new deadline."""
+
+    def send_all(self, send: Callable[[bytes], None], has_room: Callable[[], bool]) -> float | None:
+        """Let time pass, and call ``send`` with each message to send, in order and one at a time, while there is room.
+
+        Returns:
+            The `next_deadline`.
+        """
 
     def next_deadline(self) -> float | None:
         """When to send again, whatever happens until then (`time.monotonic`); None where nothing waits for time."""
 
-    def disconnected(self, error: Exception | None) -> None:
+    def disconnected(self, error: BaseException | None) -> None:
         """Note that the transport has ended, or that none could be had; ``error`` says why, where that is known."""
+
+    def end(self, error: EbusError) -> None:
+        """End the client with ``error``: nothing can run it any more. Never raises."""
 
 
 class Driver(Protocol):
@@ -116,6 +131,7 @@ class SocketDriver:
         self._connect = connect
         self._line: WebSocketLine | None = None
         self._sleeps_until: float | None = None
+        self._failed: BaseException | None = None  # why a caller's thread has ended the line
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ebus", daemon=True)
 
@@ -128,18 +144,23 @@ class SocketDriver:
 
     def send(self) -> None:
         line = self._line
-        if line is None:
-            return
+        if line is not None:
+            due = self._send(line)
+            if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
+                line.wake()
+
+    def _send(self, line: WebSocketLine) -> float | None:
         try:
-            self._connection.send_all(line.send, lambda: line.backlog < BACKLOG_BYTES)
+            return self._connection.send_all(line.send, lambda: line.backlog < BACKLOG_BYTES)
         except ConnectionLost:
-            pass  # the receiving thread finds out why
-        except BaseException:
-            self.reconnect()
-            raise
-        due = self._connection.next_deadline()
-        if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
-            line.wake()
+            return None  # the receiving thread finds out why
+        except BaseException as error:
+            # What was taken from the session may not have left, so this line has to end: the next one repeats it.
+            self._failed = error
+            line.fail()
+            if isinstance(error, Exception):
+                return None
+            raise  # what interrupts a program interrupts it
 
     def reconnect(self) -> None:
         line = self._line
@@ -158,27 +179,39 @@ class SocketDriver:
     def _run(self) -> None:
         connection, pause = self._connection, pauses()
         while not connection.is_closed:
-            error: Exception | None = None
-            try:
-                self._line = self._connect()
-                self._serve(self._line)
-            except Exception as failed:
-                error = failed
-            finally:
-                line, self._line = self._line, None
-                if line is not None:
-                    line.abandon()
-            connection.disconnected(error)
+            connection.disconnected(self._serve_once())
             self._stopped.wait(pause(connection.was_welcomed))
 
-    def _serve(self, line: WebSocketLine) -> None:
+    def _serve_once(self) -> BaseException:
+        """Connect, and serve until the line ends; returns what has ended it, and raises nothing."""
+        self._failed = None
+        try:
+            line = self._line = self._connect()
+            try:
+                self._serve(line)
+            finally:
+                self._line = None
+                line.abandon()
+        except BaseException as error:
+            # An interrupt is the interrupted caller's affair.
+            return self._failed if isinstance(self._failed, Exception) else error
+
+    def _serve(self, line: WebSocketLine) -> NoReturn:
         connection = self._connection
+        if connection.is_closed:  # meanwhile, when there was no line to close
+            raise ConnectionLost("the client was closed.")
         connection.connected()
+        due: float | None = None
+        is_idle = False
         while True:
-            self.send()
-            due = self._sleeps_until = connection.next_deadline()
-            for data in line.receive(None if due is None else due - time.monotonic()):
+            # Whoever was woken by what arrived waits for this thread to block: most often there is nothing to send.
+            if not is_idle or connection.needs_sender:
+                self._sleeps_until = None  # until the deadline is known, a new one wakes this thread
+                due = self._sleeps_until = self._send(line)
+            messages = line.receive(None if due is None else due - time.monotonic())
+            for data in messages:
                 connection.received(data)
+            is_idle = bool(messages)
 
 
 class LoopDriver:
@@ -198,10 +231,15 @@ class LoopDriver:
         self._wake_pending = False
         self._transport: Transport | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._failed: BaseException | None = None  # why the sending task has ended the transport
 
     def start(self, connection: Served) -> None:
         self._connection = connection
-        self._call(lambda: self._spawn(self._run()))
+        self._call(self._begin)
+
+    def _begin(self) -> None:
+        self._running = self._spawn(self._run())
+        self._running.add_done_callback(self._ended)
 
     def owns_caller(self) -> bool:
         try:
@@ -253,14 +291,17 @@ class LoopDriver:
                 await transport.aclose()
         self._wake.set()
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process, or the server, is ending
+    def _call(self, callback: Callable[[], Any]) -> None:
+        try:
             self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop is closed: the process, or the server, is ending
+            self._ended()
 
-    def _spawn(self, job: Any) -> None:
+    def _spawn(self, job: Any) -> asyncio.Task[None]:
         task = self._loop.create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _wake_now(self) -> None:
         self._wake_pending = False
@@ -269,20 +310,39 @@ class LoopDriver:
     async def _run(self) -> None:
         connection, pause = self._connection, pauses()
         while not connection.is_closed:
-            error: Exception | None = None
-            try:
-                self._transport = await self._connect()
-                await self._serve(self._transport)
-            except Exception as failed:
-                error = failed
-            finally:
-                transport, self._transport = self._transport, None
-                if transport is not None:
-                    with contextlib.suppress(Exception):
-                        await transport.aclose()
-            connection.disconnected(error)
+            connection.disconnected(await self._serve_once())
             if not connection.is_closed:
                 await asyncio.sleep(pause(connection.was_welcomed))
+
+    async def _serve_once(self) -> BaseException | None:
+        """Connect, and serve until the transport ends; returns what has ended it.
+
+        Raises:
+            CancelledError: This task was cancelled. Nothing else.
+        """
+        self._failed = None
+        try:
+            transport = self._transport = await self._connect()
+            try:
+                if not self._connection.is_closed:  # meanwhile, when there was no transport to close
+                    await self._serve(transport)
+            finally:
+                self._transport = None
+                with contextlib.suppress(Exception):
+                    await transport.aclose()
+        except BaseException as error:
+            if _is_cancelled():
+                raise
+            why = self._failed or error
+            if isinstance(why, KeyboardInterrupt):  # it was meant for the program whose loop this is
+                self._loop.call_soon(_interrupt)
+            return why
+        return self._failed
+
+    def _ended(self, *_: object) -> None:
+        """Nothing runs the connection any more: the client has ended, or its loop, and the client with it."""
+        if not self._connection.is_closed:
+            self._connection.end(Closed("the event loop that ran this client has ended.", reason="closed"))
 
     async def _serve(self, transport: Transport) -> None:
         connection = self._connection
@@ -295,9 +355,7 @@ class LoopDriver:
                 self._wake.set()
         finally:
             sender.cancel()
-            (failed,) = await asyncio.gather(sender, return_exceptions=True)
-        if isinstance(failed, Exception):
-            raise failed
+            await asyncio.gather(sender, return_exceptions=True)
 
     async def _send(self, transport: Transport) -> None:
         connection = self._connection
@@ -307,9 +365,26 @@ class LoopDriver:
                 while (data := connection.next_data()) is not None:
                     await transport.send(data)
                 due = connection.next_deadline()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), None if due is None else max(0.0, due - time.monotonic()))
-        except Exception:
+                # Not `wait_for`: before Python 3.12 it may swallow the cancellation, and then nobody ever ends this task.
+                timer = None if due is None else self._loop.call_later(due - time.monotonic(), self._wake.set)
+                try:
+                    await self._wake.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+        except BaseException as error:  # nothing may leave a task of its own: the loop would end with it
+            if _is_cancelled():
+                raise
+            self._failed = error
             with contextlib.suppress(Exception):
-                await transport.aclose()  # the receiving side then ends, and raises this
-            raise
+                await transport.aclose()  # the receiving side then ends, and `_serve_once` says why
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task; a `CancelledError` may also come from code that raises one."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from typing import NamedTuple
+
+from . import guard
 
 
 class LoopThread(NamedTuple):
@@ -30,11 +33,22 @@ def loop_thread(name: str = "ebus") -> LoopThread:
         running = _running.get(name)
         if running is None or running.pid != os.getpid():
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name=name, daemon=True)
+            thread = threading.Thread(target=_run, args=(loop,), name=name, daemon=True)
             thread.start()
             assert thread.ident is not None
             running = _running[name] = LoopThread(os.getpid(), loop, thread.ident)
         return running
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run ``loop`` until it is stopped. A `SystemExit` of one task ends `run_forever`; the others are not to end with it."""
+    is_stopped = False
+    while not is_stopped:
+        try:
+            loop.run_forever()
+            is_stopped = True
+        except BaseException as error:
+            guard.log(logging.ERROR, "something that runs on a background loop of ebus has failed", error)
 
 
 def _after_fork() -> None:

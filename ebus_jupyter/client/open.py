@@ -107,6 +107,10 @@ def open_bus(
     for field, users in (("readers", readers), ("writers", writers)):
         if users is not None:
             given[field] = sorted(users)
+    if flush_size is not None:
+        flush_size = index(flush_size)
+    if flush_interval is not None and not (flush_interval := float(flush_interval)) >= 0:
+        raise ValueError(f"flush_interval must be a number of seconds, not {flush_interval}.")
     kernel_filter = None
     if callable(filter):
         given["filter"] = OWNER

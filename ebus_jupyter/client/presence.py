@@ -73,17 +73,22 @@ class PresenceView:
 
         Raises:
             TimeoutError: The broker has not answered.
+            Closed: The bus, or the client, has ended.
             RuntimeError: The call would block the client's own event loop.
         """
         channel = self._topic.channel
         self._watch()
         if not channel.presence_known:
             self._connection.ensure_may_block("presence.seats()")
-            self._topic.presence_changed.wait(
-                lambda: True if channel.presence_known else NOT_YET, timeout, "the broker has not answered"
-            )
+            self._topic.arrivals.wait(self._known, timeout, "the broker has not answered")
         with self._connection.lock:
             return [Seat(*seat) for seat in channel.participants.values()]
+
+    def _known(self) -> Any:
+        channel = self._topic.channel
+        if channel.error is not None:
+            raise channel.error.anew()
+        return True if channel.presence_known else NOT_YET
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self.seats())

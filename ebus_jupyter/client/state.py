@@ -299,7 +299,7 @@ class State(MutableMapping[str, T]):
                     break
                 try:
                     value = MISSING if delivery.deleted else self.bus.emits_codec.decode(delivery.value)
-                except Exception as error:
+                except BaseException as error:  # of a program's own type; nothing may get past the client's thread
                     skipped.append(self.bus.topic.unreadable(delivery, error))
                     continue
                 changes += self._replica.apply(delivery.key or "", delivery.offset, value)

@@ -88,6 +88,7 @@ class Stream(Generic[T]):
         self._reader = reader
         self._make = make
         self._kept: deque[T] = deque()  # read by a `take` that could not be completed
+        self._unread: frames.Delivery | None = None  # an interrupt came while it was decoded
         self._closed = False
 
     @property
@@ -101,7 +102,7 @@ class Stream(Generic[T]):
     def caught_up(self) -> bool:
         """True if everything that has arrived was read."""
         with self._connection.lock:
-            return not self._kept and self._reader.caught_up
+            return not self._kept and self._unread is None and self._reader.caught_up
 
     @property
     def is_closed(self) -> bool:
@@ -209,6 +210,7 @@ class Stream(Generic[T]):
         with self._connection.lock:
             twin: Stream[T] = Stream(self._connection, self._holder, self._reader.clone(), self._make)
             twin._kept.extend(self._kept)
+            twin._unread = self._unread
             return twin
 
     def close(self) -> None:
@@ -255,23 +257,32 @@ class Stream(Generic[T]):
         with contextlib.suppress(IndexError):
             return self._kept.popleft()
         while True:
-            with self._connection.lock:
-                self._connection.request_page(self._reader)
-                try:
-                    delivery = self._reader.read_nowait()
-                except Lagged:
-                    raise
-                except EbusError as error:
-                    raise copy.copy(error) from None  # the same one is raised for every reader, and each adds to it
+            delivery = self._next_delivery()
             if delivery is None:
                 return NOT_YET
             try:
                 item = self._make(delivery)
-            except Exception as error:
+            except KeyboardInterrupt:
+                self._unread = delivery
+                raise
+            except BaseException as error:  # of a program's own type: a SystemExit, too, would end the callbacks' loop
                 self._skip(self._topic.unreadable(delivery, error))
                 continue
             if item is not NOT_YET:
                 return item
+
+    def _next_delivery(self) -> frames.Delivery | None:
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            return unread
+        with self._connection.lock:
+            self._connection.request_page(self._reader)
+            try:
+                return self._reader.read_nowait()
+            except Lagged:
+                raise
+            except EbusError as error:
+                raise copy.copy(error) from None  # the same one is raised for every reader, and each adds to it
 
     def _skip(self, error: TypeMismatch) -> None:
         self.errors.append(error)

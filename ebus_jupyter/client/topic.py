@@ -11,7 +11,7 @@ from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.errors import TypeMismatch
 
-from . import background
+from . import background, guard
 from .kernel_filter import KernelFilter
 from .unseen import UnseenErrors
 from .waiting import Condition
@@ -57,13 +57,13 @@ class Topic:
         """The bus's name; the broker names an unnamed bus when it opens it."""
         return self.channel.name or "(unnamed)"
 
-    def unreadable(self, delivery: frames.Delivery, error: Exception) -> TypeMismatch:
+    def unreadable(self, delivery: frames.Delivery, error: BaseException) -> TypeMismatch:
         """The error of a message whose value can't be decoded here: ``bus``, ``offset``, ``sender``, ``path``, ``expected``."""
         sender = delivery.sender
         why = (
             str(error).removeprefix("the bus: ")
             if isinstance(error, TypeMismatch)
-            else f"{type(error).__name__}: {error}"
+            else f"{type(error).__name__}: {guard.describe(error)}"
         )
         return TypeMismatch(
             f"{self.name}: message {delivery.offset}, by {sender.kind} {sender.user or sender.name}, can't be decoded here "

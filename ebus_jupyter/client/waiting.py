@@ -7,11 +7,12 @@ import contextlib
 import logging
 import time
 from _thread import RLock, allocate_lock
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
-logger = logging.getLogger("ebus_jupyter")
+from . import guard
 
 T = TypeVar("T")
 
@@ -25,26 +26,42 @@ class Condition:
     __slots__ = ("_callbacks", "_listeners", "_lock")
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], None]] = []
+        # Neither waking nor waiting takes a lock: a finaliser may come back here, and a forked child never gets one that
+        # another thread has held.
+        self._callbacks: deque[Callable[[], None]] = deque()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._lock = RLock()  # a finaliser may run, and come back here, while it is held
+        self._lock = RLock()  # of the listeners
 
     def notify(self) -> None:
-        """Wake every waiter; each runs its check again. A callback that raises is logged, and the others are still called."""
-        if self._callbacks or self._listeners:
-            with self._lock:
-                callbacks, self._callbacks = self._callbacks, []
-                listeners = self._listeners
-            for callback in (*listeners, *callbacks):
-                try:
-                    callback()
-                except Exception:
-                    logger.exception("a waiter could not be woken")
+        """Wake every waiter; each runs its check again. What a callback raises is logged, and the others are still called.
+
+        Raises:
+            KeyboardInterrupt: It came meanwhile; everyone was woken first.
+        """
+        if not self._callbacks and not self._listeners:
+            return
+        interrupted = False
+        for callback in (*self._listeners, *self._waiting()):
+            try:
+                callback()
+            except BaseException as error:
+                interrupted = interrupted or isinstance(error, KeyboardInterrupt)
+                guard.log(logging.ERROR, "a waiter could not be woken", error)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _waiting(self) -> Iterator[Callable[[], None]]:
+        # Those that are there now; one that waits again meanwhile waits for the next time.
+        for _ in range(len(self._callbacks)):
+            try:
+                callback = self._callbacks.popleft()
+            except IndexError:  # another thread has called it
+                return
+            yield callback
 
     def once(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the next `notify`, on the thread that calls `notify`."""
-        with self._lock:
-            self._callbacks.append(callback)
+        self._callbacks.append(callback)
 
     def each(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at every `notify`, on the thread that calls `notify`, until `discard`."""
@@ -53,11 +70,12 @@ class Condition:
 
     def discard(self, callback: Callable[[], None]) -> None:
         """Take back a callback that was given to `once` or `each`; one that is not there is ignored."""
-        with self._lock:
-            if callback in self._listeners:
+        if callback in self._listeners:
+            with self._lock:
                 self._listeners = tuple(other for other in self._listeners if other != callback)
-            elif callback in self._callbacks:
-                self._callbacks.remove(callback)
+            return
+        with contextlib.suppress(ValueError):
+            self._callbacks.remove(callback)
 
     def wait(self, check: Callable[[], T], timeout: float | None, what: str) -> T:
         """Block this thread until ``check`` returns something other than `NOT_YET`, and return that.

@@ -38,7 +38,7 @@ CLOSE_SECONDS = 2.0
 REDIRECTS = 5
 """How many redirects of the opening handshake are followed; only ones that stay on the same host."""
 
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16
 """The most that is taken from the socket at once."""
 
 
@@ -136,7 +136,7 @@ class WebSocketLine:
     @property
     def backlog(self) -> int:
         """How many bytes wait until the socket takes them."""
-        return sum(map(len, self._unsent))
+        return sum(map(len, self._unsent)) if self._unsent else 0
 
     def send(self, data: bytes) -> None:
         """Send one message.

@@ -55,7 +55,26 @@ def exits(value: int, sender: ebus.Participant) -> int:
     sys.exit(1)
 
 
-@pytest.mark.parametrize("function", [cancelled, exits])
+def stops(value: int, sender: ebus.Participant) -> int:
+    raise StopIteration  # `next` of an iterator that is at its end
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def fails_without_a_text(value: int, sender: ebus.Participant) -> int:
+    raise Unprintable
+
+
+def rejects_with_a_text_that_cannot_travel(value: int, sender: ebus.Participant) -> int:
+    raise ebus.Reject("no \ud800")
+
+
+@pytest.mark.parametrize(
+    "function", [cancelled, exits, stops, fails_without_a_text, rejects_with_a_text_that_cannot_travel]
+)
 def test_filter_that_is_cancelled_or_exits_refuses_the_write(line: Line, function: Callable[..., Any]) -> None:
     bus = line.client().bus("odd", int, filter=function)
     for n in range(2):

@@ -25,10 +25,12 @@ class Interrupt:
     def __init__(self, at: int) -> None:
         self._left = at
         self._last: dict[FrameType, str] = {}
+        # One object for all frames, kept here: the interpreter drops its own reference when a trace function raises.
+        self._tracer = self._trace
 
     def __enter__(self) -> Interrupt:
         self._before = sys.gettrace()
-        sys.settrace(self._trace)
+        sys.settrace(self._tracer)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +47,7 @@ class Interrupt:
                 self._left -= 1
                 if self._left == 0:
                     raise KeyboardInterrupt
-        return self._trace
+        return self._tracer
 
 
 def write_interrupted_everywhere(bus: Bus[int, int]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.client.driver import LoopDriver
 from ebus_jupyter.client.loop_thread import loop_thread
+from ebus_jupyter.core.client import events
+from ebus_jupyter.core.client.session import Session
 from ebus_jupyter.errors import Closed, ConnectionLost, Forbidden, ProtocolError, Unauthenticated
 from ebus_jupyter.transports.base import Transport
 
@@ -160,3 +164,100 @@ def test_request_to_a_broker_that_never_answers_times_out() -> None:
         client.buses(timeout=0.1)
     assert client.connection._answers == {}
     client.close()
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_transport_that_ends_while_its_sender_wakes_is_replaced(
+    line: Line, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Ending] = []
+
+    class Ending:
+        """A transport that ends some rounds of the loop after its sender was woken."""
+
+        async def send(self, data: bytes) -> None:
+            pass
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(8):  # until the sender waits for its deadline
+                await asyncio.sleep(0)
+            client.connection.wake_sender()
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            return
+            yield b""
+
+        async def aclose(self) -> None:
+            pass
+
+    async def connect() -> Transport:
+        opened.append(Ending())
+        if len(opened) > 2:
+            again.set()
+        return opened[-1]
+
+    again = threading.Event()
+    monkeypatch.setattr(Session, "next_deadline", lambda self: time.monotonic() + 1000)
+    client = Client(LoopDriver(connect, line.loop, loop_thread().ident), where="a broken line")
+    assert again.wait(10)
+    client.close(0)
+
+
+def test_system_exit_in_a_feed_does_not_end_the_callbacks(line: Line) -> None:
+    bus = line.client().bus("votes")
+    heard = threading.Event()
+
+    async def source() -> AsyncIterator[int]:
+        raise SystemExit
+        yield 1
+
+    feed = bus.feed(source())
+    with pytest.raises(SystemExit):
+        feed.result(5)
+    bus.on(lambda _: heard.set())
+    bus.write(1)
+    assert heard.wait(5)
+
+
+def test_client_ends_with_its_event_loop(line: Line) -> None:
+    clients: list[Client] = []
+
+    async def program() -> None:
+        async def connect() -> Transport:
+            raise ConnectionLost("nobody is there")
+
+        clients.append(Client(LoopDriver(connect, asyncio.get_running_loop()), where="a loop that ends"))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(program())
+    assert clients[0].status == "closed"
+    assert "event loop" in str(clients[0].why)
+
+
+def test_welcome_does_not_revive_a_client_that_was_closed(line: Line) -> None:
+    client = line.client()
+    client.wait_live(5)
+    client.close()
+    client.connection._perform([events.Welcomed(client.you)])  # type: ignore[list-item, arg-type]
+    assert client.status == "closed"
+    assert isinstance(client.why, Closed)
+
+
+@pytest.mark.parametrize("interval", ["soon", float("nan"), -1])
+def test_bus_with_a_bad_flush_interval_is_not_opened(line: Line, interval: Any) -> None:
+    client = line.client()
+    with pytest.raises(ValueError):
+        client.bus("votes", flush_interval=interval)
+    assert [*client.connection.topics] == []
+    bus = client.bus("votes")
+    with pytest.raises(ValueError):
+        client.bus("votes", size=1000, flush_interval=interval)
+    assert bus.write(1).result(5) == 1
+
+
+def test_participants_of_a_closed_client_raise_closed(line: Line) -> None:
+    client = line.client()
+    bus = client.bus("votes")
+    client.close()
+    with pytest.raises(Closed):
+        bus.presence.seats(5)

@@ -1,24 +1,10 @@
-"""The profiles of hypothesis: moderate by default, thorough with EBUS_HYPOTHESIS=thorough."""
+"""A fresh play for each test of the core."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.core.play import Play
-
-PROFILES = {
-    # The same examples every time, so that a failure belongs to the change that is tested.
-    "moderate": settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True),
-    "thorough": settings(
-        max_examples=3000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
-    ),
-}
-for name, profile in PROFILES.items():
-    settings.register_profile(name, profile)
-settings.load_profile(os.environ.get("EBUS_HYPOTHESIS", "moderate"))
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ebus_jupyter.client import driver
 from ebus_jupyter.client.discover import remote_client
@@ -123,3 +126,67 @@ def test_interrupted_write_over_a_socket_harms_no_other_write(server: Server, mo
     monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
     with remote_client(server.url, "of-ann") as client:
         check_interrupted_writes(client, flush_size=1)
+
+
+ENDING = """
+import os, sys
+acks = [bus.write(n) for n in range({before})]
+if {fork}:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        said = set()
+        for ack in acks:
+            try:
+                ack.result(5)
+                said.add("answered")
+            except ebus.Closed as error:
+                said.add(error.reason)
+        os.write(write, repr(sorted(said)).encode())
+        os._exit(0)
+    os.close(write)
+    os.wait()
+    print(os.read(read, 1000).decode())
+for n in range({before}, {before} + {after}):
+    acks.append(bus.write(n))
+{end}
+"""
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.integers(0, 300),
+    after=st.integers(0, 300),
+    fork=st.booleans(),
+    end=st.sampled_from(["", "sys.exit(0)", "client.close()", "del bus, client", "raise SystemExit"]),
+)
+def test_accepted_writes_survive_a_fork_and_the_end_at_any_point(
+    server: Server, before: int, after: int, fork: bool, end: str
+) -> None:
+    with remote_client(server.url, "of-ann") as client:
+        known = len(client.bus("exit", size=1000).history(1000))
+    ended = run(ENDING.format(before=before, after=after, fork=fork, end=end), server)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if fork:
+        # An ack that had its answer keeps it; any other has one in the child, too.
+        assert set(literal_eval(ended.stdout)) <= {"answered", "forked"}
+    values = kept(server)
+    assert values[-(before + after) :] == list(range(before + after)) or before + after == 0
+    assert len(values) == min(1000, known + before + after)
+
+
+def test_write_without_an_answer_has_one_in_a_forked_child(server: Server) -> None:
+    ended = run(
+        "import os, signal, sys\n"
+        f"os.kill({server.pid}, signal.SIGKILL)\n"
+        "ack = bus.write(1)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        ack.result()\n"
+        "    except ebus.Closed as error:\n"
+        "        os._exit(7 if error.reason == 'forked' else 8)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)\n"
+        "os._exit(0)",
+        server,
+        timeout=15,
+    )
+    assert ended.stdout == "7\n"

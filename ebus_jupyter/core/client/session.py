@@ -92,12 +92,12 @@ class Session(Exchange):
     def close(self, error: EbusError) -> list[Event]:
         """End this client: every write, request and bus is settled with ``error``."""
         self.closed = error
+        for channel in self._channels:  # first: whatever fails here, nobody waits for a bus of a client that has ended
+            channel.error = channel.error or error
         events = self.connection_lost()
         events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop_all()]
         events += [RequestSettled(req, None, error) for req in self._requests.pop_all()]
-        for channel in self._channels:
-            channel.error = channel.error or error
-            events.append(BusClosed(channel, channel.error))
+        events += [BusClosed(channel, channel.error or error) for channel in self._channels]
         self._channels.clear()
         return events
 
