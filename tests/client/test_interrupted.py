@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+import weakref
 from types import FrameType
 from typing import Any
 
@@ -43,11 +44,20 @@ class Interrupt:
         if event == "opcode":
             last = self._last.get(frame, "")
             self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+            if last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")) and not _in_finaliser(frame):
                 self._left -= 1
                 if self._left == 0:
                     raise KeyboardInterrupt
         return self._tracer
+
+
+def _in_finaliser(frame: FrameType | None) -> bool:
+    """Whether ``frame`` runs for a finaliser: the interpreter reports what that raises, and goes on."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def write_interrupted_everywhere(bus: Bus[int, int]) -> int:
