@@ -15,6 +15,7 @@ from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.client import Client
 
 from .conftest import Line
+from .test_state import eventually
 
 
 class Interrupt:
@@ -117,6 +118,7 @@ def test_interrupted_assignment_leaves_the_state_usable(line: Line, monkeypatch:
             state.flush(10)
             assert state["speed"] == at
             assert other.replace("speed", at, "seen", timeout=10)
+            eventually(state, lambda: state["speed"] == "seen")
             assert state.replace("speed", "seen", 0, timeout=10)
         assert at > 10
     assert (state._unanswered, state._waiting) == (set(), {})
