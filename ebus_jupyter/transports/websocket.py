@@ -117,6 +117,8 @@ class WebSocketLine:
         self._lock = threading.Lock()
         self._unsent: deque[memoryview] = deque()
         self._half_closed = False
+        self._broken = False  # nothing can be sent any more
+        self._ended = False  # nothing arrives any more
         self._early = early
         self._parts: list[bytes] = []
         self._is_text = False
@@ -196,7 +198,7 @@ class WebSocketLine:
                 self._frame(frame, messages)
             if writable:
                 self._write()
-            if readable and self._read():
+            if (readable or self._broken) and self._read():
                 self._heard, self._pinged = time.monotonic(), False
             for event in self._protocol.events_received():
                 if isinstance(event, Frame):
@@ -211,7 +213,7 @@ class WebSocketLine:
         with self._lock:
             self._half_closed = True
             self._unsent.clear()
-            self._protocol.receive_eof()
+            self._end()
             self._selector.close()
             for each in (self._socket, self._wake_receiver, self._woken):
                 each.close()
@@ -269,22 +271,24 @@ class WebSocketLine:
     def _read(self) -> bool:
         """Take what the socket has; returns whether that was anything."""
         some = False
-        while True:
+        while not self._ended:
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if self._broken:
+                    self._end()
                 return some
             except OSError:
                 data = b""
             if not data:
-                if self._protocol.state is not State.CLOSED:
-                    self._protocol.receive_eof()
+                self._end()
                 return some
             some = True
             self._protocol.receive_data(data)
             # TLS may hold more than the selector knows of; a plain socket is asked again when it is readable.
             if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
                 return some
+        return some
 
     def _write(self) -> None:
         """Give the socket what waits, as far as it takes it."""
@@ -308,9 +312,14 @@ class WebSocketLine:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError:
-            unsent.clear()  # broken: reading says so
-            if self._protocol.state is not State.CLOSED:
-                self._protocol.receive_eof()
+            unsent.clear()
+            self._broken = True  # what has arrived before is still read; then `receive` says so
+
+    def _end(self) -> None:
+        """Nothing arrives any more. The protocol must be told once, and take nothing in afterwards."""
+        if not self._ended:
+            self._ended = True
+            self._protocol.receive_eof()
 
 
 def connect_line(url: str, authorization: str, *, certificate: str = "") -> WebSocketLine:

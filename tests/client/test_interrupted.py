@@ -5,7 +5,8 @@ from __future__ import annotations
 import dis
 import sys
 import weakref
-from types import FrameType
+from functools import cache
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ from .test_state import eventually
 class Interrupt:
     """Raises KeyboardInterrupt in this thread, at the ``at``-th point in the package where a signal can.
 
-    The interpreter looks for signals after calls, at the beginning of a function, and at the end of a loop's round.
+    The interpreter looks for signals after calls, at the beginning of a function, and at the end of a loop's round. It counts
+    the instruction there as the one that raises; a trace function can only raise at the next one. Where that has another
+    exception handler, as between the last call in a ``with`` block and the block's end, no interrupt is tried.
     """
 
     def __init__(self, at: int) -> None:
         self._left = at
-        self._last: dict[FrameType, str] = {}
+        self._last: dict[FrameType, int] = {}
         # One object for all frames, kept here: the interpreter drops its own reference when a trace function raises.
         self._tracer = self._trace
 
@@ -43,13 +46,23 @@ class Interrupt:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            last = self._last.get(frame, "")
-            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")) and not _in_finaliser(frame):
+            last, self._last[frame] = self._last.get(frame), frame.f_lasti
+            if last is not None and _can_interrupt(frame.f_code, last, frame.f_lasti) and not _in_finaliser(frame):
                 self._left -= 1
                 if self._left == 0:
                     raise KeyboardInterrupt
         return self._tracer
+
+
+@cache
+def _can_interrupt(code: CodeType, last: int, current: int) -> bool:
+    """Whether a signal can raise after the instruction at ``last`` just as it would at ``current``."""
+    if not dis.opname[code.co_code[last]].startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+        return False
+    entries = dis.Bytecode(code).exception_entries
+    return [entry for entry in entries if entry.start <= last < entry.end] == [
+        entry for entry in entries if entry.start <= current < entry.end
+    ]
 
 
 def _in_finaliser(frame: FrameType | None) -> bool:

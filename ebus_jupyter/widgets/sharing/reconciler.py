@@ -112,6 +112,8 @@ class Reconciler:
                     SETTLE_SECONDS,
                     f"{bound.key} has not arrived",
                 )
+        with self._lock:  # the state shows them before its listeners are told
+            self._changed_keys.update(bound.key for bound, _ in proposals)
         self._catch_up()
 
     # --- from the widget to the state -------------------------------------------------------------------------------
