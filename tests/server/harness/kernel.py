@@ -13,6 +13,8 @@ import websocket
 
 from .site import Site
 
+GREETING_TIMEOUT = 60.0  # seconds
+
 
 class CellFailed(Exception):
     """The cell raised. The message is the last line of its traceback; ``result`` is its output."""
@@ -56,19 +58,23 @@ class Kernel:
 
     def submit(self, code: str) -> Cell:
         """Start a cell, and return at once."""
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
+        return self._send("shell", "execute_request", content)
+
+    def _send(self, channel: str, kind: str, content: dict[str, Any]) -> Cell:
+        socket = self._connected()
         message_id = uuid.uuid4().hex
         header = {
             "msg_id": message_id,
-            "msg_type": "execute_request",
+            "msg_type": kind,
             "session": self._session,
             "username": self.user,
             "date": "",
             "version": "5.3",
         }
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
         cell = self._cells[message_id] = Cell(self)
-        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
-        self._connected().send(json.dumps(message))
+        message = {"channel": channel, "header": header, "parent_header": {}, "metadata": {}, "content": content}
+        socket.send(json.dumps(message))
         return cell
 
     def interrupt(self) -> None:
@@ -101,7 +107,25 @@ class Kernel:
         if self._socket is None:
             url = "ws" + self.site.url[4:] + f"api/kernels/{self.id}/channels?session_id={self._session}"
             self._socket = self.site.websocket(url, self.site.headers(self.user))
+            self._greet()
         return self._socket
+
+    def _greet(self) -> None:
+        """Ask the kernel who it is until its output arrives.
+
+        What a kernel publishes while the server's output socket is still connecting to it is lost, the end of a cell
+        included; Jupyter's own check is skipped for a kernel that was restarted. The control channel answers for a busy
+        kernel too.
+        """
+        deadline = time.monotonic() + GREETING_TIMEOUT
+        greetings: list[Cell] = []
+        while not any(greeting.idle for greeting in greetings):
+            greetings.append(self._send("control", "kernel_info_request", {}))
+            try:
+                self.pump(lambda: any(greeting.idle for greeting in greetings), 0.5)
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
 
     def pump(self, until: Callable[[], bool], timeout: float) -> None:
         """Process the kernel's messages until ``until()`` is true.
@@ -116,12 +140,15 @@ class Kernel:
                 raise TimeoutError(f"kernel {self.id} did not finish within {timeout} s")
             socket.settimeout(remaining)
             try:
-                received = socket.recv()
-                if isinstance(received, bytes):  # has buffers, so it is for a widget in a page
-                    continue
-                message = json.loads(received)
+                # Returns for a ping too: the server's pings would otherwise start the time-out anew for ever.
+                opcode, received = socket.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 continue
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                raise websocket.WebSocketConnectionClosedException(f"the server closed the WebSocket: {received!r}")
+            if opcode != websocket.ABNF.OPCODE_TEXT:  # bytes have buffers, so they are for a widget in a page
+                continue
+            message = json.loads(received)
             cell = self._cells.get(message["parent_header"].get("msg_id", ""))
             if cell is not None:
                 cell.receive(message["msg_type"], message["content"])
@@ -139,6 +166,11 @@ class Cell:
     def done(self) -> bool:
         """True if the cell has ended, as far as messages were processed (see `Kernel.pump`)."""
         return self._replied and self._idle
+
+    @property
+    def idle(self) -> bool:
+        """True if the kernel's output channel has told the end."""
+        return self._idle
 
     @property
     def so_far(self) -> Result:
