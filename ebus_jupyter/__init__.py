@@ -40,6 +40,7 @@ from .errors import (
     Unauthenticated,
     UnknownScope,
 )
+from .terminal import printable
 
 if TYPE_CHECKING:
     from . import widgets
@@ -261,7 +262,7 @@ def status() -> str:
     you = client.you
     as_whom = f" as {you.kind} of {you.user}" if you is not None and you.user else ""
     why = f" ({client.why})" if client.why is not None else ""
-    return f"ebus {__version__}: {client.status}{as_whom}; buses are at {client.where}{why}."
+    return printable(f"ebus {__version__}: {client.status}{as_whom}; buses are at {client.where}{why}.")
 
 
 def _client() -> Client:

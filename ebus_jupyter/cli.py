@@ -2,7 +2,7 @@
 
 It connects to the server that ``--url`` and ``--token`` name, or else ``EBUS_URL`` and ``EBUS_TOKEN``; never to one that
 it finds running, which may be another user's. Messages are JSON lines, as in `core.protocol.json_value`. An error is one
-line on stderr, and the exit code 2.
+line on stderr, and the exit code 2. What others have written is made `printable` before a terminal sees it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .client.discover import remote_client
 from .core.client.reader import Since
 from .core.protocol import json_value
 from .errors import Closed, EbusError, Lagged
+from .terminal import printable, printable_json, printable_lines
 
 CONNECT_SECONDS = 5.0
 """The time that a command waits for the server to answer."""
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (EbusError, _UsageError, OSError, TimeoutError, ValueError) as error:
-        print(f"jupyter ebus: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(" ".join(str(error).split()))
         return 2
     return 0
 
@@ -103,11 +104,11 @@ def _tail(client: Client, options: argparse.Namespace) -> None:
         try:
             _print(json_value.message(stream.get() if options.follow else stream.get_kept()))
         except Lagged as lag:
-            print(f"jupyter ebus: {lag}", file=sys.stderr)
+            _tell(str(lag))
         except LookupError:
             return
         except Closed as closed:
-            print(f"jupyter ebus: {closed}", file=sys.stderr)
+            _tell(str(closed))
             return
 
 
@@ -142,27 +143,31 @@ def _rm(client: Client, options: argparse.Namespace) -> None:
 
 
 def _types(client: Client, options: argparse.Namespace) -> None:
-    print(_open(client, options).typescript)
+    print(printable_lines(_open(client, options).typescript))
 
 
 def _record(client: Client, options: argparse.Namespace) -> None:
     bus = _open(client, options)
     count = recording.record(bus, options.file, seconds=options.seconds, n=options.n, since=options.since)
-    print(f"{count} messages of {bus.name} are in {options.file}.", file=sys.stderr)
+    print(printable(f"{count} messages of {bus.name} are in {options.file}."), file=sys.stderr)
 
 
 def _replay(client: Client, options: argparse.Namespace) -> None:
     bus = recording.bus_for(client, options.file, options.name, scope=options.scope)
     count = recording.replay(bus, options.file, speed=options.speed)
-    print(f"{count} messages were written to {bus.name}.", file=sys.stderr)
+    print(printable(f"{count} messages were written to {bus.name}."), file=sys.stderr)
 
 
 def _open(client: Client, options: argparse.Namespace, *, create: bool = False) -> Bus[Any, Any]:
     return client.open_bus(options.name, scope=options.scope or "server", create=create)
 
 
+def _tell(text: str) -> None:
+    print(f"jupyter ebus: {printable(text)}", file=sys.stderr)
+
+
 def _print(found: Any) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
+    sys.stdout.buffer.write(printable_json(msgspec.json.encode(found)) + b"\n")
     sys.stdout.flush()
 
 

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self, TypeVar
 
+from .terminal import printable
+
 E = TypeVar("E", bound="EbusError")
 
 
@@ -41,7 +43,10 @@ class EbusError(Exception):
         text: In one or two sentences: the bus or participant concerned, what is wrong, and what to do next.
         details: Facts for programs; every item is also an attribute of the error.
 
+    The error's ``str`` is what a terminal shows of it. The names, types and reasons in it may be others': see `printable`.
+
     Attributes:
+        text: The text as it was given.
         code: The stable name of the error (class attribute).
         temporary: True if the same call may succeed later without a change (class attribute).
     """
@@ -53,6 +58,9 @@ class EbusError(Exception):
         super().__init__(text)
         self.text = text
         self.details = details
+
+    def __str__(self) -> str:
+        return printable(self.text)
 
     def __getattr__(self, name: str) -> Any:
         # Only called when normal lookup fails.

@@ -31,6 +31,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 import ebus_jupyter
 
 from .errors import EbusError, Lagged
+from .terminal import printable
 
 # Every kernel of a class loads this at once; the client, which takes longer to import, is for those that use it.
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class EbusMagics(Magics):
         for message in _last(bus, int(count)) if int(count) else ():
             sender = message.sender.name or message.sender.user or message.sender.kind
             key = "" if message.key is None else f" {message.key}"
-            print(f"{message.offset:>6} {sender}{key}: {'(removed)' if message.deleted else repr(message.value)}")
+            value = "(removed)" if message.deleted else repr(message.value)
+            print(printable(f"{message.offset:>6} {sender}{key}: {value}"))
         bus.close()
 
     def _write(self, rest: str) -> None:

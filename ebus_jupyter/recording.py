@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from os import PathLike
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,10 +30,13 @@ from .client.client import Client
 from .core.client.reader import Since
 from .core.protocol import json_value
 from .core.protocol.message import BusSpec
-from .errors import Closed, Lagged
+from .errors import Closed, EbusError, Lagged, TypeMismatch
 
 FORMAT = 1
 """The version of the file format, in the first line."""
+
+LINE_BYTES = 1 << 27
+"""The length that no line of a recording has: that of the largest value, as JSON."""
 
 WINDOW = 1000
 """The number of replayed writes that may be unanswered at a time."""
@@ -108,29 +111,33 @@ def replay(bus: Bus[Any, Any], path: Path, *, speed: float | None = None) -> int
         The number of messages written.
 
     Raises:
-        RecordingError: The file is not a recording.
-        Rejected: The bus refuses a message; those before it are written.
+        RecordingError: The file is not a recording, or a line of it is not a message; those before it are written.
+        Rejected: The bus refuses a message; those before it are written. The error's text names the line.
         ValueError: ``speed`` is not greater than 0.
     """
-    if speed is not None and speed <= 0:
+    if speed is not None and not speed > 0:
         raise ValueError(f"speed={speed} is not greater than 0; leave it out to replay at once.")
-    waiting: list[Ack] = []
-    count = 0
+    waiting: list[tuple[int, Ack]] = []
+    written = 0
     began = time.monotonic()
     for line in _messages(path):
         if speed is not None:
-            time.sleep(max(0.0, began + line["at"] / speed - time.monotonic()))
-        if line.get("deleted"):
-            waiting.append(bus.remove(line["key"]))
-        else:
-            value = bus.codec.decode(json_value.from_json(line["value"]))
-            waiting.append(bus.write(value, key=line.get("key")))
-        count += 1
+            time.sleep(max(0.0, began + line.at / speed - time.monotonic()))
+        try:
+            if line.deleted:
+                assert line.key is not None
+                ack = bus.remove(line.key)
+            else:
+                ack = bus.write(bus.codec.decode(line.data), key=line.key)
+        except EbusError as error:
+            raise _at_line(path, line.number, error) from None
+        waiting.append((line.number, ack))
+        written += 1
         if len(waiting) >= WINDOW:
-            _settle(waiting)
+            _settle(path, waiting)
     bus.flush()
-    _settle(waiting)
-    return count
+    _settle(path, waiting)
+    return written
 
 
 def bus_for(client: Client, path: Path, name: str | None = None, *, scope: str | None = None) -> Bus[Any, Any]:
@@ -146,8 +153,7 @@ def bus_for(client: Client, path: Path, name: str | None = None, *, scope: str |
         RecordingError: The file is not a recording.
     """
     header = _read_header(path)
-    name, scope = name or header["name"], scope or header["scope"]
-    spec = msgspec.convert(header["spec"], BusSpec, strict=False)
+    name, scope, spec = name or header.name, scope or header.scope, header.spec
     given: dict[str, Any] = {"retain": spec.retain, "size": spec.size}
     received = spec.emits or spec.schema
     if received is not None:
@@ -168,37 +174,96 @@ def _header(bus: Bus[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+class _Header(msgspec.Struct):
+    """The first line: the recorded bus."""
+
+    ebus: int
+    name: str
+    scope: str
+    spec: BusSpec
+
+
+class _Line(msgspec.Struct):
+    """A line of a message. ``data`` is its encoded value."""
+
+    at: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+    value: Any = msgspec.UNSET
+    key: str | None = None
+    deleted: bool = False
+    lagged: Any = msgspec.UNSET
+    number: int = 0
+    data: bytes = b""
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, with their numbers. A line that is longer than any message is an error."""
     with open(path, "rb") as file:  # noqa: PTH123
-        return _checked(file.readline(), path)
+        number = 0
+        while True:
+            number += 1
+            line = file.readline(LINE_BYTES)
+            if len(line) == LINE_BYTES:
+                raise RecordingError(f"{path}, line {number}: a line has at most {LINE_BYTES} bytes.")
+            if not line:
+                return
+            yield number, line
 
 
-def _checked(line: bytes, path: Path) -> dict[str, Any]:
+def _read_header(path: Path) -> _Header:
+    _, line = next(_lines(path), (1, b""))
     try:
-        header = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
-        header = None
-    if not isinstance(header, dict) or "ebus" not in header:
-        raise RecordingError(f"{path} is not a recording of a bus. `jupyter ebus record` makes one.")
-    if header["ebus"] != FORMAT:
+        found = msgspec.json.decode(line)
+        version = found["ebus"]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, KeyError, IndexError):
+        raise RecordingError(f"{path} is not a recording of a bus. `jupyter ebus record` makes one.") from None
+    if version != FORMAT or isinstance(version, bool):
         raise RecordingError(f"{path} was recorded by a newer version of ebus_jupyter; update this one.")
-    return header
+    try:
+        return msgspec.convert(found, _Header, strict=False)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise RecordingError(f"{path}, line 1: this does not describe a bus: {error}.") from None
 
 
-def _messages(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, "rb") as file:  # noqa: PTH123
-        _checked(file.readline(), path)
-        for number, line in enumerate(file, start=2):
-            try:
-                found = msgspec.json.decode(line)
-                if "value" in found:
-                    yield found
-            except (msgspec.MsgspecError, TypeError):
-                if line.endswith(b"\n"):  # the last line of a recording that was cut off may be incomplete
-                    raise RecordingError(f"{path}, line {number}: this is not a message.") from None
+def _messages(path: Path) -> Iterator[_Line]:
+    """The messages of a recording, each checked before it is yielded.
+
+    Raises:
+        RecordingError: A line is not a message; those before it were yielded.
+    """
+    _read_header(path)
+    for number, text in _lines(path):
+        if number == 1:
+            continue
+        try:
+            line = _decode_line(text)
+            if line.lagged is not msgspec.UNSET and line.value is msgspec.UNSET:
+                continue
+            if line.deleted and line.key is None:
+                raise ValueError("what is deleted has a key")
+            if line.value is msgspec.UNSET and not line.deleted:
+                raise ValueError("a message has a value")
+            line.number, line.data = number, b"\xc0" if line.deleted else json_value.from_json(line.value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeMismatch) as error:
+            if not text.endswith(b"\n"):
+                return  # the last line of a recording that was cut off may be incomplete
+            raise RecordingError(f"{path}, line {number}: this is not a message: {error}.") from None
+        yield line
 
 
-def _settle(waiting: list[Ack]) -> None:
-    for ack in waiting:
-        ack.result()
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def _at_line(path: Path, number: int, error: EbusError) -> EbusError:
+    """The same error, which says where in the recording its message is."""
+    told = error.anew()
+    told.text = f"{path}, line {number}: {error.text}"
+    return told
+
+
+def _settle(path: Path, waiting: list[tuple[int, Ack]]) -> None:
+    for number, ack in waiting:
+        try:
+            ack.result()
+        except EbusError as error:
+            raise _at_line(path, number, error) from None
     waiting.clear()

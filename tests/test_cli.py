@@ -16,9 +16,11 @@ import pytest
 import ebus_jupyter as ebus
 from ebus_jupyter import cli, recording
 from ebus_jupyter.client.client import Client
+from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
 
 from .server.harness import Server
+from .server.wire import Wire
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +226,21 @@ def test_write_that_does_not_wait_is_refused_beyond_the_rate(client: Client, nam
     assert all(isinstance(ack.error, ebus.RateLimited) for ack in acks if ack.error is not None)
     assert len(bus.history(2 * BURST)) == len(kept)
     assert bus.write("later").result(10) > len(kept), "one that waits is accepted"
+
+
+def test_escape_sequences_of_others_reach_no_terminal(run: Callable[..., list[str]], server: Server, name: str) -> None:
+    attack = "\x1b]0;title\x07\x1b[2J\u202e\nserver  fake"
+    with Wire(server, auth=f"token {server.token('bob')}") as wire:
+        wire.hello()
+        wire.send(frames.Open(1, "server", name, {"type": attack, "schema": {"enum": [attack, {attack: 1}]}}))
+        opened = wire.expect(frames.Opened)
+        wire.publish(opened, 1, attack)
+        wire.expect(frames.Ok)
+    said = [
+        *run("ls"),
+        *run("tail", name, "-n", "1", "--no-follow"),
+        *run("types", name),
+        *run("write", name, "1", code=2),
+    ]
+    assert not any(char in "".join(said) for char in "\x1b\x07\u202e")
+    assert not any(line.startswith("server  fake") for line in said)

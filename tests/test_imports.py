@@ -2,8 +2,8 @@
 
 ::
 
-    errors ← core.protocol ← core.broker ← backends ← broker
-                           ← core.client ← client ← recording, widgets ← cli, magics
+    terminal ← errors ← core.protocol ← core.broker ← backends ← broker
+                                      ← core.client ← client ← recording, widgets ← cli, magics
              core.protocol ← transports ← broker, client ← server
 
 `core.broker` and `core.client`, the two halves of the protocol, do not know each other. A circle counts even where one of
@@ -21,20 +21,21 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ebus_jupyter"
 
 MAY_IMPORT = {
-    "errors": set(),
+    "terminal": set(),
+    "errors": {"terminal"},
     "core.protocol": {"errors"},
     "core.broker": {"errors", "core.protocol"},
     "core.client": {"errors", "core.protocol"},
     "backends": {"errors", "core.protocol", "core.broker"},
     "transports": {"errors", "core.protocol"},
     "broker": {"errors", "core.protocol", "core.broker", "backends"},
-    "client": {"errors", "core.protocol", "core.client", "transports", "broker"},
+    "client": {"terminal", "errors", "core.protocol", "core.client", "transports", "broker"},
     "recording": {"errors", "core.protocol", "core.client", "client"},
-    "server": {"errors", "core.protocol", "backends", "transports", "broker", "client", ""},
-    "widgets": {"errors", "core.protocol", "core.client", "client", ""},
-    "magics": {"errors", "core.protocol", "client", "widgets", ""},
-    "cli": {"errors", "core.protocol", "core.client", "client", "recording", ""},
-    "": {"errors", "core.protocol", "client", "widgets", "server", "magics"},
+    "server": {"terminal", "errors", "core.protocol", "backends", "transports", "broker", "client", ""},
+    "widgets": {"terminal", "errors", "core.protocol", "core.client", "client", ""},
+    "magics": {"terminal", "errors", "core.protocol", "client", "widgets", ""},
+    "cli": {"terminal", "errors", "core.protocol", "core.client", "client", "recording", ""},
+    "": {"terminal", "errors", "core.protocol", "client", "widgets", "server", "magics"},
 }
 """Rooms, and the rooms they may import. "" is the package itself: its public names, which are loaded when asked for."""
 

@@ -46,7 +46,10 @@ def test_load_ext_does_not_import_the_client() -> None:
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('IPython.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["ebus_jupyter", "ebus_jupyter.errors", "ebus_jupyter.magics"]
+    assert done.stdout.split() == [
+        "ebus_jupyter",
+        *(f"ebus_jupyter.{name}" for name in ("errors", "magics", "terminal")),
+    ]
 
 
 def test_status_without_a_server_says_nothing_leaves(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.terminal import printable
 
 from .connection import Connection
 from .topic import Holder
@@ -36,7 +37,8 @@ class Seat:
         self.activity = activity
 
     def __repr__(self) -> str:
-        return f"<{self.who.kind} of {self.who.name or self.who.user}{'' if self.here else ', away'}: {self.state!r}>"
+        away = "" if self.here else ", away"
+        return printable(f"<{self.who.kind} of {self.who.name or self.who.user}{away}: {self.state!r}>")
 
 
 class PresenceView:

@@ -251,7 +251,7 @@ class SocketHandler(JupyterHandler):
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], HandshakeRefused):
-            self.log.info("ebus: refused a connection from %s: %s", self.request.remote_ip, exc_info[1].error.text)
+            self.log.info("ebus: refused a connection from %s: %s", self.request.remote_ip, exc_info[1].error)
         else:
             super().log_exception(*exc_info)
 

@@ -17,6 +17,7 @@ from tornado import web
 
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.errors import EbusError, Unauthenticated
+from ebus_jupyter.terminal import printable
 
 from .access import RESOURCE, BusAuthorizer, participant
 from .request_client import RequestClient, Since, parse_since
@@ -131,6 +132,6 @@ class RestHandler(APIHandler):
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], EbusError):
-            self.log.info("ebus: refused %s: %s", self.request.path, exc_info[1].text)
+            self.log.info("ebus: refused %s: %s", printable(self.request.path), exc_info[1])
         else:
             super().log_exception(*exc_info)

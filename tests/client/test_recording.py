@@ -217,3 +217,61 @@ def test_replay_faster_than_the_server_s_rate_is_whole(make_line: Callable[..., 
     again = line.client(kind="client").bus("again", size=2000)
     assert replay(again, path) == 1500
     assert again.history(2000) == list(range(1500))
+
+
+HEADER = b'{"ebus": 1, "name": "rr", "scope": "server", "spec": {}}\n'
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{}\n",
+        b'{"ebus": 1}\n',
+        b'{"ebus": true, "name": "x", "scope": "server", "spec": {}}\n',
+        b'{"ebus": 1, "name": "rr", "scope": "server", "spec": []}\n',
+        b'{"ebus": 1, "name": "rr", "scope": 5, "spec": {}}\n',
+        b'{"ebus": 1, "name": "rr", "scope": "server", "spec": {"size": "many"}}\n',
+        b'{"ebus": 1, "name": "rr", "scope": "server", "spec": {"schema": ' + b"[" * 5000 + b"]" * 5000 + b"}}\n",
+        b"\xff\xfe\n",
+    ],
+)
+def test_malformed_header_of_a_recording_is_a_named_error(line: Line, tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(header)
+    with pytest.raises(RecordingError, match=r"x\.jsonl"):
+        bus_for(line.client(), tmp_path / "x.jsonl")
+    with pytest.raises(RecordingError, match=r"x\.jsonl"):
+        replay(line.client().bus("again"), tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"at": "soon", "value": 1}',
+        b'{"at": -1, "value": 1}',
+        b'{"at": 1e300, "value": 1}',
+        b'{"value": 1}',
+        b'{"at": 0}',
+        b'["value"]',
+        b'{"at": 0, "value": 1, "key": 5}',
+        b'{"at": 0, "deleted": true}',
+        b'{"at": 0, "value": {"$msgpack": "k5OT"}}',
+        b'{"at": 0, "value": {"$bytes": "?"}}',
+        b'{"at": 0, "value": {"$array": {"dtype": "<f3", "shape": "x", "data": ""}}}',
+        b'{"at": 0, "value": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"at": 0, "value": "\xff"}',
+        b"null",
+        b"",
+    ],
+)
+def test_malformed_message_of_a_recording_is_an_error_with_its_line(line: Line, tmp_path: Path, message: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(HEADER + b'{"at": 0, "value": "good"}\n' + message + b"\n")
+    bus = line.client().bus("again")
+    with pytest.raises((RecordingError, ebus.TypeMismatch), match=r"x\.jsonl, line 3: "):
+        replay(bus, tmp_path / "x.jsonl", speed=1e9)
+    assert bus.history() == ["good"]
+
+
+def test_refused_message_of_a_recording_is_an_error_with_its_line(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(HEADER + b'{"at": 0, "value": 1}\n{"at": 0, "value": 2, "key": "k"}\n')
+    with pytest.raises(ebus.EbusError, match=r"x\.jsonl, line 3: "):
+        replay(line.client().bus("again"), tmp_path / "x.jsonl")
