@@ -32,7 +32,7 @@ class Connections:
         state: The state machine.
         host: Performs its effects.
         limits: The bounds.
-        clock: Seconds since the epoch.
+        clock: Seconds, of any clock that only goes forward.
         log: Where a connection that had to be closed is reported.
     """
 

@@ -44,7 +44,8 @@ class Broker:
         limits: The bounds.
         secret: The key of capabilities. Where it stays the same over a restart, the capabilities that pages hold stay valid.
             Default: a new one.
-        clock: Seconds since the epoch.
+        clock: Seconds, of any clock that only goes forward.
+        wall: Seconds since the epoch.
         shared: Whether ``durable`` is shared by all servers of a hub.
         filters: The server's filters, by name.
         log: Where failures are reported.
@@ -60,7 +61,8 @@ class Broker:
         *,
         limits: Limits | None = None,
         secret: bytes | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         shared: bool = False,
         filters: Mapping[str, ServerFilter] | None = None,
         log: logging.Logger | None = None,
@@ -68,6 +70,7 @@ class Broker:
     ) -> None:
         self.limits = limits or Limits()
         self._clock = clock
+        self._wall = wall
         self._log = log or logging.getLogger("ebus_jupyter")
         self.state = BrokerState(
             broker=secrets.token_hex(8),
@@ -77,6 +80,7 @@ class Broker:
             shared=shared,
             filters=filters or {},
         )
+        self._read_wall_clock()
         self._filters = Filters(filters or {}, self.limits.filter_seconds, self._log)
         self._connections = Connections(self.state, self, self.limits, clock, self._log)
         self._storage = StorageQueue(self.state, self, durable, self.limits, clock, self._log)
@@ -137,7 +141,11 @@ class Broker:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._read_wall_clock()
             self.perform(self.state.tick(self._clock()))
+
+    def _read_wall_clock(self) -> None:
+        self.state.clock.offset = self._wall() - self._clock()
 
     # --- connections ------------------------------------------------------------------------------------------------
 

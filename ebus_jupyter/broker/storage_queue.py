@@ -41,7 +41,7 @@ class StorageQueue:
         host: Performs its effects.
         durable: Keeps the named buses. None: memory.
         limits: The bounds.
-        clock: Seconds since the epoch.
+        clock: Seconds, of any clock that only goes forward.
         log: Where failures are reported.
 
     Attributes:

@@ -203,8 +203,10 @@ class Bus(Generic[In, Out]):
         Args:
             value: What to write.
             key: The entry to set, on a bus with ``retain="keys"``.
-            echo: False: this participant does not receive the message. Default: True, it does.
-            to: A username, or several: only these users, and this participant, receive the message. Default: everyone.
+            echo: False: this participant does not receive the message. Default: True, it does. As ``to``, only on a bus with
+                ``retain="log"``: on others everyone holds the same state.
+            to: A username or ``group:NAME``, or several: only these users, and this participant, receive the message.
+                Default: everyone.
             expect: Compare and set: accept the write only if this is the last offset (of ``key``, if given; 0: there is none).
             wait: False: refuse the write with `RateLimited`, here or in the ack, where it can't be sent at once: too many
                 writes have no answer yet, or the server's rate is reached. Default: True, it is sent as soon as it may be.

@@ -24,7 +24,7 @@ from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
 from ebus_jupyter.transports.base import Connect, Transport
 from ebus_jupyter.transports.websocket import WebSocketLine
 
-RETRY_SECONDS = (0.05, 3.0)
+RETRY_SECONDS = (0.05, 2.0)
 """The first and the longest pause between attempts to reconnect. Each pause is a random part of a doubling bound ("full
 jitter"), so that a class of clients does not come back all at once."""
 

@@ -94,6 +94,20 @@ async def test_unloaded_bus_is_loaded_as_it_was() -> None:
         assert await peer.write(again.bus, "rum", id=3) == 3
 
 
+async def test_durations_and_stamps_use_different_clocks() -> None:
+    now, wall = 50.0, 1_000_000.0
+    async with running(clock=lambda: now, wall=lambda: wall, limits={"publish_rate": 1, "publish_burst": 1}) as broker:
+        peer = await Peer.join(broker)
+        bus = (await peer.open("votes")).bus
+        assert await peer.write(bus, "tea") == 1
+        now, wall = 51.0, wall - 3600
+        broker._read_wall_clock()
+        assert await peer.write(bus, "milk") == 2
+        await peer.send(frames.Fetch(1, bus))
+        page = await peer.expect(frames.Page)
+        assert [frames.delivery(message).time for message in page.messages] == [1_000_000.0, 1_000_000.0]
+
+
 # --- order ------------------------------------------------------------------------------------------------------------
 
 

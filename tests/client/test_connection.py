@@ -10,6 +10,7 @@ import pytest
 import ebus_jupyter as ebus
 from ebus_jupyter.backends.base import Kept
 from ebus_jupyter.backends.memory import MemoryBackend
+from ebus_jupyter.client import driver
 from ebus_jupyter.core.protocol.message import BusSpec
 
 from .conftest import Line
@@ -86,3 +87,14 @@ def test_client_made_for_a_loop_of_another_thread_blocks_only_there(line: Line) 
     client.wait_live(5)
     assert client.bus("votes").write(1).result(5) == 1
     assert line.run(bus_on_the_loop()) == "ebus:server/votes"
+
+
+def test_pause_before_a_new_attempt_is_random_and_bounded(monkeypatch):
+    bounds = []
+    monkeypatch.setattr(driver.random, "uniform", lambda low, high: bounds.append((low, high)) or 0.0)
+    pause = driver.pauses()
+    for _ in range(40):
+        pause(False)
+    pause(True)
+    assert bounds[:4] == [(0, 0.05), (0, 0.1), (0, 0.2), (0, 0.4)]
+    assert bounds[39:] == [(0, 2.0), (0, 0.05)]

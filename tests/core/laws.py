@@ -21,6 +21,7 @@ from ebus_jupyter.core.client.replica import MISSING
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, Participant
+from ebus_jupyter.core.protocol.seat import decode_seat
 from ebus_jupyter.errors import Closed, Conflict, EbusError, NoSuchBus, TooLarge
 
 from .listener import History, Listener, id_of, sender_of
@@ -111,7 +112,7 @@ class Laws(RuleBasedStateMachine):
             if self.history.retain == "keys":
                 how["key"] = data.draw(st.sampled_from(KEYS), "key")
                 how["deleted"] = data.draw(st.integers(0, 3), "deleted") == 0
-            else:
+            elif self.history.retain == "log":
                 kind = data.draw(st.sampled_from(["all", "all", "quiet", "private"]), "for")
                 how = {"quiet": {"echo": False}, "private": {"to": ["bob"]}}.get(kind, {})
             if data.draw(st.integers(0, 5), "compare") == 0:
@@ -266,6 +267,14 @@ class Laws(RuleBasedStateMachine):
             value, who, _ = mine[sender.id, entry.id]
             assert (sender.user, sender.kind, sender.kernel_id) == (who.user, who.kind, who.kernel_id)
             assert entry.deleted or self.filtered_value(value) == unpack(entry.value)
+
+    @invariant()
+    def law_9_presence_is_of_those_who_are_here(self) -> None:
+        """A participant is shown as here only where its present connection has the bus open."""
+        for bus in self.play.broker.registry.buses.values() if hasattr(self, "play") else ():
+            for seat in map(decode_seat, bus.presence.snapshot()):
+                wire = self.play.broker._connections.get(self.play.broker._by_participant.get(seat.who.id, 0))
+                assert seat.status == "away" or (wire is not None and bus.info.number in wire.open)
 
     @invariant()
     def law_8_everything_is_bounded(self) -> None:

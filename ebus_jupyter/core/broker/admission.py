@@ -22,6 +22,7 @@ from ebus_jupyter.core.protocol.message import Id
 from ebus_jupyter.errors import BackendError, Conflict, EbusError, RateLimited, TooLarge, TypeMismatch
 
 from .bus_info import BusInfo
+from .clock import WallClock
 from .effects import Append, Effect, Send
 from .entry import Entry, Writer
 from .filter_queue import FilterQueue, Pending
@@ -34,18 +35,35 @@ class Admission:
         bus: The bus.
         log: Its committed messages.
         connections: The connection of each participant, by the participant's id.
+        clock: The time of day, for the stamps of messages.
+        latest: The stamp of the bus's last message. Stamps never go back, even where the time of day does.
 
     Attributes:
         in_flight: The writes that were admitted and have no offset yet.
         filter: The queue before the bus's filter; None where it has no filter.
     """
 
-    __slots__ = ("_answers", "_bus", "_connections", "_exclusive", "_log", "_waiting", "filter", "in_flight")
+    __slots__ = (
+        "_answers",
+        "_bus",
+        "_clock",
+        "_connections",
+        "_exclusive",
+        "_latest",
+        "_log",
+        "_waiting",
+        "filter",
+        "in_flight",
+    )
 
-    def __init__(self, bus: BusInfo, log: Log[Any], connections: Mapping[str, int]) -> None:
+    def __init__(
+        self, bus: BusInfo, log: Log[Any], connections: Mapping[str, int], clock: WallClock, latest: float = 0.0
+    ) -> None:
         self._bus = bus
         self._log = log
         self._connections = connections
+        self._clock = clock
+        self._latest = latest
         self._answers: OrderedDict[Id, int | EbusError] = OrderedDict()
         self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float]] = OrderedDict()
         self._exclusive = False  # a filtered compare-and-set is in flight: nothing may overtake it
@@ -102,10 +120,13 @@ class Admission:
         self._check(frame)
         filter_ = self.filter
         self._exclusive = frame.expect is not None and filter_ is not None
+        stamp = now + self._clock.offset
+        if stamp > self._latest:
+            self._latest = stamp
         entry = Entry(
             bus=self._bus.uri,
             id=frame.id,
-            time=now,
+            time=self._latest,
             sender=writer.encoded,
             value=bytes(frames.NIL if frame.deleted else frame.value),
             key=frame.key,
@@ -131,6 +152,14 @@ class Admission:
                 f"{bus.name}: the value has {size} bytes, at most {limits.value_bytes} may travel (the server's limit "
                 "`value_bytes`). Send it in pieces, or raise the limit.",
                 limit="value_bytes",
+            )
+        if (frame.to is not None or not frame.echo) and bus.spec.retain != "log":
+            option = "echo=False" if frame.to is None else "to="
+            raise TypeMismatch(
+                f"{bus.name} retains {bus.spec.retain!r}: everyone holds the same state, so {option} is not possible there. "
+                "Use a bus that retains a log.",
+                path="$",
+                expected="a write for everyone",
             )
         if frame.to is not None:
             if len(frame.to) > limits.recipients:

@@ -20,11 +20,12 @@ import msgspec
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.log import Log
-from ebus_jupyter.core.protocol.message import Id, Participant, message_id
+from ebus_jupyter.core.protocol.message import Id, Participant, message_id, names
 from ebus_jupyter.errors import Lagged
 
 from .admission import Admission
 from .bus_info import BusInfo
+from .clock import WallClock
 from .effects import Deliver, Effect, Send
 from .entry import Entry, Kept, sender_id
 from .presence import Presence
@@ -38,7 +39,7 @@ class Record(msgspec.Struct, gc=False):
         id: The write.
         frame: The encoded message.
         hidden: The bytes for everyone that it is not for; empty where it is for all.
-        to: The users that it is for; None: all.
+        to: The users and groups that it is for; None: all.
         but: The id of the participant that it is not for; "": none.
     """
 
@@ -51,7 +52,7 @@ class Record(msgspec.Struct, gc=False):
 
     def is_visible_to(self, who: Participant) -> bool:
         return not self.hidden or (
-            who.id != self.but and (self.to is None or who.user in self.to or who.id == self.id[0])
+            who.id != self.but and (self.to is None or who.id == self.id[0] or names(self.to, who))
         )
 
     def bytes_for(self, who: Participant) -> bytes:
@@ -79,17 +80,23 @@ class BusState:
         info: The fixed facts about the bus.
         kept: What the backend keeps of it.
         connections: The connection of each participant, by the participant's id.
+        clock: The time of day.
 
     Attributes:
         creator: On an unnamed bus, the id of the participant that made it: the bus lives as long as it is here.
         idle_since: The time at which the bus was last opened or left.
+        due: The time of its next `tick`; None where nothing waits for time.
     """
 
     __slots__ = (
+        "__weakref__",
         "_admission",
+        "_clock",
         "_connections",
+        "_latest",
         "_live",
         "creator",
+        "due",
         "epoch",
         "idle_since",
         "info",
@@ -98,8 +105,11 @@ class BusState:
         "subscribers",
     )
 
-    def __init__(self, info: BusInfo, kept: Kept, connections: Mapping[str, int]) -> None:
+    def __init__(self, info: BusInfo, kept: Kept, connections: Mapping[str, int], clock: WallClock) -> None:
         self.info = info
+        self.due: float | None = None
+        self._clock = clock
+        self._latest = kept.entries[-1].time if kept.entries else 0.0
         self.epoch = kept.epoch
         self.creator = ""
         self.idle_since = 0.0
@@ -120,7 +130,7 @@ class BusState:
     def admission(self) -> Admission:
         """Takes its writes in."""
         if self._admission is None:
-            self._admission = Admission(self.info, self.log, self._connections)
+            self._admission = Admission(self.info, self.log, self._connections, self._clock, self._latest)
         return self._admission
 
     @property
@@ -216,9 +226,13 @@ class BusState:
         self.presence.expire(now - self.info.limits.gone_seconds)
         return effects
 
-    def needs_tick(self) -> bool:
-        """True if the passing of time alone may change anything here."""
-        return not self.presence or self.presence.has_away or self._has_writes_in_flight
+    def next_deadline(self) -> float | None:
+        """The time at which `tick` has something to do; None where nothing waits for time."""
+        away = self.presence.away_since
+        leaves = None if away is None else away + self.info.limits.gone_seconds
+        filter_ = None if self._admission is None else self._admission.filter
+        asked = None if filter_ is None else filter_.next_deadline
+        return asked if leaves is None else leaves if asked is None else min(asked, leaves)
 
     # --- subscribers ------------------------------------------------------------------------------------------------
 

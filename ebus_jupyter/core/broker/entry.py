@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
         value: The encoded value.
         key: The key that it sets, or None.
         deleted: True where it removes ``key``.
-        to: The users that receive it; None: all.
+        to: The users and ``group:NAME`` that receive it; None: all.
         echo: Whether its writer receives it.
         offset: Its place in the bus's order; 0 until the backend has assigned one.
     """

@@ -69,6 +69,11 @@ class FilterQueue:
         queue = self._queues.get(sender)
         return queue is not None and len(queue) >= self._bus.limits.pending
 
+    @property
+    def next_deadline(self) -> float | None:
+        """The time by which the filter must have answered its oldest request; None where there is none."""
+        return next(iter(self._requests.values())).deadline if self._requests else None
+
     def check_available(self) -> None:
         """Raise `FilterUnavailable` where the owner runs the filter and is away."""
         if self._bus.spec.filter == OWNER and not self.owners:
@@ -119,12 +124,14 @@ class FilterQueue:
             The writes that are decided now.
         """
         decided: list[Pending] = []
-        for request, pending in list(self._requests.items()):
-            if reason or pending.deadline <= now:
-                why = reason or f"did not answer within {self._bus.limits.filter_seconds:g} s"
-                del self._requests[request]
-                pending.error = FilterUnavailable(f"{self._bus.name}: the filter {why}; the write was not accepted.")
-                decided += self._take_decided(pending.sender)
+        why = reason or f"did not answer within {self._bus.limits.filter_seconds:g} s"
+        while self._requests:  # the oldest first: its deadline is the earliest
+            request, pending = next(iter(self._requests.items()))
+            if not reason and pending.deadline > now:
+                break
+            del self._requests[request]
+            pending.error = FilterUnavailable(f"{self._bus.name}: the filter {why}; the write was not accepted.")
+            decided += self._take_decided(pending.sender)
         return decided
 
     def _take_decided(self, sender: str) -> list[Pending]:
@@ -150,4 +157,4 @@ class FilterQueue:
                 bus.emits.check(value, f"{bus.name} (its filter's answer)")
                 pending.entry.value = value
         except EbusError as error:
-            pending.error = error
+            pending.error = error.anew()  # a raised error refers to all that its stack does: this queue, for one

@@ -22,11 +22,11 @@ class Member(msgspec.Struct):
 
     Attributes:
         who: The participant.
-        since: When it first opened the bus, in seconds.
+        since: When it first opened the bus, in seconds since the epoch.
         state: The encoded state that it has set.
         activity: Of a kernel: "idle", "busy", "restarting" or "dead".
         watches: Whether it receives the changes to presence.
-        away_since: When it lost its connection; None while it is here.
+        is_away: Whether it has lost its connection.
     """
 
     who: Participant
@@ -34,10 +34,10 @@ class Member(msgspec.Struct):
     state: msgspec.Raw = NIL
     activity: str = ""
     watches: bool = False
-    away_since: float | None = None
+    is_away: bool = False
 
     def encode(self) -> msgspec.Raw:
-        status = HERE if self.away_since is None else AWAY
+        status = AWAY if self.is_away else HERE
         return encode_seat(self.who, status, self.since, self.state, self.activity)
 
 
@@ -51,11 +51,12 @@ class Diff(msgspec.Struct):
 class Presence:
     """The participants of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("_changed", "_members")
+    __slots__ = ("_away", "_changed", "_members")
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
         self._changed: set[str] | None = None  # None while it is empty: most buses have no changes
+        self._away: dict[str, float] | None = None  # since when, the longest first; None while it is empty
 
     def __len__(self) -> int:
         return len(self._members)
@@ -69,9 +70,9 @@ class Presence:
         return self._changed is not None
 
     @property
-    def has_away(self) -> bool:
-        """True if a participant is away, and may have left by the next `expire`."""
-        return any(member.away_since is not None for member in self._members.values())
+    def away_since(self) -> float | None:
+        """The time since which a participant has been away, of the one that has been for the longest; None: all are here."""
+        return next(iter(self._away.values())) if self._away else None
 
     @property
     def watchers(self) -> list[str]:
@@ -83,24 +84,40 @@ class Presence:
             self._changed = set()
         self._changed.add(id_)
 
-    def join(self, who: Participant, now: float) -> None:
-        """``who`` is here, perhaps again. The state that it set before it went away is kept."""
+    def join(self, who: Participant, since: float) -> None:
+        """``who`` is here, perhaps again. The state that it set before it went away is kept.
+
+        Args:
+            who: The participant.
+            since: The time of day.
+        """
         member = self._members.get(who.id)
         if member is None:
-            self._members[who.id] = Member(who, now)
+            self._members[who.id] = Member(who, since)
         else:
-            member.who, member.away_since = who, None
+            member.who, member.is_away = who, False
+            self._is_back(who.id)
         self._change(who.id)
+
+    def _is_back(self, id_: str) -> None:
+        if self._away is not None:
+            self._away.pop(id_, None)
+            self._away = self._away or None
 
     def away(self, id_: str, now: float) -> None:
         """The participant has lost its connection. It may come back before it expires."""
-        if id_ in self._members:
-            self._members[id_].away_since = now
+        member = self._members.get(id_)
+        if member is not None and not member.is_away:
+            member.is_away = True
+            if self._away is None:
+                self._away = {}
+            self._away[id_] = now
             self._change(id_)
 
     def leave(self, id_: str) -> None:
         """The participant has left the bus."""
         if self._members.pop(id_, None) is not None:
+            self._is_back(id_)
             self._change(id_)
 
     def set(self, id_: str, state: msgspec.Raw) -> None:
@@ -129,9 +146,10 @@ class Presence:
 
     def expire(self, before: float) -> None:
         """Remove the participants that went away before the time ``before``."""
-        for id_ in [
-            id_ for id_, member in self._members.items() if member.away_since is not None and member.away_since < before
-        ]:
+        while self._away:
+            id_, since = next(iter(self._away.items()))
+            if since >= before:
+                break
             self.leave(id_)
 
     def snapshot(self) -> list[msgspec.Raw]:

@@ -10,6 +10,8 @@ A bus outside a participant's reach looks exactly like one that does not exist.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
+from math import inf, nextafter
 
 import msgspec
 
@@ -22,9 +24,13 @@ from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, T
 
 from .bus import BusState
 from .bus_info import BusInfo
+from .clock import WallClock
 from .conn import Access, Conn
 from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send
 from .entry import Kept
+
+BUSES_PER_TICK = 500
+"""The most buses that one tick looks at: a few milliseconds."""
 
 
 class BusRegistry:
@@ -36,13 +42,14 @@ class BusRegistry:
         limits: The bounds.
         secret: The key of capabilities; its holder can enter every bus.
         mint: Returns the given number of fresh, unguessable hexadecimal digits.
+        clock: The time of day.
         shared: Whether all servers of a hub share the backend. Only then the scope "hub" exists.
         filters: The names of the filters that this server can run.
 
     Attributes:
         buses: The loaded buses, by URI.
         presence_dirty: The buses with changes to presence that were not sent yet.
-        needs_tick: The buses in which the passing of time alone may change something.
+        needs_tick: The buses that have to say anew when time alone changes something in them. The next `tick` asks.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class BusRegistry:
         *,
         secret: bytes,
         mint: Callable[[int], str],
+        clock: WallClock,
         shared: bool = False,
         filters: Iterable[str] = (),
     ) -> None:
@@ -64,6 +72,8 @@ class BusRegistry:
         self._limits = limits
         self._secret = secret
         self._mint = mint
+        self._clock = clock
+        self._deadlines: list[tuple[float, str]] = []  # a heap of times, and of the buses that are due then
         self._shared = shared
         self._filters = frozenset(filters)
         self._numbers: set[int] = set()
@@ -137,7 +147,7 @@ class BusRegistry:
 
     def _load(self, address: Address, kept: Kept, now: float) -> BusState:
         info = BusInfo.of(address, self._new_number(), kept.spec, self._limits)
-        bus = BusState(info, kept, self._by_participant)
+        bus = BusState(info, kept, self._by_participant, self._clock)
         bus.idle_since = now
         self.buses[info.uri] = bus
         self.needs_tick.add(bus)
@@ -176,7 +186,7 @@ class BusRegistry:
         if frame.spec.get("filter") == OWNER:
             self._offer_filter(conn, bus)
         conn.open[info.number] = Access(bus, read, write)
-        bus.presence.join(public(conn.who), now)
+        bus.presence.join(public(conn.who), self._clock.stamp(now))
         self.presence_dirty.add(bus)
         if conn.who.kernel_id:
             self._opened_by_kernel.setdefault(conn.who.kernel_id, set()).add(bus)
@@ -238,14 +248,16 @@ class BusRegistry:
             effects += self._end(bus, f"its maker has closed {bus.info.name}")
         return effects
 
-    def disconnected(self, conn: Conn, now: float, *, replaced: bool) -> list[Effect]:
-        """A connection has ended. Its participant is away, unless a newer connection has ``replaced`` this one."""
+    def disconnected(self, conn: Conn, now: float) -> list[Effect]:
+        """A connection has ended. Its participant is away from each bus, until it opens the bus on a newer connection.
+
+        To be called before a newer connection of the participant opens anything: it need not open what this one had.
+        """
         effects: list[Effect] = []
         for access in list(conn.open.values()):
             effects += self._release(conn, access.bus, now)
-            if not replaced:
-                access.bus.presence.away(conn.who.id, now)
-                self.presence_dirty.add(access.bus)
+            access.bus.presence.away(conn.who.id, now)
+            self.presence_dirty.add(access.bus)
         return effects
 
     def _release(self, conn: Conn, bus: BusState, now: float) -> list[Effect]:
@@ -287,23 +299,43 @@ class BusRegistry:
         self.needs_tick.discard(bus)
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed: end the unnamed buses whose creator is gone, and unload the buses that nobody uses."""
+        """Time has passed: end the unnamed buses whose creator is gone, and unload the buses that nobody uses.
+
+        Only the buses that are due are looked at, `BUSES_PER_TICK` of them at most; the others follow in the next tick.
+        """
         effects: list[Effect] = []
-        for bus in list(self.needs_tick):
-            effects += bus.tick(now)
-            if bus.presence.has_changed:
-                self.presence_dirty.add(bus)
-            has_creator = bus.creator in self._by_participant
-            is_overdue = now - bus.idle_since > self._limits.creator_seconds
-            if not bus.info.address.unnamed:
-                if is_overdue and not bus.in_use:
-                    self._unload(bus)  # the backend keeps it, and it is loaded again when it is next opened
-                elif not bus.needs_tick():
-                    self.needs_tick.discard(bus)
-            elif is_overdue and not has_creator:
-                effects += self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.info.name}")
-            elif has_creator and not bus.needs_tick():
-                self.needs_tick.discard(bus)
+        left = BUSES_PER_TICK
+        while self.needs_tick and left:
+            effects += self._tick_bus(self.needs_tick.pop(), now)
+            left -= 1
+        while self._deadlines and self._deadlines[0][0] <= now and left:
+            at, uri = heappop(self._deadlines)
+            bus = self.buses.get(uri)
+            if bus is not None and bus.due == at:
+                bus.due = None
+                effects += self._tick_bus(bus, now)
+                left -= 1
+        return effects
+
+    def _tick_bus(self, bus: BusState, now: float) -> list[Effect]:
+        effects = bus.tick(now)
+        if bus.presence.has_changed:
+            self.presence_dirty.add(bus)
+        due = bus.next_deadline()
+        is_named = not bus.info.address.unnamed
+        if bus.creator not in self._by_participant if not is_named else not bus.in_use:
+            expires = bus.idle_since + self._limits.creator_seconds
+            if now > expires and is_named:
+                self._unload(bus)  # the backend keeps it, and it is loaded again when it is next opened
+                return effects
+            if now > expires:
+                return [*effects, *self._end(bus, f"its maker has gone, and with it the unnamed bus {bus.info.name}")]
+            due = expires if due is None else min(due, expires)
+        elif due is None and not bus.presence:
+            due = now + self._limits.creator_seconds  # in use by writes in flight alone
+        if due is not None and (bus.due is None or due < bus.due or bus.due <= now):
+            bus.due = max(due, nextafter(now, inf))
+            heappush(self._deadlines, (bus.due, bus.info.uri))
         return effects
 
     # --- kernels ----------------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ import msgspec
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import Participant, public
+from ebus_jupyter.core.protocol.message import GROUP, Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
-from ebus_jupyter.errors import EbusError, FilterUnavailable, ProtocolError, RateLimited, TooLarge
+from ebus_jupyter.errors import EbusError, FilterUnavailable, Forbidden, ProtocolError, RateLimited, TooLarge
 
+from .clock import WallClock
 from .conn import Conn
 from .effects import Deliver, Effect, Hangup, ListBuses, Send
 from .entry import Entry, Writer, by_bus, sender_id
@@ -46,6 +47,7 @@ class BrokerState:
 
     Attributes:
         registry: The buses.
+        clock: The time of day. Every ``now`` is of a clock that only goes forward.
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class BrokerState:
         self.limits = limits or Limits()
         self._connections: dict[int, Conn] = {}
         self._by_participant: dict[str, int] = {}
+        self.clock = WallClock()
+        self._has_groups = False  # a participant with groups was here
         self.registry = BusRegistry(
             self._connections,
             self._by_participant,
             self.limits,
             secret=secret,
             mint=mint,
+            clock=self.clock,
             shared=shared,
             filters=filters,
         )
@@ -82,13 +87,14 @@ class BrokerState:
         Args:
             conn_id: The connection's number, never used before.
             who: What it has authenticated as. Its ``id`` comes with the hello.
-            now: The time.
+            now: The time, in seconds of a clock that only goes forward.
             may_write: False for a connection that may only read.
             authorize: Whether the authorizer is asked about each bus that it opens.
         """
         if len(self._connections) >= self.limits.connections:
             text = f"this server holds {self.limits.connections} connections already (its limit `connections`)."
             return [Send(conn_id, frames.encode(frames.Bye("too_large", text))), Hangup(conn_id)]
+        self._has_groups = self._has_groups or bool(who.groups)
         tokens = self._rate(who) * self.limits.publish_burst
         self._connections[conn_id] = Conn(conn_id, who, authorize, may_write, tokens=tokens, refilled_at=now)
         return []
@@ -103,10 +109,9 @@ class BrokerState:
             effects += self.take_slice(conn_id, now)
         if self._connections.pop(conn_id, None) is None:
             return effects  # one of those frames has ended it
-        replaced = self._by_participant.get(conn.who.id) not in (None, conn_id)
-        if not replaced:
+        if self._by_participant.get(conn.who.id) in (None, conn_id):  # no newer connection has replaced it
             self._by_participant.pop(conn.who.id, None)
-        return effects + self.registry.disconnected(conn, now, replaced=replaced)
+        return effects + self.registry.disconnected(conn, now)
 
     def receive(self, conn_id: int, data: bytes, now: float) -> list[Effect]:
         """A WebSocket message has arrived. Its first frames are handled; `take_slice` handles the others."""
@@ -230,6 +235,11 @@ class BrokerState:
     def _publish(self, conn: Conn, frame: frames.Publish, now: float) -> list[Effect]:
         bus = conn.access(frame.bus, write=True)
         assert conn.writer is not None  # it has said hello
+        if frame.to is not None and not self._has_groups and any(name.startswith(GROUP) for name in frame.to):
+            raise Forbidden(
+                f"{bus.info.name}: to= names a group, and this server's identity provider has put nobody in a group: the "
+                "message would reach no one. Name users."
+            )
         admission = bus.admission
         answer = admission.answer_retry((conn.who.id, frame.id))
         if answer is not None:  # before the rate is looked at: a retry is not refused for what came after it

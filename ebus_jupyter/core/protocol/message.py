@@ -175,6 +175,14 @@ def _plain(field: Any) -> Any:
 
 def allows(listed: tuple[str, ...] | None, who: Participant) -> bool:
     """True if an access list (``readers``, ``writers``) admits ``who``. It always admits the server itself."""
-    if listed is None or who.kind == "server":
-        return True
-    return who.user in listed or any(f"group:{group}" in listed for group in who.groups)
+    return listed is None or who.kind == "server" or names(listed, who)
+
+
+GROUP = "group:"
+"""How the name of a group begins in a list of users. A user whose name begins so is not found by it."""
+
+
+def names(listed: tuple[str, ...], who: Participant) -> bool:
+    """True if a list of users and groups names a participant."""
+    user = who.user
+    return (user in listed and not user.startswith(GROUP)) or any(GROUP + group in listed for group in who.groups)

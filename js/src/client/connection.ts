@@ -23,7 +23,7 @@ export type Status = "connecting" | "live" | "reconnecting" | "closed";
 
 // All times are in milliseconds.
 const FIRST_DELAY = 100;
-const MAX_DELAY = 10_000;
+const MAX_DELAY = 2_000;
 const TICK = 2_000;
 /** The time for an answer while the browser reports no network. The report may be wrong: the server may be local. */
 const OFFLINE_PATIENCE = 1_500;
@@ -153,7 +153,7 @@ export class Connection implements SessionRunner {
 
   #redial(): void {
     this.#retry = null;
-    this.#dialedAt = Date.now();
+    this.#dialedAt = performance.now();
     const dial = (this.#dial += 1);
     const current = () => this.#dial === dial && !this.error;
     try {
@@ -161,11 +161,11 @@ export class Connection implements SessionRunner {
         opened: () => {
           if (!current()) return;
           this.#up = true;
-          this.session.connectionMade(Date.now());
+          this.session.connectionMade(performance.now());
           this.flush();
         },
         message: (bytes) => {
-          if (current()) this.dispatch(this.session.receiveData(bytes, Date.now()));
+          if (current()) this.dispatch(this.session.receiveData(bytes, performance.now()));
         },
         closed: (error) => {
           if (current()) this.#lost(error);
@@ -194,7 +194,7 @@ export class Connection implements SessionRunner {
   }
 
   #tick(): void {
-    const now = Date.now();
+    const now = performance.now();
     const patience = page.navigator?.onLine === false ? OFFLINE_PATIENCE : PATIENCE;
     const alive = this.#up ? this.session.tick(now, patience) : this.#retry !== null || now - this.#dialedAt < PATIENCE;
     if (alive) this.flush();
@@ -208,7 +208,7 @@ export class Connection implements SessionRunner {
       clearTimeout(this.#retry);
       this.#redial();
     } else if (this.#up) {
-      this.session.ping(Date.now());
+      this.session.ping(performance.now());
       this.flush();
     }
   };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ebus_jupyter.errors import Conflict, TypeMismatch
+from ebus_jupyter.errors import Conflict, Forbidden, TypeMismatch
 from tests.core.logs import SharedLogs
 from tests.core.play import Play
 
@@ -152,6 +152,31 @@ def test_private_write_reaches_named_users_and_its_writer(play):
     play.settle()
     assert eve.values(heard[2][1]) == []
     assert eves.last == 2, "the order went on, and eve knows that much"
+
+
+@pytest.mark.parametrize("retain", ["keys", "latest"])
+@pytest.mark.parametrize(("how", "says"), [({"to": ["bob"]}, "to="), ({"echo": False}, "echo=False")])
+def test_write_for_some_is_refused_where_all_hold_one_state(play, retain, how, says):
+    alice = play.player()
+    key = {"key": "a"} if retain == "keys" else {}
+    with pytest.raises(TypeMismatch, match=f"everyone holds the same state, so {says}"):
+        alice.written(alice.opened(retain=retain), 1, **key, **how)
+
+
+def test_private_write_reaches_the_members_of_a_group(play):
+    alice, ta = play.player("alice"), play.player("tom", groups=("ta",))
+    impostor = play.player("group:ta")
+    people = [(who, who.opened()) for who in (alice, ta, impostor)]
+    heard = [(who, who.reader(bus)) for who, bus in people]
+    alice.written(people[0][1], "help", to=["group:ta"])
+    assert [who.values(reader) for who, reader in heard] == [["help"], ["help"], []]
+    assert [who.values(who.reader(bus, "start")) for who, bus in people] == [["help"], ["help"], []]
+
+
+def test_write_to_a_group_is_refused_where_nobody_has_groups(play):
+    alice = play.player("alice")
+    with pytest.raises(Forbidden, match="put nobody in a group"):
+        alice.written(alice.opened(), "help", to=["group:ta"])
 
 
 # --- compare and set --------------------------------------------------------------------------------------------------

@@ -102,3 +102,33 @@ def test_watchers_see_joins_states_and_leaves(play):
     play.pass_time(play.limits.gone_seconds + 1)
     play.settle()
     assert list(seen()) == ["alice"]
+
+
+def test_bus_closed_while_offline_is_left_once_the_client_is_back(play):
+    """The server has not noticed that the old connection is dead when the new one replaces it."""
+    alice, bob = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), bob.opened()
+    bob.session.watch_presence(his)
+    play.settle()
+    old = alice.conn
+    alice.conn = 0
+    alice.session.connection_lost()
+    alice.session.leave(hers)
+    alice.connect()
+    play.settle()
+    assert old not in play.broker._connections
+    play.pass_time(play.limits.gone_seconds + 1)
+    play.settle()
+    assert [seat.who.user for seat in his.participants.values()] == ["bob"]
+
+
+def test_bus_left_before_it_is_opened_is_left(play):
+    alice, bob = play.player("alice"), play.player("bob")
+    his = bob.opened()
+    bob.session.watch_presence(his)
+    play.settle()
+    hers = alice.open()
+    alice.say()
+    alice.session.leave(hers)
+    play.settle()
+    assert [seat.who.user for seat in his.participants.values()] == ["bob"]
