@@ -20,6 +20,7 @@ from ebus_jupyter.core.protocol.typescript import typescript
 from ebus_jupyter.errors import Closed
 
 from .ack import Ack
+from .arguments import beginning, flag, function, text, texts, whole
 from .callback import Callbacks
 from .connection import REQUEST_SECONDS, Connection, Status
 from .owner import Owner
@@ -216,13 +217,18 @@ class Bus(Generic[In, Out]):
 
         Raises:
             TypeMismatch: The value is not of the bus's type.
+            TypeError, ValueError: Another argument is none; the error names it.
             TooLarge: The value is larger than the server's limit ``value_bytes``, or the write than ``batch_bytes``.
             RateLimited: 10,000 writes, or 64 MiB of them, have no answer yet: at once, or after half a minute if ``wait``.
                 Or, not if ``wait``, the server's rate is reached; ``retry_after`` says for how many seconds.
             Closed: The bus is closed.
         """
         data = self.codec.encode(value, self.name)
-        users = [to] if isinstance(to, str) else to
+        if echo is not True:
+            echo = flag(echo, "echo")
+        if wait is not True:
+            wait = flag(wait, "wait")
+        users = None if to is None else texts(to, "to")
         return self._publish(data, key=key, echo=echo, to=users, expect=expect, wait=wait)
 
     def remove(self, key: str, *, expect: int | None = None) -> Ack:
@@ -238,12 +244,16 @@ class Bus(Generic[In, Out]):
         Raises:
             Closed: The bus is closed.
         """
-        return self._publish(_NIL, key=key, deleted=True, expect=expect)
+        return self._publish(_NIL, key=text(key, "key"), deleted=True, expect=expect)
 
-    def _publish(self, data: bytes, **options: Any) -> Ack:
+    def _publish(self, data: bytes, *, key: str | None, expect: int | None, **options: Any) -> Ack:
+        if key is not None:
+            key = text(key, "key")
+        if expect is not None:
+            expect = whole(expect, "expect", 0)
         self.ensure_open()
         ack = Ack(self._holder, self.connection.ensure_may_block)
-        self.connection.publish(self.channel, ack.settle, data, **options)
+        self.connection.publish(self.channel, ack.settle, data, key=key, expect=expect, **options)
         return ack
 
     def feed(self, source: AsyncIterable[In]) -> Future[int]:
@@ -256,6 +266,12 @@ class Bus(Generic[In, Out]):
             A future of the number of writes; its ``cancel()`` ends the feed. It fails with the exception that the source
             raises, or with the error of the first write that is refused.
         """
+
+        if not isinstance(source, AsyncIterable):
+            raise TypeError(
+                f"source must be an async iterable, such as an `async def` with `yield`, not a value of type "
+                f"{type(source).__name__}. What is here already is written by a loop: `for value in values: bus.write(value)`."
+            )
 
         async def run() -> int:
             written = 0
@@ -311,11 +327,13 @@ class Bus(Generic[In, Out]):
             Closed: The bus is closed.
             RuntimeError: The call would block the client's own event loop.
         """
+        n = whole(n, "n")
         self.ensure_open()
         self.connection.ensure_may_block("history()")
         return self.stream(since=-n).take_kept(timeout)[-n:] if n > 0 else []
 
     def _read(self, since: Since, make: Callable[[frames.Delivery], Any]) -> Stream[Any]:
+        since = beginning(since)
         self.ensure_open()
         return Stream(self.connection, self._holder, start_reader(self.connection, self.topic, since), make)
 
@@ -338,12 +356,12 @@ class Bus(Generic[In, Out]):
         Returns:
             ``callback``.
         """
-        self._callbacks.add(callback, self.stream())
+        self._callbacks.add(function(callback, "callback"), self.stream())
         return callback
 
     def on_message(self, callback: F) -> F:
         """As `on`, but calls ``callback(message)`` with a `Message`."""
-        self._callbacks.add(callback, self.messages())
+        self._callbacks.add(function(callback, "callback"), self.messages())
         return callback
 
     def off(self, callback: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError
 from ebus_jupyter.transports.base import Connect
 
+from .arguments import function, seconds
 from .bus import Bus
 from .connection import CLOSE_SECONDS, REQUEST_SECONDS, Connection, Status
 from .driver import Driver, LoopDriver
@@ -94,7 +95,7 @@ class Client:
 
     def on_status(self, listener: Callable[[str], None]) -> None:
         """Call ``listener(status)`` with each new status, on the client's callback thread."""
-        self.connection.on_status(listener)
+        self.connection.on_status(function(listener, "listener"))
 
     def wait_live(self, timeout: float | None) -> None:
         """Wait until the broker has welcomed this client.
@@ -126,7 +127,7 @@ class Client:
         Returns:
             ``listener``.
         """
-        return self.connection.on_error(listener)
+        return self.connection.on_error(function(listener, "listener"))
 
     def flush(self, timeout: float = CLOSE_SECONDS) -> int:
         """Send everything that was written, and wait for the answers.
@@ -141,7 +142,7 @@ class Client:
             RuntimeError: The call would block the client's own event loop.
         """
         self.connection.ensure_may_block("client.flush()")
-        return self.connection.flush(timeout)
+        return self.connection.flush(seconds(timeout))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """End this client, after the answers to its writes.
@@ -150,7 +151,7 @@ class Client:
             timeout: Seconds to wait for the answers. Default: 5. Writes without an answer then fail with `Closed`, and a
                 warning says how many. On the client's own event loop it does not wait.
         """
-        self.connection.close(timeout)
+        self.connection.close(seconds(timeout))
 
     def __enter__(self) -> Self:
         return self

@@ -295,9 +295,12 @@ class Connection:
             self.session.connection_made()
 
     def received(self, data: bytes) -> None:
-        with self.lock:
-            events = self.session.receive_data(data, time.monotonic())
-        self._perform(events)
+        events: list[Event] = []
+        try:
+            with self.lock:
+                self.session.receive_data(data, time.monotonic(), events)
+        finally:  # what came before a frame that is wrong has happened
+            self._perform(events)
 
     def next_data(self) -> bytes | None:
         with self.lock:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
+from urllib.parse import urlsplit
 
 from ebus_jupyter.transports.base import Transport
 from ebus_jupyter.transports.websocket import connect_line
 
+from .arguments import text
 from .client import Client
 from .driver import LoopDriver, SocketDriver
 from .loop_thread import loop_thread
@@ -66,6 +68,12 @@ def remote_client(url: str, token: str, *, certificate: str = "") -> Client:
         token: A kernel's own token, which begins with ``ebus-``, or a token of the server.
         certificate: Path of a file with the certificate to trust, for a server with a self-signed one.
     """
+    url, token = text(url, "url").strip(), text(token, "token")
+    if urlsplit(url).scheme not in ("http", "https", "ws", "wss") or not urlsplit(url).hostname:
+        raise ValueError(f"url must be that of a Jupyter server, such as http://127.0.0.1:8888/, and is {url[:100]!a}.")
+    if not token.isascii() or not (token.isprintable()):
+        raise ValueError("token has characters that no token has, such as a line break.")  # and is not to be shown
+    certificate = text(os.fspath(certificate) if isinstance(certificate, os.PathLike) else certificate, "certificate")
     scheme = KERNEL_SCHEME if token.startswith("ebus-") else "token"
 
     authorization = f"{scheme} {token}"

@@ -28,6 +28,9 @@ RETRY_SECONDS = (0.05, 2.0)
 """The first and the longest pause between attempts to reconnect. Each pause is a random part of a doubling bound ("full
 jitter"), so that a class of clients does not come back all at once."""
 
+LASTING_SECONDS = 1.0
+"""A connection that lasts as long has served its purpose: the next attempt after it is the first one."""
+
 BACKLOG_BYTES = 1 << 20
 """How much may wait in front of a socket that takes no more. Data beyond it stays in the session, which bounds it."""
 
@@ -104,16 +107,23 @@ class Driver(Protocol):
 
 
 def pauses() -> Callable[[bool], float]:
-    """A function that returns the seconds to wait before the next attempt, given whether the last one was welcomed."""
-    attempt = 0
+    """A function that returns the seconds to wait before the next attempt, given whether the last one was welcomed.
+
+    A connection that was welcomed and ends at once, again and again, is not much better than none: a broker that is in
+    trouble, or a proxy, is not to be tried forty times a second by each client.
+    """
+    attempt, began = 0, time.monotonic()
 
     def pause(was_welcomed: bool) -> float:
-        nonlocal attempt
+        nonlocal attempt, began
         first, longest = RETRY_SECONDS
-        attempt = 0 if was_welcomed else attempt
+        ended = time.monotonic()
+        attempt = 0 if was_welcomed and ended - began >= LASTING_SECONDS else attempt
         bound = min(longest, first * 2 ** min(attempt, 16))
         attempt += 1
-        return random.uniform(0, bound)
+        seconds = random.uniform(0, bound)
+        began = ended + seconds
+        return seconds
 
     return pause
 

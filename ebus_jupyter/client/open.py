@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import index
 from typing import Any, TypedDict
 
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope
@@ -12,6 +11,7 @@ from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, Retain
 from ebus_jupyter.errors import ConnectionLost
 
+from .arguments import flag, seconds, text, texts, whole
 from .bus import Bus
 from .connection import REQUEST_SECONDS, Connection
 from .kernel_filter import KernelFilter
@@ -88,11 +88,15 @@ def open_bus(
         given: Fields of the spec as they travel, such as a schema without its Python type.
         timeout: Seconds to wait for the broker.
     """
-    if name is not None and name.startswith(URI_SCHEME):
+    timeout = seconds(timeout)
+    name = str.__str__(name) if isinstance(name, str) else name
+    scope = str.__str__(scope) if isinstance(scope, str) else scope
+    owner, cap, create = text(owner, "owner"), text(cap, "cap"), flag(create, "create")
+    if isinstance(name, str) and name.startswith(URI_SCHEME):
         scope, owner, name, cap = _parse(name)
     check_scope(scope)
     if name is not None:
-        check_name(name.removeprefix(UNNAMED), Limits().name_chars)
+        check_name(name.removeprefix(UNNAMED) if isinstance(name, str) else name, Limits().name_chars)
     codec: Codec[Any] = Codec(type)
     emits_codec: Codec[Any] = codec if emits is None else Codec(emits)
     given = dict(given or {})
@@ -101,22 +105,22 @@ def open_bus(
     if emits is not None:
         given["emits"] = emits_codec.schema
     if size is not None:
-        given["size"] = index(size)
+        given["size"] = whole(size, "size")
     if retain is not None:
-        given["retain"] = retain
+        given["retain"] = text(retain, "retain")
     for field, users in (("readers", readers), ("writers", writers)):
         if users is not None:
-            given[field] = sorted(users)
+            given[field] = sorted(texts(users, field))
     if flush_size is not None:
-        flush_size = index(flush_size)
-    if flush_interval is not None and not (flush_interval := float(flush_interval)) >= 0:
-        raise ValueError(f"flush_interval must be a number of seconds, not {flush_interval}.")
+        flush_size = whole(flush_size, "flush_size", 1)
+    if flush_interval is not None and (flush_interval := seconds(flush_interval, "flush_interval")) < 0:
+        raise ValueError(f"flush_interval must not be negative, and is {flush_interval:g}.")
     kernel_filter = None
     if callable(filter):
         given["filter"] = OWNER
         kernel_filter = KernelFilter(filter, codec, emits_codec)
     elif filter is not None:
-        given["filter"] = filter
+        given["filter"] = text(filter, "filter")
 
     key = None if name is None else TopicKey(scope, owner, name, cap)
 

@@ -9,6 +9,7 @@ from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.terminal import printable
 
+from .arguments import function
 from .connection import Connection
 from .topic import Holder
 from .waiting import NOT_YET
@@ -101,7 +102,7 @@ class PresenceView:
         Returns:
             ``callback``.
         """
-        self._callbacks.append(callback)
+        self._callbacks.append(function(callback, "callback"))
         if len(self._callbacks) == 1:
             self._topic.presence_changed.each(self._changed)
         self._watch()

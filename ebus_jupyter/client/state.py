@@ -15,6 +15,7 @@ from weakref import ref
 from ebus_jupyter.core.client.replica import MISSING, Change, Replica, _same
 from ebus_jupyter.errors import Conflict, EbusError, Lagged, TypeMismatch
 
+from .arguments import function, seconds, text
 from .bus import Bus
 from .stream import start_reader
 from .topic import ERRORS_KEPT
@@ -93,18 +94,19 @@ class State(MutableMapping[str, T]):
     # --- a mapping --------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> T:
-        value: T = self._replica.shown(key)
+        value: T = self._replica.shown(key) if isinstance(key, str) else MISSING
         if value is MISSING:
             raise KeyError(key)
         return value
 
     def __setitem__(self, key: str, value: T) -> None:
+        key = text(key, "key")
         self._write(key, value, self.bus.codec.encode(value, f"{self.bus.name}[{key!r}]"))
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        self._write(key, MISSING, None)
+        self._write(text(key, "key"), MISSING, None)
 
     def __iter__(self) -> Iterator[str]:
         with self._connection.lock:
@@ -138,9 +140,10 @@ class State(MutableMapping[str, T]):
             TimeoutError: The server has not answered.
             RuntimeError: The call would block the client's own event loop.
         """
+        key = text(key, "key")
         self._connection.ensure_may_block("state.replace()")
         entry = f"{self.bus.name}[{key!r}]"
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + seconds(timeout)
 
         def compare() -> Any:
             with self._connection.lock:
@@ -194,7 +197,7 @@ class State(MutableMapping[str, T]):
         Returns:
             ``listener``.
         """
-        self._listeners.append(listener)
+        self._listeners.append(function(listener, "listener"))
         self._follower.kept = self
         return listener
 

@@ -13,6 +13,7 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import Message
 from ebus_jupyter.errors import Closed, EbusError, Lagged, TypeMismatch
 
+from .arguments import whole
 from .connection import Connection, Status
 from .topic import ERRORS_KEPT, Holder, Topic
 from .waiting import NOT_YET
@@ -194,6 +195,7 @@ class Stream(Generic[T]):
             TimeoutError, Lagged, Closed, RuntimeError: As for `get`. The items that had arrived are not lost: the error's
                 attribute ``items`` lists them, and the next call of any method begins with them.
         """
+        n = whole(n, "n")
         items: list[T] = []
         try:
             while len(items) < n:

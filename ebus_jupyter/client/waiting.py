@@ -10,9 +10,11 @@ from _thread import RLock, allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from typing import Any, Final, TypeVar
 
 from . import guard
+from .arguments import seconds
 
 T = TypeVar("T")
 
@@ -87,8 +89,10 @@ class Condition:
 
         Raises:
             TimeoutError: ``timeout`` seconds have passed.
+            TypeError, ValueError: ``timeout`` is no number.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit = seconds(timeout)
+        deadline = time.monotonic() + limit
         while True:
             # The first check registers nothing, so that reading what is here already leaves nothing behind.
             found = check()
@@ -104,13 +108,13 @@ class Condition:
                 found = check()
                 if found is not NOT_YET:
                     return found
-                left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+                left = -1 if deadline == inf else max(0.0, deadline - time.monotonic())
                 woken = changed.acquire(timeout=left)
             finally:
                 if not woken:  # timed out, interrupted, or not needed
                     self.discard(wake)
             if not woken:
-                raise TimeoutError(f"{what} (waited {timeout:g} s).")
+                raise TimeoutError(f"{what} (waited {max(0.0, limit):g} s).")
 
     async def wait_async(self, check: Callable[[], T]) -> T:
         """Suspend this coroutine until ``check`` returns something other than `NOT_YET`, and return that."""

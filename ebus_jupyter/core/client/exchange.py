@@ -66,6 +66,13 @@ class Exchange:
     def _request(self, kind: Kind, frame: RequestFrame, channel: Channel | None, *, send: bool) -> int:
         """Register a request, and send it now or (``send`` False) once its connection or bus is open. Returns its number."""
         req = self._requests.add(kind, frame, channel)
+        try:
+            frames.encode(
+                frame
+            )  # what can't be encoded must not stay, or each connection would end as it is sent again
+        except BaseException:
+            self._requests.pop(req)
+            raise
         if send:
             self._outbox.send(frame)
         return req
@@ -102,13 +109,22 @@ class Exchange:
 
     # --- the broker's frames ----------------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
+    def receive_data(self, data: bytes, now: float, events: list[Event] | None = None) -> list[Event]:
         """Take in a WebSocket message from the broker, at ``now`` (seconds, of any clock that only goes forward).
+
+        Args:
+            data: The message.
+            now: The time.
+            events: Is added to. Where a frame is wrong, the frames before it have had their effect, and their events are here:
+                perform them all the same.
+
+        Returns:
+            The events.
 
         Raises:
             ProtocolError: The broker speaks something else.
         """
-        events: list[Event] = []
+        events = [] if events is None else events
         for frame in frames.from_broker(data):
             if isinstance(frame, frames.Delivery):
                 channel = self._channels.by_number.get(frame.bus)
@@ -129,12 +145,13 @@ class Exchange:
                 self._failed(frame, events, now)
             case frames.Welcome():
                 first = self.you is None
+                limits = {name: most for name, most in frame.limits.items() if most > 0}  # no bound is that low
                 self._plain_bytes = min(
-                    frame.limits.get("value_bytes", 1 << 62), frame.limits.get("batch_bytes", 1 << 62) - FRAME_BYTES
+                    limits.get("value_bytes", 1 << 62), limits.get("batch_bytes", 1 << 62) - FRAME_BYTES
                 )
-                rate = frame.limits.get("publish_rate", 0)
-                self._outbox.pace.begin(rate, frame.limits.get("publish_burst", rate), now)
-                self.you, self.limits, self.live = frame.you, frame.limits, True
+                rate = limits.get("publish_rate", 0)
+                self._outbox.pace.begin(rate, limits.get("publish_burst", rate), now)
+                self.you, self.limits, self.live = frame.you, limits, True
                 events.append(Welcomed(frame.you))
                 for channel, write in [*self._writes]:
                     error = too_large(self.limits, channel, write, may_be_accepted=not first)

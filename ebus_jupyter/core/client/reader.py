@@ -130,7 +130,14 @@ class Reader:
             if error is not None and self.channel.error is None:  # the messages of the page count as missed
                 self._past.append(Lagged(resume_after=self._cursor or 0))
             return
-        messages = [frames.delivery(message) for message in page.messages]
+        try:
+            messages = [frames.delivery(message) for message in page.messages]
+        except Exception:
+            messages = None
+        if messages is None or (page.more and page.through <= max(wanted, 0)):
+            # A page that can't be read, or leads nowhere: what is left of the history counts as missed.
+            self._past.append(Lagged(resume_after=self._cursor or 0))
+            return
         expected, self._expected = self._expected, None
         if expected is not None and messages and messages[0].offset == expected.offset:
             first = messages.pop(0)

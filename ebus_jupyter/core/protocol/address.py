@@ -86,9 +86,9 @@ def check_name(name: str, longest: int) -> str:
         InvalidName: ``name`` is empty, too long, or holds a character that a name can't have.
     """
     if not isinstance(name, str) or not name or len(name) > longest or not _NAME.fullmatch(name):
-        shown = shorten(name, 40) if isinstance(name, str) else name
+        shown = repr(shorten(name, 40)) if isinstance(name, str) else f"a value of type {type(name).__name__}"
         raise InvalidName(
-            f"{shown!r} can't name a bus: use 1 to {longest} letters, digits and any of . _ - : @ "
+            f"{shown} can't name a bus: use 1 to {longest} letters, digits and any of . _ - : @ "
             "beginning with a letter, a digit or _."
         )
     return name
@@ -102,8 +102,8 @@ def check_scope(scope: str) -> str:
     """
     kind, _, group = scope.partition(":") if isinstance(scope, str) else ("", "", "")
     if kind not in SCOPES or (group and kind != "hub") or scope.endswith(":"):
-        shown = shorten(scope, 40) if isinstance(scope, str) else scope
-        raise UnknownScope(f"there is no scope {shown!r}; choose one of {', '.join(SCOPES)} (or hub:GROUP).")
+        shown = repr(shorten(scope, 40)) if isinstance(scope, str) else f"of type {type(scope).__name__}"
+        raise UnknownScope(f"there is no scope {shown}; choose one of {', '.join(SCOPES)} (or hub:GROUP).")
     return scope
 
 
