@@ -233,7 +233,8 @@ BY_CODE: dict[str, type[EbusError]] = _tree(EbusError)
 def from_wire(code: str, text: str, details: dict[str, Any] | None = None) -> EbusError:
     """Rebuild an error that was sent by a broker. The code of a newer version becomes a plain `EbusError`."""
     cls = BY_CODE.get(code, EbusError)
-    return cls(text, **(details or {}))
+    # A detail of these names would be taken for an argument of the class itself.
+    return cls(text, **{name: detail for name, detail in (details or {}).items() if name not in ("self", "text")})
 
 
 def shorten(text: str, longest: int = 200) -> str:

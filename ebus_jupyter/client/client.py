@@ -194,7 +194,8 @@ class Client:
 
     def state(self, name: str, type: Any = Any, **options: Any) -> State[Any]:
         """Open a shared mapping; the arguments are those of `ebus_jupyter.state`."""
-        return State(self.open_bus(name, type, retain="keys", **options))
+        timeout = options.get("timeout", REQUEST_SECONDS)
+        return State(self.open_bus(name, type, retain="keys", **options), timeout)
 
     def open_bus(self, name: str | None, type: Any = Any, **options: Any) -> Bus[Any, Any]:
         """Open a bus with options that are known only at run time: those of `open.open_bus`. `bus` and `state` end here."""

@@ -192,9 +192,11 @@ def test_error_of_a_wrong_argument_names_the_parameter(
 
 def test_text_of_an_argument_may_be_of_a_subclass(line: Line) -> None:
     client = line.client()
-    bus = client.bus(Text("votes"), scope=Text("server"), retain=Text("keys"), writers=Text("alice"))  # type: ignore[call-overload]
-    assert bus.spec.writers == ("alice",)
-    assert bus.write(1, key=np.str_("k"), to=(Text("alice"),), expect=np.int64(0)).result(5) == 1  # type: ignore[arg-type]
+    keys = client.bus(Text("keys"), scope=Text("server"), retain=Text("keys"), writers=Text("alice"))  # type: ignore[call-overload]
+    assert keys.spec.writers == ("alice",)
+    assert keys.write(1, key=np.str_("k"), expect=np.int64(0)).result(5) == 1
+    bus = client.bus(np.str_("votes"))
+    assert bus.write(1, to=(Text("alice"),)).result(5) == 1  # type: ignore[arg-type]
     assert bus.history(np.int64(5)) == [1]  # type: ignore[arg-type]
 
 

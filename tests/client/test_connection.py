@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,9 +93,22 @@ def test_client_made_for_a_loop_of_another_thread_blocks_only_there(line: Line) 
 def test_pause_before_a_new_attempt_is_random_and_bounded(monkeypatch):
     bounds = []
     monkeypatch.setattr(driver.random, "uniform", lambda low, high: bounds.append((low, high)) or 0.0)
+    now = [0.0]
+    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: now[0]))
     pause = driver.pauses()
     for _ in range(40):
         pause(False)
+    now[0] += driver.LASTING_SECONDS
     pause(True)
     assert bounds[:4] == [(0, 0.05), (0, 0.1), (0, 0.2), (0, 0.4)]
     assert bounds[39:] == [(0, 2.0), (0, 0.05)]
+
+
+def test_broker_that_welcomes_and_ends_is_tried_less_and_less_often(monkeypatch):
+    bounds = []
+    monkeypatch.setattr(driver.random, "uniform", lambda low, high: bounds.append(high) or 0.0)
+    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    pause = driver.pauses()
+    for _ in range(9):
+        pause(True)
+    assert bounds == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]

@@ -29,6 +29,9 @@ from .pending import Kind, PendingRequests, PendingWrites, Request, RequestFrame
 FRAME_BYTES = 64
 """More than a write and its batch have besides the value, where it has no key and no recipients."""
 
+RETRY_SECONDS = 60.0
+"""The longest pause in writing that a broker can impose by one refusal."""
+
 REOPEN_SECONDS = 1.0
 """The pause before a bus that was open, and can't be opened again just now, is tried again."""
 
@@ -228,7 +231,10 @@ class Exchange:
                 and self._outbox.pace.rate
             ):
                 again = self._writes.to_send_again(frame.id)
-                self._outbox.refused(again, error.details.get("retry_after", 0.0), now)
+                delay = error.details.get("retry_after", 0.0)
+                if not (isinstance(delay, int | float) and 0 <= delay <= RETRY_SECONDS):
+                    delay = RETRY_SECONDS
+                self._outbox.refused(again, delay, now)
                 if again is not None:
                     return
             events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop(frame.id)]

@@ -159,5 +159,5 @@ def _same(a: Any, b: Any) -> bool:
     try:
         equal = a == b
         return bool(equal.all() if hasattr(equal, "all") else equal)
-    except Exception:
+    except BaseException:  # of a program's own type: whatever it raises, the copy goes on
         return False

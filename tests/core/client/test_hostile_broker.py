@@ -100,3 +100,28 @@ def test_request_that_cannot_be_encoded_is_not_sent_again(after):
         pack(frames.Welcome(1, YOU, "b", {}), frames.Opened(req, 7, "ebus:server/votes", "e1", 5, {})), 0
     )
     assert session.live
+
+
+@pytest.mark.parametrize("after", ["soon", float("nan"), float("inf"), -1, None, [], 1e300])
+def test_refusal_with_an_odd_delay_stops_writing_for_a_bounded_time(after):
+    session, channel = opened(publish_rate=10, publish_burst=10)
+    id_ = session.publish(channel, b"\x01", 0)
+    while session.data_to_send() is not None:
+        pass
+    refusal = frames.Error("rate_limited", "", id=id_, details={"limit": "publish_rate", "retry_after": after})
+    session.receive_data(pack(refusal), 0)
+    assert session.data_to_send() is not None
+    session.receive_data(pack(frames.Pong(1)), 0)
+    due = session.next_deadline()
+    assert due is not None and 0 <= due <= 61
+    session.tick(61)
+    assert session.data_to_send() is not None
+
+
+@pytest.mark.parametrize("code", ["closed", "lagged", "rate_limited", "of a newer version"])
+def test_error_with_odd_details_settles_its_write(code):
+    session, channel = opened()
+    id_ = session.publish(channel, b"\x01", 0)
+    details = {"text": 1, "self": 2, "code": 3, "args": 4, "with_traceback": 5, "skipped": "many", "resume_after": None}
+    (event,) = session.receive_data(pack(frames.Error(code, "no", id=id_, details=details)), 0)
+    assert isinstance(event, WriteSettled) and event.error is not None

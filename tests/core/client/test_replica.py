@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,3 +149,19 @@ def test_law_2_all_copies_end_equal_in_any_interleaving(moves):
     states = [{key: mine.shown(key) for key in list(mine.keys())} for mine in world.replicas]
     assert states[0] == states[1] == states[2]
     assert not any(mine.busy for mine in world.replicas)
+
+
+class Incomparable:
+    def __init__(self, error):
+        self.error = error
+
+    def __eq__(self, other):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(), KeyboardInterrupt(), StopIteration()])
+def test_value_that_cannot_be_compared_is_a_change(error):
+    replica = Replica()
+    first, second = Incomparable(error), Incomparable(error)
+    replica.apply("k", 1, first)
+    assert replica.apply("k", 2, second) == [Change("k", first, second, False)]
