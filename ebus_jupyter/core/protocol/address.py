@@ -57,7 +57,7 @@ class Address(NamedTuple):
         scheme, _, rest = uri.partition("#")[0].partition(":")
         path = [unquote(part) for part in rest.split("/")]
         if scheme != "ebus" or len(path) not in (2, 3) or not all(path):
-            raise InvalidName(f"{uri!r} is not the URI of a bus; one looks like ebus:server/votes.")
+            raise InvalidName(f"{shorten(uri, 80)!r} is not the URI of a bus; one looks like ebus:server/votes.")
         return cls(path[0], path[1] if len(path) == 3 else "", path[-1])
 
     @property

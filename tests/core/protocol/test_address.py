@@ -95,3 +95,9 @@ def test_law_7_outsider_needs_the_capability(address):
 
 def test_server_may_enter_every_address():
     assert may_enter(Address("kernel", "k1", "x"), Participant("s", "server", "server"), "", SECRET)
+
+
+def test_error_quotes_no_more_of_a_long_uri_than_a_reader_needs():
+    with pytest.raises(InvalidName) as error:
+        Address.parse("\U000e0001" * 100_000)
+    assert len(str(error.value)) < 1000
