@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?= 8888
 TOKEN ?=
 WORKERS ?= 2
+SECONDS := 60
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scripts/npm.py \
@@ -15,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q
 PYTHON_TESTS := tests --ignore=tests/browser --ignore=tests/notebooks -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test tests test-js test-python test-notebooks test-browser system-packages check format coverage bench docs \
-  lock fresh build hooks clean
+  faults fuzz audit lock fresh build hooks clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -77,6 +79,9 @@ test-notebooks: $(VENV)/.dev  ## the example notebooks, with a server and withou
 test-browser: $(VENV)/.dev $(VENV)/.collaboration system-packages  ## several people in real browsers (EBUS_BROWSER=firefox)
 	@echo "Testing in the browser …"
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/browser
+
+faults: $(VENV)/.dev  ## a minute of faults (SECONDS=3600 FAULTS=10000 SEED=), and what they did to the laws
+	@$(BIN)/python -m tests.faults --seconds '$(SECONDS)' --seed '$(SEED)' $(if $(FAULTS),--faults '$(FAULTS)')
 
 check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
 	@echo "Checking with ruff, mypy, codespell, tsc and eslint …"

@@ -102,16 +102,7 @@ class Server(Site):
         self._write_config()
         for stale in (self.folder / "runtime").glob("jpserver-*.json"):
             stale.unlink()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.python, "-m", self.app, *self._args],
-                cwd=self.folder / "notebooks",
-                env=self._env(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = self._launch()
         try:
             self._await_answer()
         except BaseException:
@@ -182,6 +173,18 @@ class Server(Site):
         return Kernel(self, kernel_id, user)
 
     # --- the process ---------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [self.python, "-m", self.app, *self._args],
+                cwd=self.folder / "notebooks",
+                env=self._env(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _write_config(self) -> None:
         users = {self.token(name): name for name in self.users}

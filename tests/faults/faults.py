@@ -1,0 +1,241 @@
+"""The faults, each with how often it is drawn."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .proxy import Line
+from .raw import LOST
+from .stage import Stage
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def line_faults(rng: random.Random) -> dict[str, tuple[int, Callable[[Line], None], float]]:
+    """The faults of a line: weight, how it begins, and for how long it lasts."""
+
+    def put(**facts: Any) -> Callable[[Line], None]:
+        def begin(line: Line) -> None:
+            for name, value in facts.items():
+                setattr(line, name, value)
+
+        return begin
+
+    def refuse(line: Line) -> None:
+        line.refuses = True
+        line.cut(reset=True)
+
+    return {
+        "line reset": (6, lambda line: line.cut(reset=True), 0.0),
+        "line closed": (4, lambda line: line.cut(reset=False), 0.0),
+        "line cut in a message": (4, put(cuts_midway=True), 0.1),
+        "line refused": (2, refuse, rng.uniform(0.05, 0.6)),
+        "line stalled": (3, put(stalls=frozenset({"up", "down"})), rng.choice([0.1, 0.3, 1.0, 5.0])),
+        "line half-open, up": (2, put(stalls=frozenset({"up"})), rng.choice([0.1, 0.3, 1.0, 5.0])),
+        "line half-open, down": (2, put(stalls=frozenset({"down"})), rng.choice([0.1, 0.3, 1.0, 5.0])),
+        "line delayed": (3, put(delay=rng.uniform(0.01, 0.2)), rng.uniform(0.2, 1.0)),
+        "line throttled": (3, put(bytes_per_second=rng.choice([2_000, 20_000, 100_000])), rng.uniform(0.2, 1.5)),
+        "line in pieces": (3, put(piece_bytes=rng.choice([1, 3, 50])), rng.uniform(0.2, 1.0)),
+        "messages repeated": (5, put(repeats=True), rng.uniform(0.1, 0.8)),
+    }
+
+
+def acted(kind: str, line: Line) -> Callable[[], bool]:
+    """Tells at the end of a fault that begins now whether there was anything that it acted on."""
+    carried, repeated = line.carried, line.repeated
+    match kind:
+        case "messages repeated":
+            return lambda: line.repeated > repeated
+        case "line delayed" | "line throttled" | "line in pieces":
+            return lambda: line.carried > carried
+        case "line cut in a message":
+            return lambda: not line.cuts_midway
+    return lambda: True  # it has a connection
+
+
+def disturb_line(stage: Stage, name: Callable[[], str], line: Line, seed: int, stop: threading.Event) -> None:
+    """Go on disturbing one line until ``stop``."""
+    rng = random.Random(seed)
+    while not stop.wait(rng.expovariate(1 / 0.12)):
+        kinds = line_faults(rng)
+        kind = rng.choices(list(kinds), [weight for weight, _, _ in kinds.values()])[0]
+        _, begin, seconds = kinds[kind]
+        if not line.is_in_use:
+            continue
+        with stage.fault(kind, name(), counts=acted(kind, line)):
+            begin(line)
+            stop.wait(seconds)
+        line.heal()
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+class ServerFaults:
+    """What happens to the server, one after the other."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.server, self.random = stage, stage.server, stage.random
+
+    def kinds(self) -> dict[str, tuple[int, Callable[[], None]]]:
+        found: dict[str, tuple[int, Callable[[], None]]] = {
+            "server killed": (8, self.killed),
+            "server killed at its start": (1, self.killed_at_its_start),
+            "server stopped and continued": (8, self.stopped),
+            "server restarted": (2, self.restarted),
+            "disk full": (8, self.disk_full),
+            "clock stepped": (8, self.clock_stepped),
+            "bus deleted": (5, partial(self.stage.delete_bus, "brief")),
+            "file read-only": (1, self.read_only),
+            "file taken by another server": (1, self.taken),
+            "file open in a browser": (1, self.browsed),
+            "client process killed": (3, self.client_killed),
+            "client process stopped": (5, self.client_stopped),
+            "client process forked": (5, self.client_forked),
+        }
+        if self.stage.copies:
+            found["older copy of the file"] = 3, self.older_copy
+            found["file corrupt"] = 2, self.corrupt
+        return found
+
+    def one(self) -> None:
+        """Draw a fault, and let it happen."""
+        kinds = self.kinds()
+        kind = self.random.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
+        with self.stage.fault(kind):
+            kinds[kind][1]()
+
+    def killed(self) -> None:
+        self.stage.kill_server()
+        if self.random.random() < 0.5:
+            self.stage.keep_copy()
+        self.stage.start_server()
+
+    def killed_at_its_start(self) -> None:
+        self.stage.kill_server()
+        self.server.start()
+        self.stage.stopped.wait(self.random.uniform(0, 0.2))
+        self.stage.kill_server()
+        self.stage.start_server()
+
+    def stopped(self) -> None:
+        self.stage.stop_and_continue(self.random.choice([0.05, 0.3, 1.0, 3.0]))
+
+    def restarted(self) -> None:
+        self.server.stop()
+        if self.random.random() < 0.5:
+            self.stage.keep_copy()
+        self.stage.start_server()
+
+    def disk_full(self) -> None:
+        with self.server.full_disk(self.random.choice([0, 10_000, 100_000])):
+            self.stage.stopped.wait(self.random.uniform(0.2, 1.5))
+
+    def clock_stepped(self) -> None:
+        ahead = self.random.choice([-86_400.0, -3600.0, -5.0, 5.0, 3600.0, 86_400.0])
+        self.server.step_clock(ahead)
+        self.stage.stopped.wait(self.random.uniform(0.1, 0.8))
+        self.server.step_clock(0.0)
+
+    def read_only(self) -> None:
+        """The server comes back and may not write: it must say so, and nothing may be lost."""
+        self.stage.kill_server()
+        with self.server.read_only():
+            self.stage.start_server(opens=False)
+            self.stage.stopped.wait(0.5)
+            self.stage.kill_server()
+        self.stage.start_server()
+
+    def browsed(self) -> None:
+        self.stage.kill_server()
+        with self.server.open_in_a_browser():
+            self.stage.start_server(opens=False)
+            self.stage.stopped.wait(0.5)
+            self.stage.kill_server()
+        self.stage.start_server()
+
+    # --- another history --------------------------------------------------------------------------------------------
+
+    def older_copy(self) -> None:
+        copy = self.random.choice(self.stage.copies)
+        with self.stage.nobody_there():
+            self.stage.audit("end")
+            self.stage.kill_server()
+            self.server.put_back(copy)
+            self.stage.start_server()
+            self.stage.audit("begin")
+
+    def taken(self) -> None:
+        """Another server has the file: this one uses the file beside it, and later goes on with its own."""
+        stage = self.stage
+        with stage.nobody_there():
+            before = stage.audit("end")
+            stage.kill_server()
+        with self.server.taken_by_a_server():
+            with stage.nobody_there():
+                stage.start_server()
+                stage.audit("begin")
+            stage.stopped.wait(1.0)
+            with stage.nobody_there():
+                stage.audit("end")
+                stage.kill_server()
+        with stage.nobody_there():
+            for path in self.server.database.parent.glob(f"{self.server.database.stem}.2*"):
+                path.unlink()
+            stage.start_server()
+            stage.audit("begin", resumes=before)
+
+    def corrupt(self) -> None:
+        """The file is damaged; the server says so, and is given a copy of the file."""
+        stage = self.stage
+        with stage.nobody_there():
+            stage.audit("end")
+            stage.kill_server()
+            self.server.damage(self.random.choice(["head", "end"]))
+            stage.start_server(opens=False)
+            stage.audit("begin", is_damaged=True)
+        stage.stopped.wait(1.0)
+        with stage.nobody_there():
+            stage.audit("end", is_damaged=True)
+            stage.kill_server()
+            self.server.put_back(self.random.choice(stage.copies))
+            stage.start_server()
+            stage.audit("begin")
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    def client_killed(self) -> None:
+        processes = self.stage.processes
+        n = self.random.randrange(len(processes))
+        old = processes[n]
+        self.stage.note_killed(old.name)
+        old.kill()
+        old.close()
+        processes[n] = self.stage.new_process(old.spec["user"], old.line)
+        processes[n].wait_ready()
+
+    def client_stopped(self) -> None:
+        process = self.random.choice(self.stage.processes)
+        process.signal(signal.SIGSTOP)
+        self.stage.stopped.wait(self.random.choice([0.05, 0.3, 1.0, 3.0]))
+        process.signal(signal.SIGCONT)
+
+    def client_forked(self) -> None:
+        self.random.choice(self.stage.processes).command("fork")
+
+
+def wait_for_server(stage: Stage) -> None:
+    """Wait until the server takes connections again."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            stage.wait_open()
+        except LOST:
+            continue
+        return
