@@ -248,6 +248,9 @@ def connect(url: str, token: str, *, certificate: str = "") -> Client:
 
     Returns:
         The client, which connects in the background; `Client.wait_live` waits for it.
+
+    Raises:
+        ValueError: ``url`` is no URL of a server, or ``token`` can't be one.
     """
     from .client.discover import remote_client
 

@@ -1,9 +1,15 @@
-"""A thread for what must not run where it is found out: in a finaliser, which may run anywhere and under any lock."""
+"""A thread for what must not run where it is found out: in a finaliser, which may run anywhere and under any lock.
+
+Log records of the client's own threads go the same way. A logging handler is a program's code: it may block, or wait for a
+lock whose owner is writing on a bus just then.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import logging
 import os
 import threading
 import time
@@ -11,14 +17,14 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from . import guard
+logger = logging.getLogger("ebus_jupyter")
 
 _Job = tuple[float, int, Callable[..., Any], tuple[Any, ...]]
 
 _jobs: SimpleQueue[_Job] = SimpleQueue()  # its `put` may be called again while it runs, by a finaliser
 _numbers = itertools.count()
 _running_pid = 0
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finaliser may come back here
 
 
 def start() -> None:
@@ -27,8 +33,8 @@ def start() -> None:
     if _running_pid != os.getpid():
         with _lock:
             if _running_pid != os.getpid():
-                _running_pid = os.getpid()
                 threading.Thread(target=_run, name="ebus-background", daemon=True).start()
+                _running_pid = os.getpid()  # not before: where no thread can be had, the next call tries again
 
 
 def later(seconds: float, function: Callable[..., Any], *args: Any) -> None:
@@ -36,8 +42,23 @@ def later(seconds: float, function: Callable[..., Any], *args: Any) -> None:
     _jobs.put((time.monotonic() + seconds, next(_numbers), function, args))
 
 
+def finish(timeout: float) -> None:
+    """Wait until everything that was due by now has run. For the end of the process."""
+    if _running_pid == os.getpid():
+        done = threading.Event()
+        later(0, done.set)
+        done.wait(timeout)
+
+
 def _run() -> None:
     waiting: list[_Job] = []
+    while True:
+        # Nothing ends this thread, not even a want of memory: what is given up meanwhile would stay open for ever.
+        with contextlib.suppress(BaseException):
+            _work(waiting)
+
+
+def _work(waiting: list[_Job]) -> None:
     while True:
         try:
             heapq.heappush(waiting, _jobs.get(timeout=max(0.0, waiting[0][0] - time.monotonic()) if waiting else None))
@@ -47,12 +68,16 @@ def _run() -> None:
 
 def _call(job: _Job) -> None:
     _, _, function, args = job
-    guard.attempt(function, *args)
+    try:
+        function(*args)
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            logger.exception("%s failed", getattr(function, "__qualname__", function))
 
 
 def _after_fork() -> None:
     global _lock, _jobs
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _jobs = SimpleQueue()  # those were the parent's
 
 

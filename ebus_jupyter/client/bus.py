@@ -284,9 +284,7 @@ class Bus(Generic[In, Out]):
 
     def flush(self) -> None:
         """Send the writes that ``flush_size`` and ``flush_interval`` hold back."""
-        with self.connection.lock:
-            self.connection.session.flush(self.channel)
-        self.connection.wake_sender()
+        self.connection.flush_batch(self.channel)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

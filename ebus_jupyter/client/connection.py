@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.events import (
     BusClosed,
     BusOpened,
@@ -46,9 +47,9 @@ from ebus_jupyter.errors import (
 )
 from ebus_jupyter.transports.base import Connect
 
-from . import guard, process
+from . import background, guard, process
 from .driver import Driver
-from .kernel_filter import FilterRunner
+from .kernel_filter import FilterRunner, KernelFilter
 from .loop_thread import loop_thread
 from .owner import Owner
 from .reports import Reports
@@ -125,8 +126,28 @@ class Connection:
 
     @property
     def on_own_loop(self) -> bool:
-        """Whether the caller is on the thread that runs this connection, which must not be blocked."""
-        return self._driver.owns_caller()
+        """Whether the caller must not block: it is on the thread that runs this connection, or has interrupted it."""
+        return self._driver.owns_caller() or self.is_interrupted
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the caller has interrupted this connection's own code on its thread: a finaliser, or a signal handler.
+
+        Such code must neither wait (nothing goes on until it returns) nor change the session, which may be half changed.
+        """
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    def ensure_not_interrupted(self, what: str) -> None:
+        """Refuse what a finaliser or a signal handler can't do while it interrupts this connection.
+
+        Raises:
+            RuntimeError: It does; the text names ``what`` was called.
+        """
+        if self.is_interrupted:
+            raise RuntimeError(
+                f"{what} was called by a finaliser or a signal handler that has interrupted the client. There you may write "
+                "and close; call this on another thread, or later."
+            )
 
     def ensure_may_block(self, what: str) -> None:
         """Refuse to block the loop that would have to end the wait.
@@ -134,6 +155,7 @@ class Connection:
         Raises:
             RuntimeError: The caller is on the connection's own loop; the text names ``what`` was called.
         """
+        self.ensure_not_interrupted(what)
         if self.on_own_loop:
             raise RuntimeError(
                 f"{what} would block the event loop that it waits for. "
@@ -159,6 +181,9 @@ class Connection:
 
     def release(self, topic: Topic) -> None:
         """Note that one holder of a topic has closed it; the last one leaves the bus."""
+        if self.is_interrupted:
+            background.later(0, self.release, topic)
+            return
         events: list[Event] = []
         with self.lock:
             topic.holders -= 1
@@ -228,12 +253,25 @@ class Connection:
             self._answers[send()] = answered
         self._driver.send()
 
+    def flush_batch(self, channel: Channel) -> None:
+        """Send the writes that wait in the bus's batch."""
+        if self.is_interrupted:
+            background.later(0, self.flush_batch, channel)
+            return
+        with self.lock:
+            self.session.flush(channel)
+        self.wake_sender()
+
     def request_page(self, reader: Reader) -> None:
         """Request the reader's next page of history, if it needs one. Called with the lock held."""
         request = reader.request_page()
         if request:
             self._answers[request] = reader.page_received
             self._driver.send()
+
+    def start_filter(self, kernel_filter: KernelFilter) -> None:
+        """Make what the calls of a bus's filter need."""
+        self._filters.start(kernel_filter.function)
 
     def wake_sender(self) -> None:
         """Send what the session has to send. Never blocks."""
@@ -248,6 +286,9 @@ class Connection:
             timeout: Seconds to wait for the answers. On the connection's own loop, none.
             error: What everyone who still waits is told. Default: that the client was closed.
         """
+        if self.is_interrupted:
+            background.later(0, self.close, timeout, error)
+            return
         if error is None:
             error = Closed(
                 f"the client of {self.where} was closed here; ebus.bus() or ebus.connect() makes another one.",
@@ -431,6 +472,7 @@ class Connection:
         self.lock = self._writes.lock = (
             threading.RLock()
         )  # the parent's may have been held at that moment, by a thread that is not here
+        guard.attempt(self._driver.forked)
         self.error, self.status = error, "closed"
         guard.attempt(self.session.close, error)  # it may have been changing at that moment
         self.session.closed = error

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
-from urllib.parse import urlsplit
 
 from ebus_jupyter.transports.base import Transport
-from ebus_jupyter.transports.websocket import connect_line
+from ebus_jupyter.transports.websocket import check_address, connect_line
 
 from .arguments import text
 from .client import Client
@@ -24,12 +23,12 @@ KERNEL_SCHEME = "ebus"
 """The Authorization scheme of the tokens that the server extension gives its kernels; others are the server's own."""
 
 _default: tuple[int, Client] | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finaliser may come back here
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # the parent's may have been held at that moment
+    _lock = threading.RLock()  # the parent's may have been held at that moment
 
 
 if hasattr(os, "register_at_fork"):
@@ -67,12 +66,13 @@ def remote_client(url: str, token: str, *, certificate: str = "") -> Client:
         url: The server's base URL.
         token: A kernel's own token, which begins with ``ebus-``, or a token of the server.
         certificate: Path of a file with the certificate to trust, for a server with a self-signed one.
+
+    Raises:
+        ValueError: ``url`` is no URL of a server, or ``token`` can't be one.
     """
-    url, token = text(url, "url").strip(), text(token, "token")
-    if urlsplit(url).scheme not in ("http", "https", "ws", "wss") or not urlsplit(url).hostname:
-        raise ValueError(f"url must be that of a Jupyter server, such as http://127.0.0.1:8888/, and is {url[:100]!a}.")
-    if not token.isascii() or not (token.isprintable()):
-        raise ValueError("token has characters that no token has, such as a line break.")  # and is not to be shown
+    url = text(url, "url").strip()
+    token = text(token, "token").strip()  # a token from a file ends in a line break
+    check_address(url, token)
     certificate = text(os.fspath(certificate) if isinstance(certificate, os.PathLike) else certificate, "certificate")
     scheme = KERNEL_SCHEME if token.startswith("ebus-") else "token"
 

@@ -7,7 +7,8 @@ Jupyter server.
 
 Both are supervised. Whatever goes wrong while a connection is served (a frame, a value, a bug) ends that transport and
 nothing else: the connection reports the error, and the driver connects again. All that may raise is in `_serve_once`, which
-returns what was raised; what is outside it raises nothing. So a driver ends only with its client.
+returns what was raised; what is outside it raises nothing but for want of memory, and then it is done again. So a driver ends
+only with its client.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, NoReturn, Protocol
 from ebus_jupyter.errors import Closed, ConnectionLost, EbusError
 from ebus_jupyter.transports.base import Connect, Transport
 from ebus_jupyter.transports.websocket import WebSocketLine
+
+from . import guard
 
 RETRY_SECONDS = (0.05, 2.0)
 """The first and the longest pause between attempts to reconnect. Each pause is a random part of a doubling bound ("full
@@ -105,6 +108,9 @@ class Driver(Protocol):
     async def aclose(self) -> None:
         """Wait until the driver has ended, after `stop`."""
 
+    def forked(self) -> None:
+        """This is a copy in a forked child: use nothing that is the parent's, and let go of what was copied."""
+
 
 def pauses() -> Callable[[bool], float]:
     """A function that returns the seconds to wait before the next attempt, given whether the last one was welcomed.
@@ -142,6 +148,8 @@ class SocketDriver:
         self._line: WebSocketLine | None = None
         self._sleeps_until: float | None = None
         self._failed: BaseException | None = None  # why a caller's thread has ended the line
+        self._ident = 0  # of the receiving thread, while it runs
+        self._receives = False  # the receiving thread is about to sleep, or does
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ebus", daemon=True)
 
@@ -150,11 +158,17 @@ class SocketDriver:
         self._thread.start()
 
     def owns_caller(self) -> bool:
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._ident
 
     def send(self) -> None:
         line = self._line
-        if line is not None:
+        if line is None:
+            return
+        if threading.get_ident() == self._ident:
+            # The receiving thread looks for itself before it sleeps. Where a finaliser calls, the line may be in use here.
+            if self._receives:
+                line.wake()
+        else:
             due = self._send(line)
             if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
                 line.wake()
@@ -186,10 +200,25 @@ class SocketDriver:
     async def aclose(self) -> None:
         await asyncio.to_thread(self._thread.join)
 
+    def forked(self) -> None:
+        line, self._line, self._ident = self._line, None, 0
+        if line is not None:
+            line.forked()
+
     def _run(self) -> None:
-        connection, pause = self._connection, pauses()
-        while not connection.is_closed:
+        self._ident = threading.get_ident()
+        try:
+            pause = pauses()
+            while not self._connection.is_closed:
+                guard.attempt(self._serve_and_rest, pause)
+        finally:
+            self._ident = 0  # another thread may get it
+
+    def _serve_and_rest(self, pause: Callable[[bool], float]) -> None:
+        connection = self._connection
+        try:
             connection.disconnected(self._serve_once())
+        finally:
             self._stopped.wait(pause(connection.was_welcomed))
 
     def _serve_once(self) -> BaseException:
@@ -214,11 +243,13 @@ class SocketDriver:
         due: float | None = None
         is_idle = False
         while True:
+            self._receives = True  # whoever has something to send from now on wakes this thread
             # Whoever was woken by what arrived waits for this thread to block: most often there is nothing to send.
             if not is_idle or connection.needs_sender:
                 self._sleeps_until = None  # until the deadline is known, a new one wakes this thread
                 due = self._sleeps_until = self._send(line)
             messages = line.receive(None if due is None else due - time.monotonic())
+            self._receives = False
             for data in messages:
                 connection.received(data)
             is_idle = bool(messages)
@@ -241,6 +272,7 @@ class LoopDriver:
         self._wake_pending = False
         self._transport: Transport | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop_is_mine = True
         self._failed: BaseException | None = None  # why the sending task has ended the transport
 
     def start(self, connection: Served) -> None:
@@ -286,6 +318,9 @@ class LoopDriver:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def forked(self) -> None:
+        self._loop_is_mine = False
+
     async def _drop_transport(self) -> None:
         if self._transport is not None:
             with contextlib.suppress(Exception):
@@ -302,6 +337,8 @@ class LoopDriver:
         self._wake.set()
 
     def _call(self, callback: Callable[[], Any]) -> None:
+        if not self._loop_is_mine:
+            return
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop is closed: the process, or the server, is ending

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from . import background
+
 logger = logging.getLogger("ebus_jupyter")
 
 
@@ -20,14 +22,24 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
     except BaseException as error:
-        log(logging.ERROR, f"{getattr(function, '__qualname__', function)} failed", error)
+        with contextlib.suppress(BaseException):  # there may be no memory even for the text
+            log_soon(logging.ERROR, f"{getattr(function, '__qualname__', function)} failed", error)
         return None
 
 
 def log(level: int, text: str, error: BaseException | None = None) -> None:
-    """Log ``text``, with the traceback of ``error`` if there is one. Never raises, whatever the program's handlers do."""
+    """Log ``text``, with the traceback of ``error`` if there is one. Never raises, whatever the program's handlers do.
+
+    For threads and loops of the program's code only: a handler may block, and wait for this client.
+    """
     with contextlib.suppress(BaseException):
         logger.log(level, "%s", text, exc_info=error)
+
+
+def log_soon(level: int, text: str, error: BaseException | None = None) -> None:
+    """As `log`, on the background thread: for threads that others wait for, locks, and finalisers."""
+    with contextlib.suppress(BaseException):
+        background.later(0, log, level, text, error)
 
 
 def describe(error: BaseException) -> str:

@@ -20,7 +20,7 @@ class LoopThread(NamedTuple):
 
 
 _running: dict[str, LoopThread] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finaliser may come back here
 
 
 def loop_thread(name: str = "ebus") -> LoopThread:
@@ -34,7 +34,11 @@ def loop_thread(name: str = "ebus") -> LoopThread:
         if running is None or running.pid != os.getpid():
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=_run, args=(loop,), name=name, daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                loop.close()  # or its descriptors would stay open
+                raise
             assert thread.ident is not None
             running = _running[name] = LoopThread(os.getpid(), loop, thread.ident)
         return running
@@ -48,12 +52,12 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
             loop.run_forever()
             is_stopped = True
         except BaseException as error:
-            guard.log(logging.ERROR, "something that runs on a background loop of ebus has failed", error)
+            guard.log_soon(logging.ERROR, "something that runs on a background loop of ebus has failed", error)
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # the parent's may have been held at that moment
+    _lock = threading.RLock()  # the parent's may have been held at that moment
 
 
 if hasattr(os, "register_at_fork"):

@@ -88,6 +88,7 @@ def open_bus(
         given: Fields of the spec as they travel, such as a schema without its Python type.
         timeout: Seconds to wait for the broker.
     """
+    connection.ensure_not_interrupted("ebus.bus()")
     timeout = seconds(timeout)
     name = str.__str__(name) if isinstance(name, str) else name
     scope = str.__str__(scope) if isinstance(scope, str) else scope
@@ -119,6 +120,7 @@ def open_bus(
     if callable(filter):
         given["filter"] = OWNER
         kernel_filter = KernelFilter(filter, codec, emits_codec)
+        connection.start_filter(kernel_filter)
     elif filter is not None:
         given["filter"] = text(filter, "filter")
 

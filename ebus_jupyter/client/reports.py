@@ -61,6 +61,6 @@ class Reports:
         text = f"{what}: {type(error).__name__}: {guard.describe(error)}"
         if text != self._reported:
             self._reported = text
-            guard.log(level, text, None if isinstance(error, EbusError) else error)
+            guard.log_soon(level, text, None if isinstance(error, EbusError) else error)
         for listener in [*self._error_listeners]:
             self.call(listener, error)

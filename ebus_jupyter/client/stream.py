@@ -30,6 +30,7 @@ def start_reader(connection: Connection, topic: Topic, since: Since) -> Reader:
     One that reads from now on waits, up to `BEGIN_SECONDS`, until it can miss nothing that is written after this call. It
     does not wait while the connection is lost, nor on the connection's own loop.
     """
+    connection.ensure_not_interrupted("bus.stream()")
     with connection.lock:
         reader = Reader(connection.session, topic.channel, since)
         connection.request_page(reader)

@@ -99,7 +99,6 @@ class Holder:
 
     def __init__(self, topic: Topic, release: Callable[[Topic], None]) -> None:
         self.topic = topic
-        background.start()
         self._finalizer = finalize(self, _abandoned, topic, release)
         self._finalizer.atexit = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import time
 
@@ -23,19 +22,17 @@ class UnseenErrors:
         self._last = ""
 
     def add(self, text: str) -> None:
-        """Log a warning, now or as one of many. May be called by a finaliser."""
+        """Log a warning soon, alone or as one of many. May be called by a finaliser."""
         self._count += 1
         self._last = text
-        if time.monotonic() - self._told_at >= SECONDS:
-            self._tell()
-        elif self._count == 1:
+        if self not in _waiting:
             _waiting.add(self)
-            background.later(SECONDS, self._tell)
+            background.later(max(0.0, self._told_at + SECONDS - time.monotonic()), self._tell)
 
     def _tell(self) -> None:
+        _waiting.discard(self)  # first: what is added from now on is told next time
         count, self._count = self._count, 0
         self._told_at = time.monotonic()
-        _waiting.discard(self)
         if count == 1:
             logger.warning("%s", self._last)
         elif count:
@@ -45,9 +42,7 @@ class UnseenErrors:
 _waiting: set[UnseenErrors] = set()
 
 
-def _tell_all() -> None:
+def tell_all() -> None:
+    """Log what waits for its second to pass. For the end of the process."""
     for unseen in list(_waiting):
         unseen._tell()
-
-
-atexit.register(_tell_all)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from _thread import RLock, allocate_lock
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,14 +25,13 @@ NOT_YET: Final[Any] = object()
 class Condition:
     """Wakes threads and coroutines that wait for one thing. Every method may be called from any thread."""
 
-    __slots__ = ("_callbacks", "_listeners", "_lock")
+    __slots__ = ("_callbacks", "_listeners")
 
     def __init__(self) -> None:
-        # Neither waking nor waiting takes a lock: a finaliser may come back here, and a forked child never gets one that
-        # another thread has held.
+        # Nothing here takes a lock: a finaliser may come back here, and a forked child never gets one that another thread
+        # has held. Each change is one operation on a deque or a list.
         self._callbacks: deque[Callable[[], None]] = deque()
-        self._listeners: tuple[Callable[[], None], ...] = ()
-        self._lock = RLock()  # of the listeners
+        self._listeners: list[Callable[[], None]] = []
 
     def notify(self) -> None:
         """Wake every waiter; each runs its check again. What a callback raises is logged, and the others are still called.
@@ -48,7 +47,7 @@ class Condition:
                 callback()
             except BaseException as error:
                 interrupted = interrupted or isinstance(error, KeyboardInterrupt)
-                guard.log(logging.ERROR, "a waiter could not be woken", error)
+                guard.log_soon(logging.ERROR, "a waiter could not be woken", error)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -67,17 +66,14 @@ class Condition:
 
     def each(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at every `notify`, on the thread that calls `notify`, until `discard`."""
-        with self._lock:
-            self._listeners = (*self._listeners, callback)
+        self._listeners.append(callback)
 
     def discard(self, callback: Callable[[], None]) -> None:
         """Take back a callback that was given to `once` or `each`; one that is not there is ignored."""
-        if callback in self._listeners:
-            with self._lock:
-                self._listeners = tuple(other for other in self._listeners if other != callback)
-            return
-        with contextlib.suppress(ValueError):
-            self._callbacks.remove(callback)
+        for waiters in (self._listeners, self._callbacks):
+            with contextlib.suppress(ValueError):
+                waiters.remove(callback)
+                return
 
     def wait(self, check: Callable[[], T], timeout: float | None, what: str) -> T:
         """Block this thread until ``check`` returns something other than `NOT_YET`, and return that.

@@ -6,15 +6,16 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ebus_jupyter.core.client.channel import Channel
 from ebus_jupyter.core.client.session import Session
-from ebus_jupyter.errors import EbusError, RateLimited
+from ebus_jupyter.errors import EbusError, RateLimited, TypeMismatch
 
-from . import guard
+from . import background, guard
 from .driver import Driver
 from .waiting import NOT_YET, Condition
 
@@ -54,6 +55,7 @@ class Writes:
         self._session = session
         self._driver = driver
         self._where = where
+        self._postponed: deque[tuple[Channel, Settle, bytes, dict[str, Any]]] = deque()
 
     def publish(self, channel: Channel, settle: Settle, value: bytes, *, wait: bool = True, **options: Any) -> None:
         """Send a write; waits while too many writes have no answer yet.
@@ -68,10 +70,17 @@ class Writes:
         Raises:
             RateLimited: There was no room for another write, within `WRITE_ROOM_SECONDS` if ``wait``.
         """
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            # A finaliser, or a signal handler, has interrupted this client on this thread: what it is at comes first.
+            self._postponed.append((channel, settle, value, options))
+            background.later(0, self._publish_postponed)
+            return
         deadline = 0.0
         while True:
             try:
                 with self.lock:
+                    if self._postponed:
+                        self._add_postponed()
                     self.settles[self._session.publish(channel, value, time.monotonic(), wait=wait, **options)] = settle
                 break
             except RateLimited:
@@ -89,14 +98,31 @@ class Writes:
 
     def publish_soon(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
         """As `publish`, but neither waits nor raises: without room the write is sent later, an error is the write's outcome."""
-        with self.lock:  # no room can be made between the attempt and the registration
-            try:
-                self.settles[self._session.publish(channel, value, time.monotonic(), **options)] = settle
-            except RateLimited:
-                self.settled.once(partial(self.publish_soon, channel, settle, value, **options))
-            except EbusError as error:
-                settle(0, error)
+        with self.lock:
+            self._add_soon(channel, settle, value, **options)
         self._driver.send()
+
+    def _add_soon(self, channel: Channel, settle: Settle, value: bytes, **options: Any) -> None:
+        # With the lock held: no room can be made between the attempt and the registration.
+        try:
+            self.settles[self._session.publish(channel, value, time.monotonic(), **options)] = settle
+        except RateLimited:
+            self.settled.once(partial(self.publish_soon, channel, settle, value, **options))
+        except EbusError as error:
+            settle(0, error)
+        except (TypeError, ValueError) as error:  # an argument that can't be encoded
+            settle(0, TypeMismatch(f"{channel.name or 'the bus'}: {guard.describe(error)}"))
+
+    def _publish_postponed(self) -> None:
+        with self.lock:
+            self._add_postponed()
+        self._driver.send()
+
+    def _add_postponed(self) -> None:
+        """Publish what interrupted this client. Called with the lock held."""
+        while self._postponed:
+            channel, settle, value, options = self._postponed.popleft()
+            self._add_soon(channel, settle, value, **options)
 
     def _has_room(self, size: int) -> Any:
         with self.lock:
@@ -105,6 +131,7 @@ class Writes:
     def flush(self, timeout: float) -> int:
         """Send what waits in batches, and wait until every write has its answer; returns how many have none."""
         with self.lock:
+            self._add_postponed()
             self._session.flush_all()
         self._driver.send()
         with contextlib.suppress(TimeoutError):

@@ -8,6 +8,7 @@ queue lies between. Where the socket takes no more, the receiving thread sends t
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import ssl
@@ -54,6 +55,26 @@ def websocket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
+def check_address(url: str, token: str) -> None:
+    """Refuse what no attempt to connect can be made with.
+
+    Raises:
+        ValueError: ``url`` is no URL of a server, or ``token`` has a character that no HTTP header can have.
+    """
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port or a name that can't be; UnicodeError, too
+        is_url = False
+    if not is_url:
+        raise ValueError(f"url must be that of a Jupyter server, such as http://127.0.0.1:8888/, and is {url[:100]!a}.")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            "token has a character that no token has, such as a line break. `jupyter server list` shows the right one."
+        )
+
+
 def tls_context(url: str, certificate: str) -> ssl.SSLContext | None:
     """The TLS context for ``url``; None where it needs none.
 
@@ -63,7 +84,12 @@ def tls_context(url: str, certificate: str) -> ssl.SSLContext | None:
     """
     if not url.startswith("wss:"):
         return None
-    context = ssl.create_default_context(cafile=certificate or None)
+    try:
+        context = ssl.create_default_context(cafile=certificate or None)
+    except OSError as error:
+        raise ConnectionLost(
+            f"the certificate {certificate} can't be read ({error}). Give the path of the server's certificate, in PEM format."
+        ) from None
     # A server's own certificate is pinned by the file itself; it seldom names the address that kernels use.
     context.check_hostname = not certificate
     if certificate:
@@ -72,7 +98,17 @@ def tls_context(url: str, certificate: str) -> ssl.SSLContext | None:
 
 
 def unreachable(url: str, reason: object) -> ConnectionLost:
-    """Nobody answers at ``url``."""
+    """Nobody answers at ``url``, or nobody can be asked."""
+    if isinstance(reason, OSError) and reason.errno in (errno.EMFILE, errno.ENFILE):
+        return ConnectionLost(
+            f"there is no room for a connection to {url} ({reason}). Close files and clients that are not used any more, or "
+            "raise the limit of open files (`ulimit -n`)."
+        )
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return ConnectionLost(
+            f"the certificate of {url} is not one that this process trusts ({reason.verify_message}). Where the server made "
+            "its own, give its file: ebus.connect(…, certificate=PATH), or EBUS_CERT in the environment."
+        )
     return ConnectionLost(f"no ebus broker answers at {url} ({reason}). Is the Jupyter server running?")
 
 
@@ -151,7 +187,7 @@ class WebSocketLine:
                 raise ConnectionLost("the connection to the server has ended.")
             self._protocol.send_binary(data)
             self._write()
-            blocked = bool(self._unsent) and not self._wants_write
+            blocked = self._broken or (bool(self._unsent) and not self._wants_write)
         if blocked:
             self.wake()
 
@@ -161,14 +197,22 @@ class WebSocketLine:
             self._wake_receiver.send(b"\0")
 
     def close(self) -> None:
-        """Begin the closing handshake; `receive` ends within `CLOSE_SECONDS`. Safe to call twice."""
-        with self._lock:
-            if self._closing_until is None:
-                self._closing_until = time.monotonic() + CLOSE_SECONDS
-                if self._protocol.state is State.OPEN:
-                    self._protocol.send_close(1000)
-                    self._write()
+        """Begin the closing handshake; `receive` ends within `CLOSE_SECONDS`. Safe to call twice, and by a finaliser."""
+        if self._closing_until is None:
+            self._closing_until = time.monotonic() + CLOSE_SECONDS
+        # Where the line is in use, by another thread or by the one that this call has interrupted, `receive` does it.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._say_goodbye()
+            finally:
+                self._lock.release()
         self.wake()
+
+    def forked(self) -> None:
+        """In a forked child: give up its copies of the sockets. The parent's are not affected."""
+        self._selector.close()
+        for each in (self._socket, self._wake_receiver, self._woken):
+            each.close()
 
     def fail(self) -> None:
         """End the connection at once; `receive` says so. Safe to call twice."""
@@ -198,6 +242,8 @@ class WebSocketLine:
                 self._frame(frame, messages)
             if writable:
                 self._write()
+            if self._closing_until is not None:
+                self._say_goodbye()
             if (readable or self._broken) and self._read():
                 self._heard, self._pinged = time.monotonic(), False
             for event in self._protocol.events_received():
@@ -211,12 +257,14 @@ class WebSocketLine:
     def abandon(self) -> None:
         """Close the sockets of a connection that has ended, or that nobody receives from any more."""
         with self._lock:
-            self._half_closed = True
-            self._unsent.clear()
-            self._end()
-            self._selector.close()
-            for each in (self._socket, self._wake_receiver, self._woken):
-                each.close()
+            try:
+                self._half_closed = True
+                self._unsent.clear()
+                self._end()
+            finally:
+                self._selector.close()
+                for each in (self._socket, self._wake_receiver, self._woken):
+                    each.close()
 
     def _select(self, timeout: float | None) -> tuple[bool, bool]:
         wants_write = bool(self._unsent)
@@ -315,6 +363,11 @@ class WebSocketLine:
             unsent.clear()
             self._broken = True  # what has arrived before is still read; then `receive` says so
 
+    def _say_goodbye(self) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(1000)
+            self._write()
+
     def _end(self) -> None:
         """Nothing arrives any more. The protocol must be told once, and take nothing in afterwards."""
         if not self._ended:
@@ -346,7 +399,7 @@ def connect_line(url: str, authorization: str, *, certificate: str = "") -> WebS
             target = found
     except InvalidStatus as refused:
         raise refusal(url, refused.response.status_code, bytes(refused.response.body or b"")) from None
-    except (OSError, WebSocketException, InvalidURI, EOFError) as failed:
+    except (OSError, WebSocketException, InvalidURI, EOFError, ValueError) as failed:  # ValueError: a redirect's URL
         raise unreachable(url, failed or type(failed).__name__) from None
     raise unreachable(url, f"more than {REDIRECTS} redirects")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 import ebus_jupyter as ebus
+from ebus_jupyter.client import background
 
 from .conftest import Line
 
@@ -69,6 +70,7 @@ def test_failed_ack_never_looked_at_is_logged(line: Line, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "ebus_jupyter"):
         bus.write(2, key="b")
         bus.write(3, key="a").result(5)
+        background.finish(5)
     assert "its ack was never looked at" in caplog.text and "full" in caplog.text
 
 
@@ -76,7 +78,10 @@ def test_failed_acks_never_looked_at_are_logged_together(line: Line, caplog: pyt
     bus = line.client().bus("full", retain="keys", size=1)
     bus.write(1, key="a").result(5)
     with caplog.at_level(logging.WARNING, "ebus_jupyter"):
-        for _ in range(100):
+        bus.write(2, key="b")
+        bus.write(3, key="a").result(5)
+        background.finish(5)
+        for _ in range(99):
             bus.write(2, key="b")
         bus.write(3, key="a").result(5)
         bus.topic.unseen._tell()  # what happens within a second

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ebus_jupyter.client import background
 from ebus_jupyter.client.loop_thread import loop_thread
 
 from .conftest import Line
@@ -136,6 +137,7 @@ def test_deleted_bus_is_told_to_the_owner_of_callbacks(line: Line, caplog: pytes
     assert ended.wait(5)
     assert heard == [1], "what arrived before is still handed over"
     assert "bob has deleted old" in str(errors[0])
+    background.finish(5)
     [record] = [record for record in caplog.records if "are called no more" in record.getMessage()]
     assert record.levelno == logging.WARNING
 
@@ -148,6 +150,7 @@ def test_closing_a_bus_reports_nothing(line: Line, caplog: pytest.LogCaptureFixt
     other = line.client("bob", "k2")
     other.bus("calls").on(print)
     other.close()
+    background.finish(5)
     assert not caplog.records
 
 

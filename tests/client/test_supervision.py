@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ebus_jupyter.client import background, driver
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.client.driver import LoopDriver
 from ebus_jupyter.client.loop_thread import loop_thread
@@ -72,7 +74,85 @@ def test_error_on_the_connection_is_reported_and_the_client_reconnects(
     assert client.status == "live"
     if not isinstance(error, ProtocolError):
         assert reported == [error]
+        background.finish(5)
         assert "this is a bug in ebus_jupyter" in caplog.text
+
+
+def test_error_in_the_supervision_itself_does_not_end_the_client(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    class LineOnce:
+        """Ends at once."""
+
+        backlog = 0
+
+        def receive(self, timeout: float | None) -> list[bytes]:
+            raise ConnectionLost("cut")
+
+        def close(self) -> None: ...
+        def abandon(self) -> None: ...
+        def send(self, data: bytes) -> None: ...
+
+    made = threading.Event()
+    monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
+    socket_driver = driver.SocketDriver(lambda: made.set() or LineOnce())  # type: ignore[arg-type, return-value, func-returns-value]
+    client = Client(socket_driver, where="a line that is always cut")
+    assert made.wait(5)
+    failed = threading.Event()
+
+    def fail(error: BaseException | None) -> None:
+        failed.set()
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.connection, "disconnected", fail)
+        assert failed.wait(5)
+    made.clear()
+    assert made.wait(5), "it still connects"
+    client.close(0)
+
+
+def test_thread_that_could_not_be_started_is_started_by_the_next_client(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(background, "_running_pid", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            line.client()
+    line.client()
+    done = threading.Event()
+    background.later(0, done.set)
+    assert done.wait(5)
+
+
+def test_log_handler_that_waits_for_a_bus_does_not_hold_the_client_up(line: Line) -> None:
+    bus = line.client().bus("log")
+    entered, refused = threading.Event(), threading.Event()
+    outcomes: list[int] = []
+
+    class Ship(logging.Handler):
+        """Puts what the program logs on a bus, and waits until it is there."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "program":
+                entered.set()
+                refused.wait(5)
+                outcomes.append(bus.write(record.getMessage()).result(5))
+
+    handler = Ship()
+    logging.getLogger().addHandler(handler)
+    try:
+        program = threading.Thread(target=logging.getLogger("program").warning, args=("hello",))
+        program.start()
+        assert entered.wait(5)
+        bus.write("never seen", expect=99)  # is refused, which is logged
+        refused.set()
+        program.join(10)
+        assert outcomes == [1], "it was on the bus at once"
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_listener_that_raises_or_sleeps_does_not_hold_the_client_up(line: Line) -> None:

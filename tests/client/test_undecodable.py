@@ -13,6 +13,7 @@ import numpy as np
 import pydantic
 import pytest
 
+from ebus_jupyter.client import background
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.client.state import State
 from ebus_jupyter.core.protocol.codec import Codec
@@ -56,6 +57,7 @@ def test_state_skips_an_undecodable_value_and_reports_it(line: Line, caplog: pyt
     [error] = state.errors
     assert (error.bus, error.offset, error.sender.user) == ("times", offset, "bob")
     assert errors == [error]
+    background.finish(5)
     assert f"message {offset}, by kernel bob" in caplog.text
     state["c"] = NOON
     state.flush()

@@ -41,7 +41,7 @@ def kept(server: Server) -> list[object]:
 
 def test_writes_of_a_script_that_ends_arrive(server: Server) -> None:
     ended = run("for n in range(200): bus.write(n)", server)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     assert kept(server) == list(range(200))
 
 
@@ -101,7 +101,7 @@ print(stream.take(2, timeout=5), client.status)
 
 def test_forked_child_gets_a_clear_error_and_the_parent_goes_on(server: Server) -> None:
     ended = run(FORK.replace("{url!r}", repr(server.url)), server)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     child, parent = ended.stdout.splitlines()
     assert child == repr(["forked"] * 5)
     assert parent == "['fresh child', 'after'] live"
@@ -126,6 +126,61 @@ def test_interrupted_write_over_a_socket_harms_no_other_write(server: Server, mo
     monkeypatch.setattr(driver, "RETRY_SECONDS", (0.0, 0.0))
     with remote_client(server.url, "of-ann") as client:
         check_interrupted_writes(client, flush_size=1)
+
+
+def test_call_of_a_signal_handler_in_the_middle_of_a_write_is_safe(server: Server) -> None:
+    ended = run(
+        "from tests.client.test_interrupting import check_visited_by_close, check_visited_writes\n"
+        f"check_visited_by_close(lambda: ebus.connect({server.url!r}, 'of-ann'))\n"
+        "check_visited_writes(client)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+
+
+def test_writes_of_a_multiprocessing_child_arrive(server: Server, tmp_path: Path) -> None:
+    ended = run(
+        "import multiprocessing\n"
+        "def work():\n"
+        f"    child = ebus.connect({server.url!r}, 'of-ann').bus('exit', flush_size=1000, flush_interval=60)\n"
+        "    for n in range(200): child.write(n)\n"
+        "process = multiprocessing.get_context('fork').Process(target=work)\n"
+        "process.start(); process.join(10)\n"
+        "print(process.exitcode)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "0\n")
+    assert kept(server) == list(range(200))
+
+
+def test_writes_through_a_filter_of_the_script_itself_arrive(server: Server) -> None:
+    ended = run(
+        "def double(value, sender): return 2 * value\n"
+        "own = client.bus('own', int, size=1000, filter=double)\n"
+        "for n in range(200): own.write(n)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    with remote_client(server.url, "of-ann") as client:
+        assert client.bus("own").history(1000) == [2 * n for n in range(200)]
+
+
+def test_forked_child_keeps_none_of_the_sockets(server: Server) -> None:
+    ended = run(
+        "import os\n"
+        "bus.write(1).result(5)\n"
+        "held = client.connection._driver._line._socket.fileno()\n"
+        "def is_open():\n"
+        "    try: os.fstat(held)\n"
+        "    except OSError: return 'closed'\n"
+        "    return 'open'\n"
+        "if os.fork() == 0:\n"
+        "    print('child', is_open(), flush=True); bus.connection.wake_sender(); os._exit(0)\n"
+        "os.wait(); print('parent', is_open()); bus.write(2).result(5); print(client.status)",
+        server,
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    assert ended.stdout.split() == ["child", "closed", "parent", "open", "live"]
 
 
 ENDING = """
@@ -165,7 +220,7 @@ def test_accepted_writes_survive_a_fork_and_the_end_at_any_point(
     with remote_client(server.url, "of-ann") as client:
         known = len(client.bus("exit", size=1000).history(1000))
     ended = run(ENDING.format(before=before, after=after, fork=fork, end=end), server)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     if fork:
         # An ack that had its answer keeps it; any other has one in the child, too.
         assert set(literal_eval(ended.stdout)) <= {"answered", "forked"}

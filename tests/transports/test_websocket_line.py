@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,9 +23,10 @@ from websockets.server import ServerProtocol
 from websockets.sync.server import Server, ServerConnection
 from websockets.sync.server import serve as serve_threaded
 
+from ebus_jupyter.client.discover import remote_client
 from ebus_jupyter.errors import ConnectionLost, EbusError, Forbidden, Unauthenticated
 from ebus_jupyter.transports import websocket
-from ebus_jupyter.transports.websocket import WebSocketLine, connect_line
+from ebus_jupyter.transports.websocket import WebSocketLine, connect_line, tls_context
 from tests.contracts.transport import Laws
 from tests.transports.test_websocket import Line, url_of
 
@@ -230,6 +233,56 @@ def test_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.Mo
         pytest.raises(ConnectionLost, match="Is the Jupyter server"),
     ):
         connect_line(f"http://127.0.0.1:{listener.getsockname()[1]}/", "token t")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8888",
+        "ftp://127.0.0.1/",
+        "http:///",
+        "http://127.0.0.1:99999/",
+        "http://[::1/",
+        "http://" + "a" * 64 + ".org",
+    ],
+)
+def test_text_that_is_no_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="such as http"):
+        remote_client(url, "token")
+
+
+def test_token_that_can_be_none_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="line break") as refused:
+        remote_client("http://127.0.0.1:9/", "secret\nsecret")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit"),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "EBUS_CERT"),
+        (ConnectionRefusedError(111, "refused"), "running"),
+    ],
+)
+def test_error_of_a_failed_attempt_says_what_to_do(
+    reason: OSError, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(reason, ssl.SSLError):
+        reason.verify_message = "self-signed certificate"  # type: ignore[attr-defined]
+
+    def fail(*_: object, **__: object) -> None:
+        raise reason
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    with pytest.raises(ConnectionLost, match=advice):
+        connect_line("http://127.0.0.1:9/", "token t")
+
+
+def test_certificate_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConnectionLost, match="nowhere"):
+        tls_context("wss://127.0.0.1/", "nowhere.pem")
 
 
 def test_text_messages_are_ignored(make_server: Callable[..., Server]) -> None:
