@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from ebus_jupyter.client import background, connection, driver, guard, state, unseen, waiting, writes
+from ebus_jupyter.client import background, connection, driver, guard, kernel_filter, state, unseen, waiting, writes
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.client.driver import LoopDriver, SocketDriver
 from ebus_jupyter.core.protocol import frames
@@ -140,8 +140,8 @@ class World:
             self.current = chosen
             chosen.baton.release()
             me.baton.acquire()
-        if self.abandoned:
-            raise SystemExit
+        while self.abandoned and me is not self.main:
+            me.baton.acquire()  # for ever: the client would survive an exception
         if me is self.main and self.deadlock:
             text, self.deadlock = self.deadlock, ""
             raise Deadlock(text)
@@ -235,6 +235,8 @@ class World:
             )
             patch.setattr(background, "start", lambda: None)
             patch.setattr(background, "later", self.later)
+            patch.setattr(kernel_filter.FilterRunner, "_start_thread", lambda runner: None)
+            patch.setattr(kernel_filter.FilterRunner, "_on_thread", _at_once)
             # What is logged takes no turn: when a finaliser runs differs from run to run.
             at_once = SimpleNamespace(later=lambda _, function, *args: function(*args))
             for module in (guard, unseen):
@@ -295,6 +297,10 @@ class World:
         for thread in self.threads:
             if thread is not self.main:
                 thread.baton.release()
+
+
+async def _at_once(_: Any, function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    return kernel_filter._outcome(function, *args)
 
 
 # --- what Python gives them -----------------------------------------------------------------------------------------
@@ -379,16 +385,6 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def _write_to_self(self) -> None:
         self._sim_selector.woken = True
-
-    def run_in_executor(self, executor: Any, function: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        future = self.create_future()
-        try:
-            future.set_result(function(*args))
-        except Exception as error:
-            future.set_exception(error)
-        except BaseException as error:  # as an executor hands it on
-            future.set_exception(RuntimeError(repr(error)))
-        return future
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
