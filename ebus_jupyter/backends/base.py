@@ -7,8 +7,9 @@ A backend puts entries in order and keeps them. It knows nothing of types, filte
 - *Log before fan-out.* What `append` returns is kept already, and survives the process as far as the backend claims to
   keep anything.
 - *Whole or nothing.* A batch for one bus is kept as a whole or not at all.
-- *Bounded.* A bus holds what its spec and `core.protocol.log` say, and remembers the ids of its last writes for longer than
-  that. (Keys are never dropped: the broker refuses a write that would make too many.) The number of buses is bounded.
+- *Bounded.* A bus holds what its spec and `core.protocol.log` say, and remembers the ids of each client's last writes for
+  longer than that, as `core.broker.answers` does. (Keys are never dropped: the broker refuses a write that would make too
+  many.) The number of buses is bounded.
 
 There are two kinds. The broker is the only writer of a *local* backend (`Backend`): what `append` returns is committed, in
 the order in which the broker appended it. A *shared* engine (`SharedBackend`) serves several brokers: `append` only
@@ -21,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from ebus_jupyter.core.broker.entry import Entry, Kept
+from ebus_jupyter.core.broker.entry import Entry
+from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import TooLarge
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
-from ebus_jupyter.core.broker.entry import Entry, Kept, Run, by_bus, runs
+from ebus_jupyter.core.broker.answers import Answers
+from ebus_jupyter.core.broker.entry import Entry, by_bus, runs
+from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import BusSpec
@@ -15,25 +16,19 @@ from .base import too_many_buses
 
 
 class _BusLog:
-    def __init__(self, spec: BusSpec, epoch: str, max_bytes: int) -> None:
+    def __init__(self, spec: BusSpec, epoch: str, max_bytes: int, answers: Answers) -> None:
         self.spec = spec
         self.epoch = epoch
         self.log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=max_bytes)
-        self.recent: deque[Run] = deque()
+        self.answers = answers
 
-    def append(self, entries: Sequence[Entry], dedupe: int) -> None:
-        log, recent = self.log, self.recent
+    def append(self, entries: Sequence[Entry]) -> None:
+        log, answers = self.log, self.answers
         for run in runs(entries, log.last):
-            before = recent[-1] if recent else None
-            if before is not None and (before.sender, before.id + before.length) == (run.sender, run.id):
-                recent[-1] = Run(run.sender, before.id, before.offset, before.length + run.length)
-            else:
-                recent.append(run)
+            answers.accept(run.sender, answers.of(run.sender, run.user), run.id, run.offset, run.length)
         for entry in entries:
             entry.offset = log.last + 1
             log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
-        while recent and recent[0].offset + recent[0].length - 1 <= log.last - dedupe:
-            recent.popleft()
 
 
 class MemoryBackend:
@@ -41,7 +36,8 @@ class MemoryBackend:
 
     Args:
         max_bytes: The bytes that one bus may hold; a log over this bound drops its oldest entries.
-        dedupe: The number of writes whose ids a bus remembers.
+        dedupe: The number of one client's writes whose ids a bus remembers.
+        dedupe_bytes: The bytes that these ids may take, of all clients of a bus.
         max_buses: The number of buses that are kept.
     """
 
@@ -50,11 +46,13 @@ class MemoryBackend:
         *,
         max_bytes: int = Limits().log_bytes,
         dedupe: int = Limits().dedupe,
+        dedupe_bytes: int = Limits().dedupe_bytes,
         max_buses: int = Limits().kept_buses,
     ) -> None:
         self._max_bytes = max_bytes
         self._max_buses = max_buses
         self._dedupe = dedupe
+        self._dedupe_bytes = dedupe_bytes
         self._buses: dict[str, _BusLog] = {}
         self._closed = False
 
@@ -65,9 +63,9 @@ class MemoryBackend:
                 return None
             if len(self._buses) >= self._max_buses:
                 raise too_many_buses(self._max_buses)
-            self._buses[bus] = _BusLog(spec, epoch, self._max_bytes)
+            self._buses[bus] = _BusLog(spec, epoch, self._max_bytes, Answers(self._dedupe, self._dedupe_bytes))
         found = self._buses[bus]
-        return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), list(found.recent))
+        return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), found.answers.keep())
 
     async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         return self._append(batch)
@@ -82,7 +80,7 @@ class MemoryBackend:
         except KeyError as missing:
             raise BackendError(f"{missing.args[0]} is not open here (it may just have been deleted).") from None
         for bus, entries in parts:
-            bus.append(entries, self._dedupe)
+            bus.append(entries)
         return batch
 
     async def buses(self) -> dict[str, BusSpec]:

@@ -22,7 +22,8 @@ from typing import Literal
 
 import msgspec
 
-from ebus_jupyter.core.broker.entry import Entry, Kept, by_bus
+from ebus_jupyter.core.broker.entry import Entry, by_bus
+from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.errors import BackendError
@@ -46,7 +47,8 @@ class SqliteBackend:
         synchronous: "NORMAL" survives a killed process; "FULL" survives a loss of power too, and waits for the disk with
             every batch.
         max_bytes: The bytes that one bus may hold; a log over this bound drops its oldest entries.
-        dedupe: The number of writes whose ids a bus remembers.
+        dedupe: The number of one client's writes whose ids a bus remembers.
+        dedupe_bytes: The bytes that these ids may take, of all clients of a bus.
         max_buses: The number of buses that are kept.
         patience: Seconds to wait for a file that another process has.
     """
@@ -58,6 +60,7 @@ class SqliteBackend:
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         max_bytes: int = Limits().log_bytes,
         dedupe: int = Limits().dedupe,
+        dedupe_bytes: int = Limits().dedupe_bytes,
         max_buses: int = Limits().kept_buses,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
@@ -65,7 +68,7 @@ class SqliteBackend:
             raise ValueError(f'synchronous is "NORMAL" or "FULL", not {synchronous!r}')
         self.path = Path(path)
         self._file = DatabaseFile(self.path, synchronous, patience)
-        self._tables = Tables(max_bytes, max(1, dedupe))
+        self._tables = Tables(max_bytes, max(1, dedupe), dedupe_bytes)
         self._waits_for_disk = synchronous == "FULL"
         self._max_buses = max_buses
         self._lock = asyncio.Lock()  # held by the task that uses the connection

@@ -9,10 +9,10 @@
     A row's *place* is its bus and its offset in one number: an append changes no index, where its bus has no keys.
 
 ``runs``
-    The writes accepted most recently, kept longer than their messages, so that a retry is recognised after a restart. The
-    newest run of a bus is never dropped: it tells which offset was the last, so no offset is assigned twice even where
-    every message was dropped. A write that comes alone to a log is one row of ``messages`` (with its ``sender`` and
-    ``id``) until that is dropped, and only then a run: a lone commit changes one page.
+    The writes accepted most recently, so that a retry is recognised after a restart. A write that comes alone to a log is
+    one row of ``messages`` (with its ``sender`` and ``id``) until that is dropped, and only then a run: a lone commit
+    changes one page. Once there are `FOLD` of them, they are folded into ``answers`` (see `sqlite_answers`), and the bus's
+    row notes the last offset: so no offset is assigned twice, even where every message was dropped.
 
 The file may hold a little more than a bus's bound: segments are dropped as a whole, many at a time, and `Tables.load`
 leaves out the entries that are over the bound. Freed space is reused, not returned to the file system.
@@ -27,12 +27,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.broker.entry import Entry, Kept, Run, runs, sender_id
+from ebus_jupyter.core.broker.entry import Entry, Run, runs, sender_key
+from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import BusSpec, Retain
 
+from .sqlite_answers import AnswerTable
+
 PRUNE = 256
 """The number of entries by which a log may exceed its bound before the excess is dropped. Dropping many at once is cheap."""
+
+FOLD = 1024
+"""The number of writes after which the most recent ones are folded into the records of their clients."""
 
 SEGMENT = (256, 1 << 20)
 """The number of entries, and the approximate number of bytes, that one row of a log holds at most."""
@@ -75,7 +81,12 @@ def _use_places(db: sqlite3.Connection) -> None:
     db.execute("CREATE UNIQUE INDEX messages_by_key ON messages (bus, key) WHERE key IS NOT NULL")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _use_places)
+def _remember_by_client(db: sqlite3.Connection) -> None:
+    AnswerTable.create(db)
+    db.execute("ALTER TABLE buses ADD COLUMN folded INT NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _use_places, _remember_by_client)
 """The steps that make the schema: the function at index n takes a file from version n to n + 1. Append only."""
 
 _INSERT = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?,?,?)"
@@ -99,7 +110,8 @@ class BusHead(msgspec.Struct):
         floor: The last offset that was dropped from the file. (Entries over the bound may still be in it.)
         bytes: The bytes that the file holds for the bus; only counted where a log is retained.
         removed: On a bus with keys: the offsets of the marks of removed keys, by key, oldest first.
-        forgotten: The offset up to which runs were dropped.
+        folded: The offset up to which writes were folded into the records of their clients.
+        answers: The bytes of these records; None where that is not known.
     """
 
     id: int
@@ -109,7 +121,8 @@ class BusHead(msgspec.Struct):
     floor: int
     bytes: int
     removed: dict[str | None, int]
-    forgotten: int = 0
+    folded: int = 0
+    answers: int | None = None
 
     def place(self, offset: int) -> int:
         """The place of an offset of this bus."""
@@ -121,12 +134,13 @@ class Tables:
 
     Args:
         max_bytes: The bytes that one bus may hold.
-        dedupe: The number of writes whose ids a bus remembers.
+        dedupe: The number of one client's writes whose ids a bus remembers.
+        dedupe_bytes: The bytes that these ids may take, of all clients of a bus.
     """
 
-    def __init__(self, max_bytes: int, dedupe: int) -> None:
+    def __init__(self, max_bytes: int, dedupe: int, dedupe_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._dedupe = dedupe
+        self._answers = AnswerTable(dedupe, dedupe_bytes)
 
     # --- buses ------------------------------------------------------------------------------------------------------
 
@@ -152,14 +166,15 @@ class Tables:
             (id_,) = found
             db.execute(_DELETE_PLACES, (id_ << OFFSET_BITS, id_ << OFFSET_BITS | OFFSET))
             db.execute("DELETE FROM runs WHERE bus = ?", found)
+            AnswerTable.delete(db, id_)
             db.execute("DELETE FROM buses WHERE id = ?", found)
 
     def load(self, db: sqlite3.Connection, uri: str) -> tuple[BusHead, Kept] | None:
         """The end of a bus's log, and all that is kept of the bus; None where there is no such bus."""
-        found = db.execute("SELECT id, spec, epoch, floor FROM buses WHERE uri = ?", (uri,)).fetchone()
+        found = db.execute("SELECT id, spec, epoch, floor, folded FROM buses WHERE uri = ?", (uri,)).fetchone()
         if found is None:
             return None
-        id_, packed, epoch, floor = found
+        id_, packed, epoch, floor, folded = found
         last = db.execute(
             "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (id_,)
         ).fetchone()
@@ -167,9 +182,9 @@ class Tables:
         last_place = db.execute(
             "SELECT place FROM messages WHERE place BETWEEN ? AND ? ORDER BY place DESC LIMIT 1", every
         ).fetchone()
-        last = max(0 if last is None else last[0], 0 if last_place is None else last_place[0] & OFFSET)
+        last = max(folded, 0 if last is None else last[0], 0 if last_place is None else last_place[0] & OFFSET)
         spec = _decode_spec(packed)
-        head = BusHead(id_, spec.retain, spec.size, last, floor, 0, {})
+        head = BusHead(id_, spec.retain, spec.size, last, floor, 0, {}, folded)
         log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
         for (segment,) in db.execute("SELECT entries FROM messages WHERE place BETWEEN ? AND ? ORDER BY place", every):
             for entry in _decode_entries(segment):
@@ -177,13 +192,8 @@ class Tables:
                 if entry.deleted:
                     head.removed[entry.key] = entry.offset
                 log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
-        recent = db.execute(
-            "SELECT sender, id, offset, length FROM runs WHERE bus = ? AND offset + length - 1 > ? UNION ALL"
-            " SELECT sender, id, place & ?, 1 FROM messages WHERE place BETWEEN ? AND ? AND sender IS NOT NULL ORDER BY 3",
-            (id_, last - self._dedupe, OFFSET, head.place(max(0, last - self._dedupe + 1)), head.place(last)),
-        )
-        kept = Kept(spec, epoch, last, max(floor, log.floor), list(log), [Run(*run) for run in recent])
-        return head, kept
+        answers = self._answers.load(db, id_)
+        return head, Kept(spec, epoch, last, max(floor, log.floor), list(log), answers, _recent(db, head))
 
     # --- appending --------------------------------------------------------------------------------------------------
 
@@ -194,15 +204,11 @@ class Tables:
             The bytes that were written, approximately; None: nothing was, and `append` is needed.
         """
         offset, size = head.last + 1, entry.size
-        if (
-            head.retain != "log"
-            or self._is_over(head, offset, head.bytes + size)
-            or offset - self._dedupe - head.forgotten > PRUNE
-        ):
+        if head.retain != "log" or self._is_over(head, offset, head.bytes + size) or offset - head.folded > FOLD:
             return None
         entry.offset = offset
         try:
-            row = (head.place(offset), head.id, size, sender_id(entry.sender), entry.id, _encode((entry,)))
+            row = (head.place(offset), head.id, size, " ".join(sender_key(entry.sender)), entry.id, _encode((entry,)))
             db.execute(_INSERT_ALONE, row)
         except BaseException:
             entry.offset = 0
@@ -218,7 +224,9 @@ class Tables:
             The bytes that were written, approximately.
         """
         floor = head.floor
-        new_runs = [(head.id, *run) for run in runs(entries, head.last)]
+        new_runs = [
+            (head.id, f"{run.sender} {run.user}", run.id, run.offset, run.length) for run in runs(entries, head.last)
+        ]
         db.executemany("INSERT INTO runs (bus, sender, id, offset, length) VALUES (?,?,?,?,?)", new_runs)
         for entry in entries:
             head.last = entry.offset = head.last + 1
@@ -232,13 +240,11 @@ class Tables:
                 size = self._append_keys(db, head, entries)
         if head.floor > floor:
             db.execute("UPDATE buses SET floor = ? WHERE id = ?", (head.floor, head.id))
-        remembered = head.last - self._dedupe
-        if remembered - head.forgotten > PRUNE:
-            db.execute(
-                "DELETE FROM runs WHERE bus = ? AND offset <= ? AND offset + length - 1 <= ?",
-                (head.id, remembered, remembered),
-            )
-            head.forgotten = remembered
+        if head.last - head.folded > FOLD:
+            head.answers = self._answers.fold(db, head.id, _recent(db, head), head.answers)
+            db.execute("DELETE FROM runs WHERE bus = ?", (head.id,))
+            db.execute("UPDATE buses SET folded = ? WHERE id = ?", (head.last, head.id))
+            head.folded = head.last
         return size
 
     def _append_log(self, db: sqlite3.Connection, head: BusHead, entries: list[Entry]) -> int:
@@ -291,14 +297,26 @@ class Tables:
 
 
 def _drop(db: sqlite3.Connection, head: BusHead, through: int) -> None:
-    """Delete the rows up to an offset. What came alone is remembered as a run from here on."""
-    places = head.place(0), head.place(through)
+    """Delete the rows up to an offset. What came alone, and is not folded in yet, is remembered as a run from here on."""
     db.execute(
         "INSERT INTO runs (bus, sender, id, offset, length) SELECT bus, sender, id, place & ?, 1 FROM messages"
         " WHERE place BETWEEN ? AND ? AND sender IS NOT NULL",
-        (OFFSET, *places),
+        (OFFSET, head.place(head.folded + 1), head.place(through)),
     )
-    db.execute(_DELETE_PLACES, places)
+    db.execute(_DELETE_PLACES, (head.place(0), head.place(through)))
+
+
+def _recent(db: sqlite3.Connection, head: BusHead) -> list[Run]:
+    """The runs that are not folded in yet, in the order of offsets."""
+    found: list[Run] = []
+    for key, id_, offset, length in db.execute(
+        "SELECT sender, id, offset, length FROM runs WHERE bus = ? UNION ALL"
+        " SELECT sender, id, place & ?, 1 FROM messages WHERE place BETWEEN ? AND ? AND sender IS NOT NULL ORDER BY 3",
+        (head.id, OFFSET, head.place(head.folded + 1), head.place(head.last)),
+    ):
+        sender, _, user = key.partition(" ")
+        found.append(Run(sender, id_, offset, length, user))
+    return found
 
 
 class _Row(NamedTuple):

@@ -58,7 +58,13 @@ class StorageQueue:
         clock: Callable[[], float],
         log: logging.Logger,
     ) -> None:
-        memory = partial(MemoryBackend, max_bytes=limits.log_bytes, dedupe=limits.dedupe, max_buses=limits.kept_buses)
+        memory = partial(
+            MemoryBackend,
+            max_bytes=limits.log_bytes,
+            dedupe=limits.dedupe,
+            dedupe_bytes=limits.dedupe_bytes,
+            max_buses=limits.kept_buses,
+        )
         self.durable: Backend = durable or memory()
         self.jobs: deque[Job] = deque()
         self._volatile = memory()

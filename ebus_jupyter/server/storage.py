@@ -60,6 +60,7 @@ async def open_file(path: Path, limits: Limits, synchronous: str, log: logging.L
             synchronous="FULL" if synchronous == "FULL" else "NORMAL",
             max_bytes=limits.log_bytes,
             dedupe=limits.dedupe,
+            dedupe_bytes=limits.dedupe_bytes,
             max_buses=limits.kept_buses,
             patience=LOCK_TIMEOUT_SECONDS if n == 1 else 0.0,
         )

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.core.broker.entry import Entry, Kept
+from ebus_jupyter.core.broker.entry import Entry
+from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.message import BusSpec, Participant
 from ebus_jupyter.errors import BackendError, TooLarge
 
@@ -220,6 +221,17 @@ class Laws:
             for entry, offset in zip(sent + more, offsets, strict=True)
         }
         assert ids(await kept(backend)) == expected
+
+    async def test_no_other_writer_pushes_an_id_out(self, backend: Backend) -> None:
+        await begin(backend)
+        first = write("first", who="ann", id=41)
+        await backend.append([first])
+        for _ in range(21):
+            await backend.append([write("x", who="eve") for _ in range(1000)])
+        found = await kept(backend)
+        assert ids(found)["ann", 41] == first.offset
+        packed = sum(len(chunk.packed) for record in found.answers for chunk in record.chunks)
+        assert packed + 50 * len(found.recent) < 60_000
 
     # --- ending -----------------------------------------------------------------------------------------------------
 

@@ -21,17 +21,32 @@ file that the next server finds as the killed one left it. The laws of the desig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from ebus_jupyter.backends import sqlite_answers, sqlite_log
+from ebus_jupyter.core.broker import answers
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import Conflict, EbusError, FilterUnavailable, TooLarge
 
 from .laws import LIMITS, Laws
 from .logs import FileLogs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_steps() -> Iterator[None]:
+    """A few writes suffice to have answers packed, and folded into the file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "RUNS", 2)
+        patch.setattr(sqlite_answers, "RUNS", 2)
+        patch.setattr(sqlite_log, "FOLD", 3)
+        patch.setattr(sqlite_log, "PRUNE", 2)
+        yield
 
 
 def tenfold(value: Any, sender: Participant) -> Any:

@@ -3,8 +3,8 @@
 A write is checked in this order, and refused at the first check that fails: size, recipients, key, type, room for the
 key, expected offset, filter. A write that passes becomes an `Append` effect.
 
-Each write is decided once. Its answer, an offset or an error, is remembered, and a retry receives the same answer. (An
-error of the backend is not remembered: nothing was decided, and a retry may succeed.)
+Each write is decided once. Its answer, an offset or an error, is remembered (`answers`), and a retry receives the same
+answer. (An error of the backend is not remembered: nothing was decided, and a retry may succeed.)
 
 A compare-and-set write (``expect=``), and a write that may need one of the last free keys, can only be checked once every
 write in flight has its offset. It waits until then, and later writes wait behind it: each sender's writes keep their order.
@@ -21,10 +21,11 @@ from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import Id
 from ebus_jupyter.errors import BackendError, Conflict, EbusError, RateLimited, TooLarge, TypeMismatch
 
+from .answers import Answers, ClientAnswers, repeated
 from .bus_info import BusInfo
 from .clock import WallClock
 from .effects import Append, Effect, Send
-from .entry import Entry, Writer
+from .entry import Entry, Writer, sender_key
 from .filter_queue import FilterQueue, Pending
 
 
@@ -39,12 +40,12 @@ class Admission:
         latest: The stamp of the bus's last message. Stamps never go back, even where the time of day does.
 
     Attributes:
+        answers: What became of each client's writes.
         in_flight: The writes that were admitted and have no offset yet.
         filter: The queue before the bus's filter; None where it has no filter.
     """
 
     __slots__ = (
-        "_answers",
         "_bus",
         "_clock",
         "_connections",
@@ -52,6 +53,7 @@ class Admission:
         "_latest",
         "_log",
         "_waiting",
+        "answers",
         "filter",
         "in_flight",
     )
@@ -64,7 +66,7 @@ class Admission:
         self._connections = connections
         self._clock = clock
         self._latest = latest
-        self._answers: OrderedDict[Id, int | EbusError] = OrderedDict()
+        self.answers = Answers(bus.limits.dedupe, bus.limits.dedupe_bytes, connections)
         self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float]] = OrderedDict()
         self._exclusive = False  # a filtered compare-and-set is in flight: nothing may overtake it
         self.in_flight: dict[Id, None] = {}
@@ -77,18 +79,26 @@ class Admission:
 
     # --- a write comes in -------------------------------------------------------------------------------------------
 
-    def answer_retry(self, id_: Id) -> list[Effect] | None:
+    def answer_retry(self, sender: str, frame: frames.Publish) -> list[Effect] | None:
         """Answer a write that was seen before.
 
         Returns:
             The first attempt's answer; nothing while the first attempt has none; None where the write is new.
         """
-        answer = self._answers.get(id_)
-        if answer is None:
-            return [] if id_ in self.in_flight or id_ in self._waiting else None
-        if isinstance(answer, EbusError):
-            return self._send(id_[0], frames.refusal(answer, id_=id_[1], bus=self._bus.number))
-        return self._send(id_[0], frames.Ok(self._bus.number, id_[1], answer))
+        client = self.answers.get(sender)
+        if client is None or frame.id > client.highest:
+            return None
+        offset = client.offset_of(frame.id)
+        if offset is not None:
+            return self._send(sender, frames.Ok(self._bus.number, frame.id, offset))
+        id_ = sender, frame.id
+        if id_ in self.in_flight or id_ in self._waiting:
+            return []
+        code = client.refusal_of(frame.id)
+        if code is None:
+            return None
+        error = repeated(code, self._bus.name, self._log.offset_of(frame.key))
+        return self._send(sender, frames.refusal(error, id_=frame.id, bus=self._bus.number))
 
     def publish(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
         """Take in a new write.
@@ -101,11 +111,20 @@ class Admission:
                 if len(self._waiting) >= self._bus.limits.pending:
                     raise self._too_many_waiting()
                 self._waiting[writer.id, frame.id] = writer, frame, now
+                self._arrived(writer, frame.id)
                 return []
             return self._admit(writer, frame, now)
         except EbusError as error:
-            self.remember((writer.id, frame.id), error)  # another copy of it may still be on its way
+            self._record(writer).refuse(frame.id, error.code)  # another copy of it may still be on its way
             raise
+
+    def _record(self, writer: Writer) -> ClientAnswers:
+        return self.answers.of(writer.who.id, writer.who.user)
+
+    def _arrived(self, writer: Writer, id_: int) -> None:
+        client = self.answers.get(writer.who.id) or self._record(writer)
+        if id_ > client.highest:
+            client.highest = id_
 
     def _must_wait(self, frame: frames.Publish) -> bool:
         """True if ``frame`` can't be checked before the writes in flight have their offsets."""
@@ -136,11 +155,13 @@ class Admission:
         )
         if filter_ is None:
             self.in_flight[writer.who.id, frame.id] = None
+            self._arrived(writer, frame.id)
             return [Append(entry)]
         filter_.check_available()
         if filter_.is_full_for(writer.id):
             raise self._too_many_waiting()
         self.in_flight[writer.id, frame.id] = None
+        self._arrived(writer, frame.id)
         return [filter_.submit(entry, writer, now)]
 
     def _check(self, frame: frames.Publish) -> None:
@@ -211,17 +232,19 @@ class Admission:
 
     # --- a write is decided -----------------------------------------------------------------------------------------
 
-    def committed(self, id_: Id, offset: int) -> None:
+    def committed(self, id_: Id, offset: int, sender: bytes) -> None:
         """The write is in the log."""
         self.in_flight.pop(id_, None)
-        self.remember(id_, offset)
+        self.accepted(id_, offset, sender)
 
     def refuse(self, sender: str, id_: int, error: EbusError) -> list[Effect]:
         """Refuse a write in flight, and tell its writer why."""
         self.in_flight.pop((sender, id_), None)
         if not isinstance(error, BackendError):
             # A retry must not be accepted later: it would come behind the sender's later writes.
-            self.remember((sender, id_), error)
+            client = self.answers.get(sender)
+            if client is not None:
+                client.refuse(id_, error.code)
         return self._send(sender, frames.refusal(error, id_=id_, bus=self._bus.number))
 
     def resume_waiting(self) -> list[Effect]:
@@ -260,15 +283,10 @@ class Admission:
 
     def offset_of(self, id_: Id) -> int | None:
         """The offset that a write was given; None where it is not remembered, or was refused."""
-        answer = self._answers.get(id_)
-        return answer if isinstance(answer, int) else None
+        client = self.answers.get(id_[0])
+        return None if client is None else client.offset_of(id_[1])
 
-    def remember(self, id_: Id, answer: int | EbusError) -> None:
-        """Keep the answer to a write, its offset or the reason for refusing it; the oldest answer makes room for it."""
-        answers = self._answers
-        before = len(answers)
-        answers[id_] = answer
-        if len(answers) == before:
-            answers.move_to_end(id_)  # it was loaded from the backend, perhaps out of order
-        elif before >= self._bus.limits.dedupe:
-            answers.popitem(last=False)
+    def accepted(self, id_: Id, offset: int, sender: bytes) -> None:
+        """Remember that a write was accepted. ``sender`` is the encoded participant."""
+        client = self.answers.get(id_[0]) or self.answers.of(*sender_key(sender))
+        self.answers.accept(id_[0], client, id_[1], offset)

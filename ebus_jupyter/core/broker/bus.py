@@ -27,7 +27,8 @@ from .admission import Admission
 from .bus_info import BusInfo
 from .clock import WallClock
 from .effects import Deliver, Effect, Send
-from .entry import Entry, Kept, sender_id
+from .entry import Entry, sender_id
+from .kept import Kept
 from .presence import Presence
 
 
@@ -120,9 +121,9 @@ class BusState:
         self._admission: Admission | None = None
         self.log: Log[Record] = Log(retain=info.spec.retain, size=info.spec.size, max_bytes=info.limits.log_bytes)
         for entry in kept.entries:
-            self.admission.remember(self._add(entry).id, entry.offset)
-        for id_, offset in kept.ids():
-            self.admission.remember(id_, offset)
+            self._add(entry)
+        if kept.answers or kept.recent:
+            self.admission.answers.load(kept.answers, kept.recent)
         self.log.last = max(self.log.last, kept.last)
         self.log.floor = max(self.log.floor, kept.floor)
 
@@ -153,7 +154,7 @@ class BusState:
             if entry.offset <= self.log.last:
                 continue  # reported twice, or part of what was loaded
             record = self._add(entry)
-            admission.committed(record.id, entry.offset)
+            admission.committed(record.id, entry.offset, entry.sender)
             if record.hidden and self.subscribers:
                 effects += self._deliver(batch)
                 batch = []

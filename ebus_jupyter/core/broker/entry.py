@@ -1,8 +1,8 @@
-"""Writes as the broker hands them to a backend, and logs as a backend returns them."""
+"""Writes as the broker hands them to a backend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ebus_jupyter.core.protocol.message import BusSpec, Id, Participant
+from ebus_jupyter.core.protocol.message import Participant
 
 
 class Writer(msgspec.Struct):
@@ -54,43 +54,25 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
     @property
     def size(self) -> int:
         """The bytes that count towards a log's bound."""
-        return len(self.value) + len(self.sender)
+        size = len(self.value) + len(self.sender)
+        if self.key is not None:
+            size += len(self.key)
+        if self.to is not None:
+            size += sum(map(len, self.to)) + 8 * len(self.to)
+        return size
 
 
 class Run(NamedTuple):
-    """Adjacent writes of one sender: its writes ``id``, ``id + 1`` … (``length`` of them) have ``offset``, ``offset + 1`` …"""
+    """Adjacent writes of one sender: its writes ``id``, ``id + 1`` … (``length`` of them) have ``offset``, ``offset + 1`` …
+
+    ``user`` is the sender's user.
+    """
 
     sender: str
     id: int
     offset: int
     length: int = 1
-
-
-class Kept(msgspec.Struct):
-    """A bus as a backend keeps it.
-
-    Attributes:
-        spec: The bus's specification.
-        epoch: Identifies this history of the bus; never empty. A bus that is deleted and made again has another one.
-        last: The last offset assigned; 0 where there is none. It may be greater than that of the last entry.
-        floor: The last offset that was dropped to stay within the bus's bound; 0 where none was.
-        entries: The retained entries, in the order of offsets.
-        recent: The writes accepted most recently, in the order of offsets, retained or not. With these a retry is
-            answered with its first offset even after a restart.
-    """
-
-    spec: BusSpec
-    epoch: str
-    last: int = 0
-    floor: int = 0
-    entries: list[Entry] = []
-    recent: list[Run] = []
-
-    def ids(self) -> Iterator[tuple[Id, int]]:
-        """Each write in `recent`, with its offset."""
-        for sender, id_, offset, length in self.recent:
-            for i in range(length):
-                yield (sender, id_ + i), offset + i
+    user: str = ""
 
 
 def by_bus(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -116,12 +98,17 @@ def runs(entries: Iterable[Entry], last: int) -> list[Run]:
             count += 1
             continue
         if count:
-            found.append(Run(sender_id(sender), first, last + 1, count))
+            found.append(_run(sender, first, last + 1, count))
             last += count
         sender, first, count = entry.sender, entry.id, 1
     if count:
-        found.append(Run(sender_id(sender), first, last + 1, count))
+        found.append(_run(sender, first, last + 1, count))
     return found
+
+
+def _run(sender: bytes, first: int, offset: int, length: int) -> Run:
+    id_, user = sender_key(sender)
+    return Run(id_, first, offset, length, user)
 
 
 _participant = msgspec.msgpack.Decoder(tuple[str, str, str, str, str, tuple[str, ...]])
@@ -131,3 +118,10 @@ _participant = msgspec.msgpack.Decoder(tuple[str, str, str, str, str, tuple[str,
 def sender_id(sender: bytes) -> str:
     """The id of an encoded `Participant`."""
     return _participant.decode(sender)[0]
+
+
+@lru_cache(maxsize=4096)
+def sender_key(sender: bytes) -> tuple[str, str]:
+    """The id and the user of an encoded `Participant`."""
+    id_, _, user, *_ = _participant.decode(sender)
+    return id_, user

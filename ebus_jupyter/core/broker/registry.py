@@ -27,7 +27,7 @@ from .bus_info import BusInfo
 from .clock import WallClock
 from .conn import Access, Conn
 from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send
-from .entry import Kept
+from .kept import Kept
 
 BUSES_PER_TICK = 500
 """The most buses that one tick looks at: a few milliseconds."""

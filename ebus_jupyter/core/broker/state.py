@@ -241,7 +241,7 @@ class BrokerState:
                 "message would reach no one. Name users."
             )
         admission = bus.admission
-        answer = admission.answer_retry((conn.who.id, frame.id))
+        answer = admission.answer_retry(conn.who.id, frame)
         if answer is not None:  # before the rate is looked at: a retry is not refused for what came after it
             return answer
         if conn.refuses:
@@ -287,7 +287,7 @@ class BrokerState:
                 continue
             number, offset = bus.info.number, entry.offset
             if offset > bus.log.last:  # not committed here yet, but a retry can be answered
-                bus.admission.remember((sender_id(entry.sender), entry.id), offset)
+                bus.admission.accepted((sender_id(entry.sender), entry.id), offset, entry.sender)
             if (
                 run is not None
                 and writer == entry.sender

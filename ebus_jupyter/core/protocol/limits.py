@@ -43,9 +43,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Writes that may come at once, in seconds of the rate. A Python client sends nine tenths of them at once."""
     pending: int = 10_000
     """Writes of one connection that wait for a filter. Over it: `RateLimited`."""
-    dedupe: int = 20_000
-    """Accepted message ids that a bus remembers, to answer a retry with its first offset. A client has at most 10,000 writes
-    without an answer: with a lower bound, a write that is sent again after a lost connection might be accepted twice."""
+    dedupe: int = 10_000
+    """Accepted writes of each client that a bus remembers, to answer a retry with its first offset. A client has at most
+    10,000 writes without an answer. The retry of an older one is refused: nothing is accepted twice."""
+    dedupe_bytes: int = 1 << 20
+    """Memory of one bus for the writes that it remembers. Over it the user with the most of them gives way: first its oldest
+    writes, then its clients that are gone."""
     filter_seconds: float = 5.0
     """Time that a kernel's filter may take for one value. Over it: `FilterUnavailable`."""
     send_bytes: int = 1 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ebus_jupyter.core.broker.answers import Answers
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
 from tests.core.play import Play, pack
@@ -146,7 +147,7 @@ def test_law_4_restored_store_is_detected_by_the_last_id(play, retain, heard):
     play.restart()
     log = play.durable._buses[bus.uri]
     log.log.restart(0)
-    log.recent.clear()
+    log.answers = Answers(1000, 1 << 20)
     bob = play.player("bob")
     his = bob.opened()
     for value in "abcd":
