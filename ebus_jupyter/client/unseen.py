@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from . import background
-
-logger = logging.getLogger("ebus_jupyter")
+from . import background, guard
 
 SECONDS = 1.0
 """The least time between two warnings of one bus."""
@@ -34,9 +32,9 @@ class UnseenErrors:
         count, self._count = self._count, 0
         self._told_at = time.monotonic()
         if count == 1:
-            logger.warning("%s", self._last)
+            guard.log(logging.WARNING, self._last)
         elif count:
-            logger.warning("%s (and %d more like this within a second)", self._last, count - 1)
+            guard.log(logging.WARNING, f"{self._last} (and {count - 1} more like this within a second)")
 
 
 _waiting: set[UnseenErrors] = set()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
-from ebus_jupyter.errors import Conflict, Forbidden, TypeMismatch
+from ebus_jupyter.errors import Conflict, EbusError, Forbidden, TypeMismatch
 from tests.core.logs import SharedLogs
 from tests.core.play import Play
 
@@ -221,3 +223,16 @@ def test_writes_behind_a_compare_and_set_are_released_together(play):
     play.work()
     assert len(play.kept) == 54
     assert play.broker.registry.buses[bus.uri].admission.is_idle
+
+
+@pytest.mark.parametrize("refused", [{"expect": 9}, {"key": "k" * 200}])
+def test_refused_write_leaves_only_its_answer_behind(play, refused):
+    alice = play.player("alice")
+    bus = alice.opened(retain="keys")
+    gc.collect()
+    before = [each for each in gc.get_objects() if isinstance(each, EbusError)]
+    ids = [alice.write(bus, "tea", **{"key": "a", **refused}) for _ in range(3)]
+    play.settle()
+    gc.collect()
+    known = {id(each) for each in (*before, *(alice.answers[id_] for id_ in ids))}
+    assert [each for each in gc.get_objects() if isinstance(each, EbusError) and id(each) not in known] == []
