@@ -8,7 +8,7 @@ import logging
 import time
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
@@ -39,10 +39,17 @@ class Condition:
         Raises:
             KeyboardInterrupt: It came meanwhile; everyone was woken first.
         """
-        if not self._callbacks and not self._listeners:
-            return
+        if self._callbacks or self._listeners:
+            self._call((*self._listeners, *self._waiting()))
+
+    def wake(self) -> None:
+        """As `notify`, but only for who waits: those that are called at every `notify` are not concerned."""
+        if self._callbacks:
+            self._call(self._waiting())
+
+    def _call(self, callbacks: Iterable[Callable[[], None]]) -> None:
         interrupted = False
-        for callback in (*self._listeners, *self._waiting()):
+        for callback in callbacks:
             try:
                 callback()
             except BaseException as error:
