@@ -22,7 +22,7 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, Participant
 from ebus_jupyter.core.protocol.seat import decode_seat
-from ebus_jupyter.errors import Closed, Conflict, EbusError, NoSuchBus, Rejected, TooLarge
+from ebus_jupyter.errors import BackendError, Closed, Conflict, EbusError, NoSuchBus, Rejected, TooLarge
 
 from .listener import History, Listener, id_of, sender_of
 from .logs import Logs, perform
@@ -210,6 +210,10 @@ class Laws(RuleBasedStateMachine):
         self.play.logs_work = works
         self.play.work()
 
+    @rule(fails=MOSTLY)
+    def fill_the_disk_or_make_room(self, fails: bool) -> None:
+        self.play.failing = BackendError("the disk is full.") if fails else None
+
     @rule(number=st.integers(-1, 1 << 31), data=st.data())
     def mallory_sends_frames_for_a_bus(self, number: int, data: st.DataObject) -> None:
         """A client that has opened no bus sends frames for any number, the bus's own among them."""
@@ -307,7 +311,7 @@ class Laws(RuleBasedStateMachine):
 
     def recover(self) -> None:
         """Reconnect every participant, and let everything settle."""
-        self.play.logs_work = True
+        self.play.logs_work, self.play.failing = True, None
         for player in self.buses:
             if not player.conn:
                 player.connect()
@@ -362,7 +366,7 @@ class Laws(RuleBasedStateMachine):
         return any((sender_of(entry).id, entry.id) == (id_of(instance), id_) for entry in history)
 
     def refusals(self) -> tuple[type[EbusError], ...]:
-        return (Conflict, TooLarge)
+        return (Conflict, TooLarge, BackendError)
 
     @property
     def lives(self) -> list[list[Entry]]:

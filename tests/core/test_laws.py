@@ -32,7 +32,7 @@ from hypothesis.stateful import rule
 from ebus_jupyter.backends import sqlite_answers, sqlite_log
 from ebus_jupyter.core.broker import answers
 from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import Conflict, EbusError, FilterUnavailable, TooLarge
+from ebus_jupyter.errors import EbusError, FilterUnavailable
 
 from .laws import LIMITS, Laws
 from .logs import FileLogs
@@ -97,7 +97,7 @@ class FilteredLaws(Laws):
         return value * 10
 
     def refusals(self) -> tuple[type[EbusError], ...]:
-        return (Conflict, TooLarge, FilterUnavailable)
+        return (*super().refusals(), FilterUnavailable)
 
 
 class LawsInAFile(Laws):

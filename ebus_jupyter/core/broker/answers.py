@@ -10,8 +10,9 @@ records of a bus have `Limits.dedupe_bytes`. Over that the user who has the most
 of its largest record, then whole records, of the clients that are gone before those that are here. Only the retry of a
 client whose whole record went, because its user had thousands of newer ones, may be accepted twice.
 
-Refusals are kept as ranges of ids with the error's code, in memory alone. After a restart, a write that is not among the
-accepted ones counts as refused where later writes of its client were accepted: it is too late for it.
+Refusals are kept as ranges of ids with the error's code, in memory alone. A write that is not known counts as refused where
+later writes of its client were accepted: it is too late for it. So a client's writes never change places, whatever became of
+their answers: after a restart, or where the log failed and nothing was decided.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class ClientAnswers:
     Attributes:
         highest: The highest id that has arrived. A higher one is a new write.
         forgotten: The highest id whose answer may be forgotten.
-        overtaken: Up to this id, a write that is not known as accepted was refused.
+        overtaken: Up to this id, a write that is not known as accepted was refused, or would come behind later ones.
         chunks: The older runs.
     """
 
@@ -147,8 +148,11 @@ class ClientAnswers:
                 return 0  # an engine that servers share has acknowledged it, and reports it now
             sealed = self._seal() if len(tail) >= 3 * RUNS else 0
             self._tail += (id_, offset, length)
-        if id_ + length > self.highest:
-            self.highest = id_ + length - 1
+        last = id_ + length - 1
+        if last > self.highest:
+            self.highest = last
+        if last > self.overtaken:
+            self.overtaken = last
         return sealed
 
     def _seal(self) -> int:

@@ -297,8 +297,6 @@ class BusRegistry:
         self._numbers.discard(bus.info.number)
         self.presence_dirty.discard(bus)
         self.needs_tick.discard(bus)
-        for opened in self._opened_by_kernel.values():
-            opened.discard(bus)
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: end the unnamed buses whose creator is gone, and unload the buses that nobody uses.
