@@ -130,7 +130,7 @@ def _write(client: Client, options: argparse.Namespace) -> None:
 def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise _UsageError(
             f"{text.strip()[:40]!r} is not JSON ({error}); quote it, or write text with --text."
         ) from None

@@ -67,7 +67,7 @@ class EbusMagics(Magics):
         elif command in commands:
             try:
                 commands[command](rest.strip())
-            except (EbusError, ValueError) as error:
+            except EbusError as error:
                 raise UsageError(f"{type(error).__name__}: {error}") from None
         else:
             raise UsageError(f"there is no %ebus {command}; {HELP}.")
@@ -129,7 +129,7 @@ class EbusMagics(Magics):
 
         try:
             value = msgspec.json.decode(text)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except msgspec.MsgspecError as error:
             raise UsageError(f"{text[:40]!r} is not JSON ({error}).") from None
         bus = self._bus(name, scope)
         print(bus.write(bus.codec.decode(json_value.from_json(value))).result(15))

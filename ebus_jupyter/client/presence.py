@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import Participant
-from ebus_jupyter.errors import Closed
 from ebus_jupyter.terminal import printable
 
 from .arguments import function
@@ -52,7 +51,6 @@ class PresenceView:
         self._topic = holder.topic
         self._callbacks: list[Callable[[], Any]] = []
         self._due = False
-        self._closed = False
 
     def set(self, state: Any = None, **fields: Any) -> None:
         """Say something of yourself, until you leave the bus or say something else.
@@ -64,12 +62,7 @@ class PresenceView:
         Raises:
             TypeMismatch: The value can't travel on a bus.
             TooLarge: It is larger than the server's limit ``presence_bytes``.
-            Closed: The bus, or the client, has ended.
         """
-        if self._topic.channel.error is not None:
-            raise self._topic.channel.error.anew()
-        if self._closed:
-            raise Closed(f"{self._topic.name} was closed here; open it again with ebus.bus().", reason="closed")
         data = _codec.encode(fields or state, f"{self._topic.name}'s presence")
         with self._connection.lock:
             self._connection.session.set_presence(self._topic.channel, data)
@@ -124,7 +117,6 @@ class PresenceView:
 
     def close(self) -> None:
         """Stop all callbacks. Called when the bus is closed."""
-        self._closed = True
         self._callbacks.clear()
         self._topic.presence_changed.discard(self._changed)
 

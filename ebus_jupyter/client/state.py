@@ -141,7 +141,6 @@ class State(MutableMapping[str, T]):
             RuntimeError: The call would block the client's own event loop.
         """
         key = text(key, "key")
-        self.bus.ensure_open()
         self._connection.ensure_may_block("state.replace()")
         entry = f"{self.bus.name}[{key!r}]"
         deadline = time.monotonic() + seconds(timeout)

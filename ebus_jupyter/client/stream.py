@@ -219,7 +219,7 @@ class Stream(Generic[T]):
     def close(self) -> None:
         """End this stream, not the bus. Iteration over it stops; a waiting `get` raises `Closed`."""
         self._closed = True
-        self._topic.arrivals.wake()  # not the callbacks: thousands of them may be taken back one by one
+        self._topic.arrivals.notify()
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from . import background, guard
+from . import background
+
+logger = logging.getLogger("ebus_jupyter")
 
 SECONDS = 1.0
 """The least time between two warnings of one bus."""
@@ -32,9 +34,9 @@ class UnseenErrors:
         count, self._count = self._count, 0
         self._told_at = time.monotonic()
         if count == 1:
-            guard.log(logging.WARNING, self._last)
+            logger.warning("%s", self._last)
         elif count:
-            guard.log(logging.WARNING, f"{self._last} (and {count - 1} more like this within a second)")
+            logger.warning("%s (and %d more like this within a second)", self._last, count - 1)
 
 
 _waiting: set[UnseenErrors] = set()

@@ -8,7 +8,7 @@ import logging
 import time
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
@@ -39,17 +39,10 @@ class Condition:
         Raises:
             KeyboardInterrupt: It came meanwhile; everyone was woken first.
         """
-        if self._callbacks or self._listeners:
-            self._call((*self._listeners, *self._waiting()))
-
-    def wake(self) -> None:
-        """As `notify`, but only for who waits: those that are called at every `notify` are not concerned."""
-        if self._callbacks:
-            self._call(self._waiting())
-
-    def _call(self, callbacks: Iterable[Callable[[], None]]) -> None:
+        if not self._callbacks and not self._listeners:
+            return
         interrupted = False
-        for callback in callbacks:
+        for callback in (*self._listeners, *self._waiting()):
             try:
                 callback()
             except BaseException as error:

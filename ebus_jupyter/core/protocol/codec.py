@@ -63,10 +63,9 @@ class Codec(Generic[T]):
             else:
                 try:
                     self.schema = msgspec.json.schema(type_, schema_hook=array_schema)
-                except (TypeError, ValueError, NameError, NotImplementedError, RecursionError) as error:
-                    what = shorten(self.name or repr(type_))
+                except (TypeError, NotImplementedError) as error:
                     raise SpecConflict(
-                        f"no schema can be made of {what} ({_why_no_schema(error)}). Use a msgspec.Struct, a dataclass, a "
+                        f"no schema can be made of {self.name or type_!r} ({error}). Use a msgspec.Struct, a dataclass, a "
                         "TypedDict, a pydantic model or builtin types."
                     ) from None
         self._decode = msgspec.msgpack.Decoder(wire_type, ext_hook=_ext_hook, dec_hook=_decode_hook).decode
@@ -138,17 +137,6 @@ def _decode_hook(type_: Any, value: Any) -> Any:
     if dtype is not None and value.dtype.str != dtype:
         raise ValueError(f"Expected `array of {dtype}`, got `array of {value.dtype.str}`")
     return value
-
-
-def _why_no_schema(error: Exception) -> str:
-    """What is wrong with a type. What msgspec advises its own callers is no use to ours."""
-    if isinstance(error, NameError):
-        return f"{error}: define what its annotations name in a module or cell, before the bus is opened"
-    text = " ".join(str(error).split())
-    if "schema_hook" in text:
-        kind = text.rpartition("Type ")[2]
-        return f"msgspec does not know the type {kind}" if "Type " in text else "msgspec does not know it"
-    return shorten(text)
 
 
 def _pydantic_adapter(type_: Any) -> Any:

@@ -182,8 +182,12 @@ def _pairs(content: Any, path: str) -> dict[Any, Any]:
 
 
 def _key(form: Any, path: str) -> Any:
-    found = _value(form, path)
-    return tuple(found) if isinstance(found, list) else found
+    return _hashable(_value(form, path))
+
+
+def _hashable(key: Any) -> Any:
+    """A key as decoders make it: of an array, at whatever depth, a tuple."""
+    return tuple(map(_hashable, key)) if isinstance(key, list) else key
 
 
 def _map(content: Any, path: str) -> dict[str, Any]:

@@ -105,3 +105,8 @@ def test_malformed_form_is_refused_with_its_path(form: Any, path: str) -> None:
 def test_nan_and_infinity_have_json_forms() -> None:
     for number in (math.nan, math.inf, -math.inf):
         assert to_json(msgspec.msgpack.encode(number)) == {"$float": str(number)}
+
+
+def test_key_that_holds_arrays_of_arrays_has_a_form_in_json():
+    data = msgspec.msgpack.encode({(((), 1), 2): "x"})
+    assert from_json(to_json(data)) == data
