@@ -6,6 +6,7 @@ TOKEN ?=
 WORKERS ?= 2
 SECONDS := 60
 SEED ?= 1
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt hatch_build.py scripts/install.py scripts/npm.py \
@@ -83,13 +84,31 @@ test-browser: $(VENV)/.dev $(VENV)/.collaboration system-packages  ## several pe
 faults: $(VENV)/.dev  ## a minute of faults (SECONDS=3600 FAULTS=10000 SEED=), and what they did to the laws
 	@$(BIN)/python -m tests.faults --seconds '$(SECONDS)' --seed '$(SEED)' $(if $(FAULTS),--faults '$(FAULTS)')
 
+# atheris has wheels for few systems, so only this target installs it.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PYTHON) scripts/install.py fuzz
+	@touch $@
+
+fuzz: $(VENV)/.fuzz  ## the decoders under atheris, a minute each (FUZZ_SECONDS=)
+	@mkdir -p $(VENV)/fuzz
+	@for target in client_frames broker_frames values json addresses positions; do \
+	  echo "Fuzzing $$target …"; mkdir -p $(VENV)/fuzz/$$target; \
+	  $(BIN)/python -m tests.fuzz $$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=5 -rss_limit_mb=1024 \
+	    -artifact_prefix=$(VENV)/fuzz/$$target- -verbosity=0 $(VENV)/fuzz/$$target || exit 1; \
+	done
+
 check: $(VENV)/.dev js/node_modules/.package-lock.json  ## linters and type checks
-	@echo "Checking with ruff, mypy, codespell, tsc and eslint …"
+	@echo "Checking with ruff, mypy, codespell, zizmor, tsc and eslint …"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@git ls-files -z | xargs -0 $(BIN)/codespell
+	@$(BIN)/zizmor --offline --quiet .github
 	@$(NPM) run --silent check
+
+audit: $(VENV)/.dev js/node_modules/.package-lock.json  ## known holes in the locked versions (asks the advisory databases)
+	@$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+	@$(NPM) audit
 
 format: $(VENV)/.dev js/node_modules/.package-lock.json  ## put the code in its form
 	@$(BIN)/ruff check --fix .

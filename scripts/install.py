@@ -22,6 +22,7 @@ PURPOSES = {
     "demo": "the package and JupyterLab",
     "dev": "the package, what its tests need, and the linters",
     "bench": "the peers that the benchmark compares with",
+    "fuzz": "the fuzzer of the decoders",
     "collaboration": "JupyterLab with jupyter-collaboration",
     "build": "what builds the wheel",
 }

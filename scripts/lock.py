@@ -16,7 +16,7 @@ import npm
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = "3.11"
-EXTRAS = ("bench", "collaboration", "demo", "dev", "whiteboard")
+EXTRAS = ("bench", "collaboration", "demo", "dev", "fuzz", "whiteboard")
 LOCKS = ("constraints.txt", "js/package-lock.json")
 PLACES = re.compile(r"\w+://|\bfile:|(^|\s)/")
 """Names of a registry or of a folder of this machine, which mean nothing elsewhere."""

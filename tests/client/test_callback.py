@@ -142,19 +142,6 @@ def test_deleted_bus_is_told_to_the_owner_of_callbacks(line: Line, caplog: pytes
     assert record.levelno == logging.WARNING
 
 
-def test_end_of_one_callback_or_stream_does_not_call_the_others(line: Line) -> None:
-    bus, told = line.client().bus("calls"), []
-    bus.on(print)
-    stream = bus.stream()
-    bus.write(1).result(5)
-    bus.arrivals.each(lambda: told.append(1))
-    bus.off(print)
-    stream.close()
-    assert told == []
-    with pytest.raises(StopIteration):
-        next(stream)
-
-
 def test_closing_a_bus_reports_nothing(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     bus = line.client().bus("calls")
     bus.on(print)

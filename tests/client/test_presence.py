@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
-from ebus_jupyter.errors import Closed
-
 from .conftest import Line
 
 
@@ -48,15 +44,3 @@ def test_presence_callbacks_end_with_off_change_and_close(line: Line) -> None:
     bus.presence.on_change(print)
     bus.close()
     assert not bus.topic.presence_changed._listeners
-
-
-def test_presence_of_a_bus_or_client_that_has_ended_cannot_be_set(line: Line) -> None:
-    client = line.client()
-    first, second = client.bus("room"), client.bus("room")
-    first.close()
-    with pytest.raises(Closed, match="room was closed here"):
-        first.presence.set(typing=True)
-    second.presence.set(typing=True)
-    client.close()
-    with pytest.raises(Closed):
-        second.presence.set(typing=False)

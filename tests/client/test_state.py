@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +14,8 @@ import pytest
 import ebus_jupyter as ebus
 from ebus_jupyter.client.loop_thread import loop_thread
 from ebus_jupyter.client.state import State
-from ebus_jupyter.client.waiting import NOT_YET, Condition
+from ebus_jupyter.client.waiting import NOT_YET
 from ebus_jupyter.core.client.replica import MISSING
-from ebus_jupyter.errors import Closed
 
 from .conftest import Line
 
@@ -222,45 +220,3 @@ def test_ended_bus_and_state_keep_no_stack_of_a_caller(line: Line) -> None:
     state.bus.arrivals.wait(lambda: state.error or NOT_YET, 10, "the state has not ended")
     kept = (state.error, state.bus.channel.error, client.connection.session.closed)
     assert [error.__traceback__ for error in kept if error] == [None] * 3
-
-
-class Breaks(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        raise SystemExit
-
-
-def test_log_handler_that_raises_leaves_no_key_without_an_answer(line: Line) -> None:
-    state = line.client("alice").state("votes", writers=["bob"])
-    handler = Breaks()
-    logging.getLogger("ebus_jupyter").addHandler(handler)
-    try:
-        state["tea"] = 1
-        state.flush(5)
-    finally:
-        logging.getLogger("ebus_jupyter").removeHandler(handler)
-    assert "tea" not in state
-
-
-def test_replace_on_a_closed_client_is_not_a_lost_race(line: Line) -> None:
-    client = line.client()
-    state = client.state("votes")
-    state["tea"] = 1
-    client.close()
-    with pytest.raises(Closed):
-        state.replace("coffee", MISSING, 2)
-    with pytest.raises(Closed):
-        state.replace("tea", 5, 2)
-
-
-def test_time_limit_of_a_state_holds_for_its_entries(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = line.client()
-    waits: list[float | None] = []
-    wait = Condition.wait
-
-    def noted(self: Condition, check: Any, timeout: float | None, what: str) -> Any:
-        waits.append(timeout)
-        return wait(self, check, timeout, what)
-
-    monkeypatch.setattr(Condition, "wait", noted)
-    client.state("votes", timeout=4.0)
-    assert max(limit for limit in waits if limit is not None) <= 5.0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .actors import KernelActor
 from .proxy import Line
-from .raw import LOST
 from .stage import Stage
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -59,16 +58,17 @@ def acted(kind: str, line: Line) -> Callable[[], bool]:
     return lambda: True  # it has a connection
 
 
-def disturb_line(stage: Stage, name: Callable[[], str], line: Line, seed: int, stop: threading.Event) -> None:
-    """Go on disturbing one line until ``stop``."""
+def disturb_line(stage: Stage, n: int, seed: float, stop: threading.Event) -> None:
+    """Go on disturbing the ``n``-th line until ``stop``."""
     rng = random.Random(seed)
+    _, line = stage.lines()[n]
     while not stop.wait(rng.expovariate(1 / 0.12)):
         kinds = line_faults(rng)
         kind = rng.choices(list(kinds), [weight for weight, _, _ in kinds.values()])[0]
         _, begin, seconds = kinds[kind]
         if not line.is_in_use:
             continue
-        with stage.fault(kind, name(), counts=acted(kind, line)):
+        with stage.fault(kind, stage.lines()[n][0], counts=acted(kind, line)):
             begin(line)
             stop.wait(seconds)
         line.heal()
@@ -95,9 +95,9 @@ class ServerFaults:
             "file read-only": (1, self.read_only),
             "file taken by another server": (1, self.taken),
             "file open in a browser": (1, self.browsed),
-            "client process killed": (3, self.client_killed),
-            "client process stopped": (5, self.client_stopped),
-            "client process forked": (5, self.client_forked),
+            "client process killed": (3, self.killed_client),
+            "client process stopped": (5, self.stopped_client),
+            "client process forked": (5, self.forked_client),
         }
         if self.stage.copies:
             found["older copy of the file"] = 3, self.older_copy
@@ -210,32 +210,42 @@ class ServerFaults:
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
-    def client_killed(self) -> None:
-        processes = self.stage.processes
-        n = self.random.randrange(len(processes))
-        old = processes[n]
-        self.stage.note_killed(old.name)
-        old.kill()
-        old.close()
-        processes[n] = self.stage.new_process(old.spec["user"], old.line)
-        processes[n].wait_ready()
+    def killed_client(self) -> None:
+        self.stage.replace(self.random.choice(self.stage.actors))
 
-    def client_stopped(self) -> None:
-        process = self.random.choice(self.stage.processes)
-        process.signal(signal.SIGSTOP)
+    def stopped_client(self) -> None:
+        actor = self.random.choice(self.stage.actors)
+        actor.signal(signal.SIGSTOP)
         self.stage.stopped.wait(self.random.choice([0.05, 0.3, 1.0, 3.0]))
-        process.signal(signal.SIGCONT)
+        actor.signal(signal.SIGCONT)
 
-    def client_forked(self) -> None:
-        self.random.choice(self.stage.processes).command("fork")
+    def forked_client(self) -> None:
+        self.random.choice(self.stage.actors).command("fork")
 
 
-def wait_for_server(stage: Stage) -> None:
-    """Wait until the server takes connections again."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            stage.wait_open()
-        except LOST:
-            continue
-        return
+class KernelFaults(ServerFaults):
+    """What happens to kernels, and to a server that lives on: its kernels end with it."""
+
+    def kinds(self) -> dict[str, tuple[int, Callable[[], None]]]:
+        return {
+            "kernel killed": (2, self.killed_client),
+            "kernel restarted": (2, self.restarted_kernel),
+            "kernel interrupted": (8, self.interrupted),
+            "kernel forked": (8, self.forked_client),
+            "kernel stopped and continued": (6, self.stopped_client),
+            "server stopped and continued": (3, self.stopped),
+            "disk full": (3, self.disk_full),
+            "clock stepped": (3, self.clock_stepped),
+            "bus deleted": (2, partial(self.stage.delete_bus, "brief")),
+        }
+
+    def _kernel(self) -> KernelActor:
+        return self.random.choice([actor for actor in self.stage.actors if isinstance(actor, KernelActor)])
+
+    def restarted_kernel(self) -> None:
+        kernel = self._kernel()
+        self.stage.note_killed(kernel.name)
+        kernel.restart(self.stage.kernel_spec(kernel.kernel.id, kernel.user))
+
+    def interrupted(self) -> None:
+        self._kernel().interrupt_at_work(self.random.uniform(0.0, 0.3))

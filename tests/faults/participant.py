@@ -38,7 +38,8 @@ class Participant:
         self._buses = spec["buses"]
         self._random = random.Random(spec["seed"])
         self._writes, self._finishes = True, False
-        self._readers = 0
+        self._readers = self._turns = 0
+        self._file = spec["record"]
         self._lock = threading.Lock()
         self._forked = threading.Event()
         self._acks: list[tuple[int, Any]] = []
@@ -208,6 +209,36 @@ class Participant:
             "heard", r=number, o=message.offset, id=message.message_id, v=value,
             s=[sender.id, sender.kind, sender.user], **facts,
         )  # fmt: skip
+
+    # --- what a kernel's cell does ------------------------------------------------------------------------------------
+
+    def work(self) -> str:
+        """Write from this thread until it is interrupted, at any point. Every write is accounted for, all the same."""
+        if self.client.you is None:
+            return "not there yet"
+        self._turns += 1
+        name = f"{self.name}-cell{self._turns}"
+        record = Recorder(self._file.replace(self.name, name))
+        record("me", name=name, user=self.user, kind=self.kind, id=self.client.you.id)
+        begun: list[int] = []
+        acks: dict[int, Any] = {}
+        try:
+            bus = self.client.bus("plain", size=100_000)
+            while True:
+                begun.append(len(begun) + 1)
+                record("write", n=begun[-1], bus="plain")
+                acks[begun[-1]] = bus.write([name, begun[-1], ""])
+        except KeyboardInterrupt:
+            pass
+        for n in begun:
+            try:
+                if n in acks:
+                    record("ack", n=n, offset=acks[n].result(QUIET_SECONDS))
+                else:
+                    record("unknown", n=n, code="interrupted")
+            except ebus.EbusError as error:
+                record("refused", n=n, code=error.code)
+        return f"{len(acks)} written"
 
     # --- commands ---------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from .check.records import load
 from .check.table import Table
 from .check.verdict import judge
-from .faults import ServerFaults, disturb_line
+from .faults import KernelFaults, ServerFaults, disturb_line
 from .server import Starter
-from .stage import Process, Stage
+from .stage import Stage
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
             here = folder / f"chapter-{chapter}"
             left = min(chapter_seconds, until - time.monotonic())
             before = len(table.violations)
-            play(here, starter, seed * 1000 + chapter, left)
+            play(here, starter, seed * 1000 + chapter, left, kernels=2 * (chapter % 3 == 2))
             judge(load(here / "records"), table)
             count = sum(table.faults.values())
             tell(
@@ -52,29 +52,19 @@ def run(
     return table
 
 
-def play(folder: Path, starter: Starter, seed: int, seconds: float) -> None:
-    """One chapter."""
-    stage = Stage(folder, starter, seed)
+def play(folder: Path, starter: Starter, seed: int, seconds: float, *, kernels: int = 0) -> None:
+    """One chapter. One with kernels is about them, and the server lives through it."""
+    stage = Stage(folder, starter, seed, processes=0 if kernels else 2, raws=2, kernels=kernels)
     stop = threading.Event()
     disturbers: list[threading.Thread] = []
     try:
         stage.open()
         rng = random.Random(seed)
-        for n in range(len(stage.processes)):
-            line = stage.processes[n].line
-            assert line is not None
-            name = lambda n=n: stage.processes[n].name  # noqa: E731
-            disturbers.append(
-                threading.Thread(target=disturb_line, args=(stage, name, line, rng.random(), stop), daemon=True)
-            )
-        for raw, _, line in stage.raws:
-            name = lambda raw=raw: raw.name  # noqa: E731
-            disturbers.append(
-                threading.Thread(target=disturb_line, args=(stage, name, line, rng.random(), stop), daemon=True)
-            )
-        for disturber in disturbers:
+        for n in range(len(stage.lines())):
+            disturber = threading.Thread(target=disturb_line, args=(stage, n, rng.random(), stop), daemon=True)
+            disturbers.append(disturber)
             disturber.start()
-        faults = ServerFaults(stage)
+        faults = KernelFaults(stage) if kernels else ServerFaults(stage)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             faults.one()
@@ -86,6 +76,3 @@ def play(folder: Path, starter: Starter, seed: int, seconds: float) -> None:
     finally:
         stop.set()
         stage.abandon()
-
-
-__all__ = ["Process", "play", "run"]

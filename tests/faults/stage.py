@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .actors import Actor, KernelActor, Process
 from .check.records import Recorder
 from .filters import MARK
 from .proxy import Line, Proxy
 from .raw import LOST, Auditor, RawParticipant
-from .server import ROOT, FaultyServer, Starter
+from .server import FaultyServer, Starter
 
 PEOPLE = ("alice", "bob")
 
@@ -54,46 +52,6 @@ def buses_of(user: str) -> list[dict[str, Any]]:
     ]
 
 
-class Process:
-    """A Python participant in a process of its own."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.name: str = spec["name"]
-        self.spec = spec
-        self.line: Line | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.participant", json.dumps(spec)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-
-    def wait_ready(self) -> None:
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", f"{self.name} did not start"
-
-    def command(self, what: str) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        said = self._process.stdout.readline().strip()
-        assert said, f"{self.name} has ended"
-        return said
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 class Stage:
     """One run of a server and its participants.
 
@@ -101,10 +59,12 @@ class Stage:
         folder: For everything that is written.
         starter: Forks the server.
         seed: Of all that is drawn at random.
-        processes, raws: How many participants of each kind.
+        processes, raws, kernels: How many participants of each kind.
     """
 
-    def __init__(self, folder: Path, starter: Starter, seed: int, *, processes: int = 2, raws: int = 2) -> None:
+    def __init__(
+        self, folder: Path, starter: Starter, seed: int, *, processes: int = 2, raws: int = 2, kernels: int = 0
+    ) -> None:
         self.folder = folder
         self.random = random.Random(seed)
         self.records = folder / "records"
@@ -114,8 +74,8 @@ class Stage:
         self.proxy = Proxy(lambda: self.server.port)
         self.copies: list[Path] = []
         self.faults = 0
-        self._processes_wanted, self._raws_wanted = processes, raws
-        self.processes: list[Process] = []
+        self._wanted = processes, raws, kernels
+        self.actors: list[Actor] = []
         self.raws: list[tuple[RawParticipant, threading.Thread, Line]] = []
         self._made = 0
         self._known: dict[str, int] = {}  # how many histories each bus has had
@@ -129,33 +89,54 @@ class Stage:
         self.server.start()
         for user in PEOPLE:
             for facts in buses_of(user):
-                if facts["key"] not in self._known:
-                    self._known[facts["key"]] = 0
-                    self.record(
-                        "bus", name=facts["key"], retain=facts["spec"].get("retain", "log"), complete=facts["complete"],
-                        users=[user] if facts["scope"] == "user" else None, mark=MARK if facts["name"] == "marked" else "",
-                    )  # fmt: skip
-        for n in range(self._processes_wanted):
-            self.processes.append(self.new_process(PEOPLE[n % 2]))
-        for n in range(self._raws_wanted):
+                self._tell_bus(facts, [user] if facts["scope"] == "user" else None)
+        processes, raws, kernels = self._wanted
+        for n in range(processes):
+            name = self._name("client")
+            user = PEOPLE[n % 2]
+            line = self.proxy.line(name)
+            self.actors.append(Process(self.client_spec(name, user, line), line))
+        for n in range(raws):
             self._new_raw(PEOPLE[n % 2])
-        for process in self.processes:
-            process.wait_ready()
+        for n in range(kernels):
+            user, line = PEOPLE[n % 2], self.proxy.line(f"kernel {n}")
+            self.actors.append(KernelActor(self.server, lambda id_, user=user: self.kernel_spec(id_, user), user, line))
+        for actor in self.actors:
+            actor.wait_ready()
         self._sampler.start()
+
+    def _tell_bus(self, facts: dict[str, Any], users: list[str] | None) -> None:
+        if facts["key"] not in self._known:
+            self._known[facts["key"]] = 0
+            retain, mark = facts["spec"].get("retain", "log"), MARK if facts["name"] == "marked" else ""
+            self.record("bus", name=facts["key"], retain=retain, complete=facts["complete"], users=users, mark=mark)
 
     def _name(self, prefix: str) -> str:
         self._made += 1
         return f"{prefix}{self._made}"
 
-    def new_process(self, user: str, line: Line | None = None) -> Process:
-        name = self._name("client")
-        line = line or self.proxy.line(name)
-        spec = {"name": name, "user": user, "kind": "client", "record": str(self.records / f"{name}.jsonl"),
-                "buses": buses_of(user), "seed": self.random.random(), "url": line.url,
-                "token": self.server.token(user)}  # fmt: skip
-        process = Process(spec)
-        process.line = line
-        return process
+    def _spec(self, name: str, user: str, kind: str, buses: list[dict[str, Any]]) -> dict[str, Any]:
+        record = str(self.records / f"{name}.jsonl")
+        seed = self.random.random()
+        return {"name": name, "user": user, "kind": kind, "record": record, "buses": buses, "seed": seed}
+
+    def client_spec(self, name: str, user: str, line: Line) -> dict[str, Any]:
+        """What a Python client in a process of its own is told."""
+        return {**self._spec(name, user, "client", buses_of(user)), "url": line.url, "token": self.server.token(user)}
+
+    def kernel_spec(self, kernel_id: str, user: str) -> dict[str, Any]:
+        """What a participant in a kernel is told. It has a bus in the kernel's own scope, too."""
+        mine = _bus("mine", "kernel", size=100_000) | {"key": f"mine@{kernel_id}"}
+        self._tell_bus(mine, [user])
+        return self._spec(self._name("kernel"), user, "kernel", [*buses_of(user), mine])
+
+    def replace(self, actor: Actor) -> None:
+        """Kill an actor's process; another participant takes its place."""
+        self.note_killed(actor.name)
+        if isinstance(actor, KernelActor):
+            actor.replace(self.kernel_spec(actor.kernel.id, actor.user))
+        else:
+            actor.replace(self.client_spec(self._name("client"), actor.user, actor.line))
 
     def _new_raw(self, user: str) -> None:
         name = self._name("raw")
@@ -169,14 +150,14 @@ class Stage:
 
     def lines(self) -> list[tuple[str, Line]]:
         """Who is at the end of each line now."""
-        found = [(process.name, process.line) for process in self.processes if process.line is not None]
+        found = [(actor.name, actor.line) for actor in self.actors]
         return found + [(raw.name, line) for raw, _, line in self.raws]
 
     def close(self) -> None:
         """After the last fault: everything heals, everybody is quiet, and reads to the end."""
         for _, line in self.lines():
             line.heal()
-        waits = [threading.Thread(target=process.command, args=("quiet",)) for process in self.processes]
+        waits = [threading.Thread(target=actor.command, args=("quiet",)) for actor in self.actors]
         for wait in waits:
             wait.start()
         for raw, _, _ in self.raws:
@@ -189,7 +170,7 @@ class Stage:
         self.audit("end")
         for raw, _, _ in self.raws:
             raw.finishes = True
-        waits = [threading.Thread(target=process.command, args=("finish",)) for process in self.processes]
+        waits = [threading.Thread(target=actor.command, args=("finish",)) for actor in self.actors]
         for wait in waits:
             wait.start()
         for wait in waits:
@@ -206,8 +187,8 @@ class Stage:
         for raw, thread, _ in self.raws:
             raw.ended = True
             thread.join(30)
-        for process in self.processes:
-            process.close()
+        for actor in self.actors:
+            actor.close()
         self.server.stop()
         self.proxy.close()
 

@@ -151,7 +151,8 @@ def world_of(files: list[list[dict[str, Any]]]) -> World:
                 case other:
                     raise ValueError(f"no record has lines of the kind {other!r}")
     for key, found in answers.items():
-        world.writes[key].answers = found
+        if key in world.writes:  # an interrupt may have come before the record of the write
+            world.writes[key].answers = found
     for name in killed:
         if name in world.who:
             world.who[name].killed = True

@@ -127,8 +127,14 @@ class Verdict:
             self.clock.violate(7, where, t, f"{bus} {line['o']} did not pass the filter: {line['v']}")
 
     def may_be_tried_again(self, write: Write) -> bool:
-        """Whether a second copy of a refused write may have been accepted: nothing was decided, the log only failed."""
+        """Whether a refused write may be in a log all the same.
+
+        In that of another history, which ended before it was refused; or where the log only failed, so nothing was decided,
+        and a second copy of it came later.
+        """
         refusals = [answer for answer in write.answers if answer["is"] == "refused"]
+        if any(write.t <= moment <= refusals[0]["t"] for moment in self.moved[write.bus]):
+            return True
         return all(
             answer["code"] == "backend" and self.clock.was_at_work("messages repeated", write.writer, answer["t"])
             for answer in refusals
