@@ -77,12 +77,9 @@ class Participant:
         while True:
             try:
                 return self.client.bus(facts["name"], scope=facts["scope"], timeout=60, **facts["spec"])
-            except (
-                ebus.BackendError,
-                ebus.NoSuchBus,
-                TimeoutError,
-            ):  # the file can't be read now; deleted at this moment
-                if self._finishes:
+            except (ebus.BackendError, ebus.Closed, ebus.ConnectionLost, ebus.NoSuchBus):
+                # The file can't be read now, the bus was deleted at this moment, or the server is away for long.
+                if self._finishes or self.client.status == "closed":
                     raise
                 time.sleep(0.1)
 
