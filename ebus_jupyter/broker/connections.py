@@ -5,7 +5,9 @@ Three habits make fan-out cheap:
 - A frame is encoded once, and all connections that receive it share its bytes.
 - The frames that one iteration of the event loop has for a connection are sent as one WebSocket message. Connections that
   receive the same frames receive the same message, which is built once.
-- A connection whose socket is full is sent nothing more. The broker serves it from the log once it has drained.
+- A connection whose socket is full is sent nothing more. The broker serves it from the log once it has drained. However
+  long that takes, it is closed for one of two reasons only: its socket takes nothing at all (see `server.websocket`), or it
+  goes on asking for replies that it does not read.
 """
 
 from __future__ import annotations
@@ -95,6 +97,7 @@ class Connections:
         if conn is not None:
             conn.out.append(frame)
             conn.count += 1
+            conn.replies += len(frame)
             self._dirty[conn] = None
 
     def hang_up(self, conn_id: int) -> None:
@@ -137,7 +140,9 @@ class Connections:
             conn.out, conn.count = [], 0
             outlet.send_packed(message[0])
             buffered = outlet.buffered()
-            if buffered > self._limits.send_bytes + self._limits.control_bytes:
+            if buffered <= self._limits.send_bytes:
+                conn.replies = 0
+            if conn.replies > self._limits.control_bytes:
                 self._drop(conn, "stopped reading, and its answers no longer fit (the server's limit `control_bytes`)")
             elif buffered > self._limits.send_bytes:
                 self._pause(conn)

@@ -51,9 +51,10 @@ class Connection:
         ip: The address that it comes from.
         out: The frames of its next message. Each item may be several frames; ``count`` is their total number.
         paused: Whether nothing is sent from the log for now.
+        replies: The bytes of replies since its socket was full; messages do not count.
     """
 
-    __slots__ = ("_broker", "authorize", "count", "id", "ip", "out", "outlet", "paused")
+    __slots__ = ("_broker", "authorize", "count", "id", "ip", "out", "outlet", "paused", "replies")
 
     def __init__(self, broker: Receiver, id_: int, outlet: Outlet, authorize: Authorizer | None, ip: str) -> None:
         self._broker = broker
@@ -64,6 +65,7 @@ class Connection:
         self.out: list[bytes] = []
         self.count = 0
         self.paused = False
+        self.replies = 0
 
     def receive(self, data: bytes) -> Awaitable[None] | None:
         """One WebSocket message has arrived.

@@ -29,6 +29,9 @@ from ebus_jupyter.errors import BackendError, EbusError, Rejected
 from .performer import Performer
 from .time_slice import TimeSlice
 
+BATCH_BYTES = 1 << 20
+"""The bytes of values that are appended, and delivered, at once. A socket that is full meanwhile is given no more of them."""
+
 Job = Append | OpenLog | DeleteLog | ListBuses
 JOBS = (Append, OpenLog, DeleteLog, ListBuses)  # for isinstance: a union would be built anew for each effect
 
@@ -182,11 +185,14 @@ class StorageQueue:
         self._host.perform(delivered + self._state.appended(appended))
 
     def _take_appends(self) -> list[Entry]:
-        """The entries that wait to be appended, up to the first job of another kind."""
+        """The entries that wait to be appended, up to the first job of another kind, and up to `BATCH_BYTES`."""
         jobs = self.jobs
         batch: list[Entry] = []
-        while jobs and isinstance(jobs[0], Append):
-            batch.append(jobs.popleft().entry)  # type: ignore[union-attr]
+        size = 0
+        while jobs and size < BATCH_BYTES and isinstance(jobs[0], Append):
+            entry = jobs.popleft().entry  # type: ignore[union-attr]
+            batch.append(entry)
+            size += len(entry.value)
         return batch
 
     def _by_backend(self, batch: list[Entry]) -> list[tuple[Backend, list[Entry]]]:

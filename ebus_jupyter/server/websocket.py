@@ -58,7 +58,8 @@ class WebSocket:
         early: What has arrived with the handshake.
         message_bytes: The largest message. Above it, the connection is closed without a reason.
         buffer_bytes: The most that may wait for the socket. Above it, the connection is aborted.
-        ping_seconds: The time between pings. A client that sends nothing from one to the next is gone. 0: no pings.
+        ping_seconds: The time between pings. A client that from one to the next neither sends anything nor takes anything of
+            what waits for it is gone; so is one that takes nothing, whatever it sends. 0: no pings.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class WebSocket:
         "_is_text",
         "_loop",
         "_lost",
+        "_moved",
         "_parts",
         "_ping_seconds",
         "_protocol",
@@ -111,6 +113,7 @@ class WebSocket:
         self._buffered = 0
         self._drained: Callable[[], None] | None = None
         self._heard = True
+        self._moved = True  # the socket has taken some of what waited for it
         self._is_open = True  # neither side has begun to close
         self._ends = False  # what is unsent is the last
         self._lost = False
@@ -314,6 +317,7 @@ class WebSocket:
         try:
             while unsent:
                 sent = self._socket.send(unsent[0][:DIRECT_BYTES])
+                self._moved = True
                 self._buffered -= sent
                 if sent == len(unsent[0]):
                     unsent.popleft()
@@ -345,10 +349,11 @@ class WebSocket:
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _ping(self) -> None:
-        if not self._heard:
+        # An answer may wait behind megabytes on a slow line: what counts is that something moves.
+        if not (self._moved if self._buffered else self._heard):
             self.abort()
             return
-        self._heard = False
+        self._heard = self._moved = False
         self._protocol.send_ping(b"")
         self._write_protocol()
         self._timer = self._asyncio.call_later(self._ping_seconds, self._ping)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from ebus_jupyter.backends.memory import MemoryBackend
+from ebus_jupyter.core.broker.entry import Entry
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.transports.local import LocalTransport
 
@@ -146,6 +149,53 @@ async def test_subscriber_too_slow_for_the_log_lags() -> None:
                 assert frame.resume_after == 95
         assert seen == [*range(1, 101 - 5 - skipped), *range(96, 101)]
         assert skipped > 0
+
+
+async def test_healthy_reader_survives_a_burst_of_large_messages() -> None:
+    async with running(limits={"send_bytes": 5_000, "control_bytes": 5_000}) as broker:
+        writers, slow = [await Peer.join(broker, f"u{n}") for n in range(8)], await Peer.join(broker, "eve")
+        buses = [(await writer.open("votes")).bus for writer in writers]
+        await slow.open("votes")
+        await slow.subscribe(buses[0])
+        for writer, bus in zip(writers, buses, strict=True):
+            value = msgspec.Raw(msgspec.msgpack.encode("x" * 4_000))
+            await writer.send(*[frames.Publish(bus, n, value) for n in range(1, 6)])
+        await iterations()
+        assert broker.state.counts()["connections"] == 9
+        assert slow.transport.buffered() < 20 * 4_000  # type: ignore[attr-defined]
+        assert await slow.values(40) == ["x" * 4_000] * 40
+
+
+async def test_value_larger_than_all_bounds_on_sending_arrives() -> None:
+    async with running(limits={"send_bytes": 1_000, "control_bytes": 1_000}) as broker:
+        writer, slow = await Peer.join(broker), await Peer.join(broker, "eve")
+        bus = (await writer.open("votes")).bus
+        await slow.open("votes")
+        await slow.subscribe(bus)
+        for value in ("a" * 50_000, "b" * 50_000):
+            await writer.write(bus, value)
+        assert await slow.values(2) == ["a" * 50_000, "b" * 50_000]
+
+
+async def test_large_writes_are_appended_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebus_jupyter.broker.storage_queue.BATCH_BYTES", 2_500)
+    batches: list[int] = []
+
+    class Noted(MemoryBackend):
+        async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+            batches.append(len(batch))
+            return await super().append(batch)
+
+        def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
+            return None
+
+    async with running(Noted()) as broker:
+        ann = await Peer.join(broker)
+        bus = (await ann.open("votes")).bus
+        await ann.send(*[frames.Publish(bus, n, msgspec.Raw(msgspec.msgpack.encode("x" * 1000))) for n in range(1, 11)])
+        await iterations()
+        assert sum(batches) == 10
+        assert max(batches) == 3
 
 
 async def test_client_that_never_reads_is_disconnected_alone() -> None:

@@ -163,6 +163,28 @@ async def test_send_to_a_broken_connection_closes_it_later() -> None:
 
 
 @pytest.mark.asyncio
+async def test_slow_reader_lives_as_long_as_its_socket_takes_anything() -> None:
+    websocket, client, recorder = pair(ping_seconds=3600.0)
+    websocket.send_packed(b"x" * 900_000)
+    while websocket.buffered() > 300_000:  # it never sends anything: its pongs would come behind all this
+        await receive(client, 50_000)
+        await asyncio.sleep(0)
+        websocket._ping()
+        assert recorder.closed == 0
+
+
+@pytest.mark.asyncio
+async def test_reader_whose_socket_takes_nothing_is_gone_whatever_it_sends() -> None:
+    websocket, client, recorder = pair(ping_seconds=3600.0)
+    websocket.send_packed(b"x" * 900_000)
+    websocket._ping()
+    await client.send_binary(b"still asking")
+    await recorder.until_messages(1)
+    websocket._ping()
+    assert recorder.closed == 1
+
+
+@pytest.mark.asyncio
 async def test_abort_drops_what_is_buffered_and_calls_back() -> None:
     websocket, _, recorder = pair()
     websocket.send_packed(b"x" * 300_000)

@@ -46,6 +46,7 @@ class Admission:
     """
 
     __slots__ = (
+        "__weakref__",
         "_bus",
         "_clock",
         "_connections",

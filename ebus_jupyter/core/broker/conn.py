@@ -24,7 +24,7 @@ class Access(msgspec.Struct):
     write: bool
 
 
-class Conn(msgspec.Struct):
+class Conn(msgspec.Struct, weakref=True):
     """One connection.
 
     Attributes:

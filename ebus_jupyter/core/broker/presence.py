@@ -51,7 +51,7 @@ class Diff(msgspec.Struct):
 class Presence:
     """The participants of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("_away", "_changed", "_members")
+    __slots__ = ("__weakref__", "_away", "_changed", "_members")
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from math import inf, nextafter
+from weakref import WeakSet
 
 import msgspec
 
@@ -79,7 +80,7 @@ class BusRegistry:
         self._numbers: set[int] = set()
         self._loading: dict[Address, list[tuple[int, frames.Open]]] = {}
         self._activity: dict[str, str] = {}  # by kernel
-        self._opened_by_kernel: dict[str, set[BusState]] = {}
+        self._opened_by_kernel: dict[str, WeakSet[BusState]] = {}
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class BusRegistry:
         bus.presence.join(public(conn.who), self._clock.stamp(now))
         self.presence_dirty.add(bus)
         if conn.who.kernel_id:
-            self._opened_by_kernel.setdefault(conn.who.kernel_id, set()).add(bus)
+            self._opened_by_kernel.setdefault(conn.who.kernel_id, WeakSet()).add(bus)
             bus.presence.kernel(conn.who.kernel_id, self._activity.get(conn.who.kernel_id, ""))
         cap = address.capability(self._secret) if address.guarded else ""
         spec_fields = msgspec.to_builtins(info.spec)
@@ -354,11 +355,11 @@ class BusRegistry:
     def kernel_activity(self, kernel_id: str, activity: str) -> None:
         """A kernel is "idle", "busy", "restarting" or "dead", as the server knows."""
         self._activity[kernel_id] = activity
-        opened = self._opened_by_kernel.pop(kernel_id, set())
-        present = {bus for bus in opened if bus.presence.kernel(kernel_id, activity)}
+        opened = self._opened_by_kernel.pop(kernel_id, ())
+        present = [bus for bus in opened if bus.presence.kernel(kernel_id, activity)]
         if present:
-            self._opened_by_kernel[kernel_id] = present
-        self.presence_dirty |= {bus for bus in present if bus.presence.has_changed}
+            self._opened_by_kernel[kernel_id] = WeakSet(present)
+        self.presence_dirty.update(bus for bus in present if bus.presence.has_changed)
 
     # --- listing ----------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class Log(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_key",
         "_bytes",
         "_front",
