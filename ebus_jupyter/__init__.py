@@ -15,7 +15,7 @@ Kernels, pages and the server are participants: each writes to a bus, and each r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from . import errors
 from .errors import (
@@ -157,7 +157,7 @@ def bus(
     emits: Any = None,
     size: int | None = None,
     retain: Retain | None = None,
-    filter: str | Callable[..., Any] | None = None,
+    filter: str | Callable[..., Any] | Literal[False] | None = None,
     readers: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
     flush_size: int | None = None,
@@ -176,6 +176,8 @@ def bus(
         retain: "log" (default) keeps the last ``size`` messages; "latest" the last one; "keys" the last one of each key.
         filter: Sees each write before it is kept, with the sender that the server stamped on it; returns what to keep, or
             raises `Reject`. A function (sync or async) runs in this kernel; a name is that of a filter in the server.
+            False: refuse to open a bus that has one, now and after every reconnect. Default: join it as it is;
+            `Bus.filtered_by` says whose filter that is.
         readers: Users and ``group:NAME`` who may read. Default: everyone in scope.
         writers: Users and ``group:NAME`` who may write. Default: everyone in scope.
         flush_size: Send writes when this many have gathered. Default: 1, at once; 1000 with a ``flush_interval``.

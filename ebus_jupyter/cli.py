@@ -102,7 +102,8 @@ def _tail(client: Client, options: argparse.Namespace) -> None:
     stream = bus.deliveries(where)
     while True:
         try:
-            _print(json_value.message(stream.get() if options.follow else stream.get_kept()))
+            delivery = stream.get() if options.follow else stream.get_kept()
+            _print(json_value.message(delivery, bus.filtered_by))
         except Lagged as lag:
             _tell(str(lag))
         except LookupError:

@@ -93,7 +93,7 @@ def record(
                 continue
             first = delivery.time if first is None else first
             at = max(at, round(delivery.time - first, 3))
-            put({"at": at, **json_value.message(delivery)})
+            put({"at": at, **json_value.message(delivery, bus.filtered_by)})
             count += 1
     stream.close()
     return count

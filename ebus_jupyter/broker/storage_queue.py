@@ -18,7 +18,7 @@ from functools import partial
 
 from ebus_jupyter.backends.base import Backend, SharedBackend
 from ebus_jupyter.backends.memory import MemoryBackend
-from ebus_jupyter.core.broker.effects import Append, DeleteLog, ListBuses, OpenLog, Send
+from ebus_jupyter.core.broker.effects import Append, DeleteLog, ListBuses, OpenLog, Send, SendQueued
 from ebus_jupyter.core.broker.entry import Entry, by_bus
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol import frames
@@ -32,8 +32,9 @@ from .time_slice import TimeSlice
 BATCH_BYTES = 1 << 20
 """The bytes of values that are appended, and delivered, at once. A socket that is full meanwhile is given no more of them."""
 
-Job = Append | OpenLog | DeleteLog | ListBuses
-JOBS = (Append, OpenLog, DeleteLog, ListBuses)  # for isinstance: a union would be built anew for each effect
+Job = Append | OpenLog | DeleteLog | ListBuses | SendQueued
+# For isinstance: a union would be built anew for each effect.
+JOBS = (Append, OpenLog, DeleteLog, ListBuses, SendQueued)
 
 
 class StorageQueue:
@@ -139,6 +140,8 @@ class StorageQueue:
                 except Exception as failure:
                     error = self._report(f"{address} could not be deleted", failure)
                 self._host.perform(self._state.registry.log_deleted(deletion, error))
+            case SendQueued(conn, frame):
+                self._host.perform([Send(conn, frame)])
             case ListBuses(conn, req):
                 try:
                     kept_buses = await self.durable.buses()

@@ -134,6 +134,14 @@ class Bus(Generic[In, Out]):
         return self.channel.spec
 
     @property
+    def filtered_by(self) -> str:
+        """Whose filter sees each write, and may change it: "user:NAME", whose kernel runs it, "server:NAME", or "" for none.
+
+        Without a filter, a message says what its sender wrote. ``bus(…, filter=False)`` insists on that.
+        """
+        return self.channel.spec.filtered_by
+
+    @property
     def status(self) -> Status:
         """ "live", "reconnecting" or "closed"."""
         if self._closed or self.channel.error is not None:
@@ -339,7 +347,8 @@ class Bus(Generic[In, Out]):
         return NOT_YET if delivery.deleted else self.emits_codec.decode(delivery.value)
 
     def _message(self, delivery: frames.Delivery) -> Message[Any]:
-        return message_of(delivery, None if delivery.deleted else self.emits_codec.decode(delivery.value))
+        value = None if delivery.deleted else self.emits_codec.decode(delivery.value)
+        return message_of(delivery, value, self.filtered_by)
 
     # --- callbacks --------------------------------------------------------------------------------------------------
 

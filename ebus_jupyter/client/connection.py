@@ -32,6 +32,7 @@ from ebus_jupyter.core.client.events import (
     FilterRequested,
     MessagesArrived,
     PresenceChanged,
+    PresenceRefused,
     RequestSettled,
     Welcomed,
     WriteSettled,
@@ -427,6 +428,8 @@ class Connection:
             case Welcomed():
                 self._was_live = self._welcomed = True
                 self._set_status("live", None)
+            case PresenceRefused(_, error):
+                self.report(error, "presence.set() was refused")
             case BusClosed(channel, _):
                 topic = self.topics.remove(channel)
                 if topic is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope
 from ebus_jupyter.core.protocol.codec import Codec
@@ -27,7 +27,7 @@ class StateOptions(TypedDict, total=False):
 
     scope: str
     size: int | None
-    filter: str | Callable[..., Any] | None
+    filter: str | Callable[..., Any] | Literal[False] | None
     readers: Sequence[str] | None
     writers: Sequence[str] | None
     flush_size: int | None
@@ -65,7 +65,7 @@ def open_bus(
     emits: Any = None,
     size: int | None = None,
     retain: str | None = None,
-    filter: str | Callable[..., Any] | None = None,
+    filter: str | Callable[..., Any] | Literal[False] | None = None,
     readers: Sequence[str] | None = None,
     writers: Sequence[str] | None = None,
     flush_size: int | None = None,
@@ -122,7 +122,7 @@ def open_bus(
         kernel_filter = KernelFilter(filter, codec, emits_codec)
         connection.start_filter(kernel_filter)
     elif filter is not None:
-        given["filter"] = text(filter, "filter")
+        given["filter"] = None if filter is False else text(filter, "filter")  # False: insist that there is none
 
     key = None if name is None else TopicKey(scope, owner, name, cap)
 

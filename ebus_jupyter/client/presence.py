@@ -59,6 +59,9 @@ class PresenceView:
             state: Any value that can travel on a bus.
             fields: The same, as a mapping: ``set(typing=True)``.
 
+        It takes the right to write to the bus. Who may only read is seen by others, and a `Forbidden` is told to
+        `client.on_error`.
+
         Raises:
             TypeMismatch: The value can't travel on a bus.
             TooLarge: It is larger than the server's limit ``presence_bytes``.

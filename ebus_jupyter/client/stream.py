@@ -50,7 +50,7 @@ def _has_begun(connection: Connection, topic: Topic, reader: Reader) -> Any:
         return None if reader.has_begun or topic.channel.read_error is not None else NOT_YET
 
 
-def message_of(delivery: frames.Delivery, value: T) -> Message[T]:
+def message_of(delivery: frames.Delivery, value: T, filtered_by: str = "") -> Message[T]:
     """A message as programs see it, with its value decoded."""
     return Message(
         offset=delivery.offset,
@@ -60,6 +60,7 @@ def message_of(delivery: frames.Delivery, value: T) -> Message[T]:
         sender=delivery.sender,
         key=delivery.key,
         deleted=delivery.deleted,
+        filtered_by=filtered_by,
     )
 
 

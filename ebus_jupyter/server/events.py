@@ -19,7 +19,7 @@ from ebus_jupyter.core.protocol import frames, json_value
 from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, Lagged
 
-from .request_client import Missed, Since
+from .request_client import Missed, Since, filtered_by_of
 from .rest_handler import RestHandler, encode_json
 
 
@@ -78,7 +78,7 @@ class EventsHandler(RestHandler):
 
 def _event_of(bus: frames.Opened, item: frames.Delivery | Missed) -> bytes:
     if isinstance(item, frames.Delivery):
-        message = json_value.message(item)
+        message = json_value.message(item, filtered_by_of(bus))
         return _event("", message, Position(bus.epoch, item.offset, message["id"]))
     lag = Lagged(skipped=item.skipped, resume_after=item.resume_after)
     return _event("lagged", _error(lag), Position(bus.epoch, item.resume_after))

@@ -210,9 +210,13 @@ _SCHEMAS: Json = {
             "sender": _ref("Sender"),
             "key": {"type": "string"},
             "deleted": {"const": True},
+            "filtered_by": {
+                "type": "string",
+                "description": "Whose filter has seen the value, and may have changed it: user:NAME or server:NAME.",
+            },
             "value": {"description": "The value."},
         },
-        optional=("key", "deleted"),
+        optional=("key", "deleted", "filtered_by"),
     ),
     "Messages": _object(
         {

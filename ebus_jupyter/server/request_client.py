@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
+from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, ProtocolError
 from ebus_jupyter.transports.local import Attached, LocalTransport
@@ -46,6 +47,11 @@ def parse_since(text: str) -> Since:
             "`next` of an earlier answer."
         )
     return position
+
+
+def filtered_by_of(bus: frames.Opened) -> str:
+    """Whose filter sees each write to a bus; see `BusSpec.filtered_by`."""
+    return msgspec.convert(bus.spec, BusSpec, strict=False).filtered_by if "filter" in bus.spec else ""
 
 
 class Missed(NamedTuple):

@@ -38,7 +38,7 @@ from ebus_jupyter.errors import ProtocolError, TooLarge
 
 from .events import EventsHandler
 from .openapi import LIMIT, LIMIT_DEFAULT, document
-from .request_client import Missed
+from .request_client import Missed, filtered_by_of
 from .rest_handler import RestHandler
 from .services import Services
 
@@ -102,6 +102,7 @@ class MessagesHandler(RestHandler):
         missed: int | None = 0
         async with self.client() as client:
             bus = await client.open(scope, name, create=False)
+            filtered_by = filtered_by_of(bus)
             reading = await client.read(bus, "start" if since is None else since, live=False)
             position = reading.position
             more = False
@@ -111,7 +112,7 @@ class MessagesHandler(RestHandler):
                         missed = item.skipped
                         position = Position(bus.epoch, item.resume_after)
                     elif len(messages) < limit:
-                        messages.append(json_value.message(item))
+                        messages.append(json_value.message(item, filtered_by))
                         position = Position(bus.epoch, item.offset, messages[-1]["id"])
                     else:
                         more = True

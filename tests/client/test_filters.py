@@ -160,3 +160,20 @@ def test_feed_writes_what_its_source_yields(line: Line) -> None:
     bus = line.client().bus("sensor", float)
     assert bus.feed(readings()).result(5) == 3
     assert bus.history() == [0.0, 1.5, 3.0]
+
+
+def test_message_and_bus_say_whose_filter_it_was(line: Line) -> None:
+    def loud(value: str, sender: ebus.Participant) -> str:
+        return value.upper()
+
+    line.client("mallory").bus("lobby", str, filter=loud)
+    bus = line.client("alice", "k2").bus("lobby", str)
+    bus.write("tea").result(5)
+    [message] = bus.messages(since="start").take(1, timeout=5)
+    assert (message.value, message.filtered_by, bus.filtered_by) == ("TEA", "user:mallory", "user:mallory")
+    plain = line.client("alice", "k2").bus("plain", str, filter=False)
+    plain.write("tea").result(5)
+    [message] = plain.messages(since="start").take(1, timeout=5)
+    assert (message.filtered_by, plain.filtered_by) == ("", "")
+    with pytest.raises(ebus.SpecConflict, match="user:mallory"):
+        line.client("bob", "k3").bus("lobby", str, filter=False)

@@ -44,3 +44,16 @@ def test_presence_callbacks_end_with_off_change_and_close(line: Line) -> None:
     bus.presence.on_change(print)
     bus.close()
     assert not bus.topic.presence_changed._listeners
+
+
+def test_refused_presence_is_reported_and_not_repeated(line: Line) -> None:
+    line.client("alice").bus("news", writers=["alice"])
+    client = line.client("bob", "k2")
+    errors: list[Exception] = []
+    told = threading.Event()
+    client.on_error(lambda error: (errors.append(error), told.set()))
+    bus = client.bus("news")
+    bus.presence.set(typing=True)
+    assert told.wait(5)
+    assert [type(error).__name__ for error in errors] == ["Forbidden"]
+    assert bus.channel.state is None

@@ -28,6 +28,7 @@ from ebus_jupyter.core.broker.effects import (
     ListBuses,
     OpenLog,
     Send,
+    SendQueued,
 )
 from ebus_jupyter.core.broker.entry import Entry
 from ebus_jupyter.core.broker.state import BrokerState
@@ -218,6 +219,8 @@ class Play:
                     perform(self._backend(str(address)).delete(str(address)))
                     self.do(self.broker.registry.log_deleted(job, None))
                     self.lives.append([])
+                case SendQueued(conn, frame):
+                    self._hand(conn, frame, 1)
                 case ListBuses(conn, req):
                     self.do(self.broker.registry.listed(conn, req, perform(self.durable.buses())))
 

@@ -85,6 +85,7 @@ class BusState:
 
     Attributes:
         creator: On an unnamed bus, the id of the participant that made it: the bus lives as long as it is here.
+        creator_kernel: The id of the kernel that it is; else "".
         idle_since: The time at which the bus was last opened or left.
         due: The time of its next `tick`; None where nothing waits for time.
     """
@@ -97,6 +98,7 @@ class BusState:
         "_latest",
         "_live",
         "creator",
+        "creator_kernel",
         "due",
         "epoch",
         "idle_since",
@@ -112,7 +114,7 @@ class BusState:
         self._clock = clock
         self._latest = kept.entries[-1].time if kept.entries else 0.0
         self.epoch = kept.epoch
-        self.creator = ""
+        self.creator = self.creator_kernel = ""
         self.idle_since = 0.0
         self.presence = Presence()
         self.subscribers: dict[int, Subscriber] = {}

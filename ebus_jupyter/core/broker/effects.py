@@ -18,6 +18,16 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
+class SendQueued(msgspec.Struct, frozen=True, gc=False):
+    """Send one encoded frame to one connection once the jobs before it are done, as the answer to an `OpenLog` is sent.
+
+    A refusal that came at once would tell a bus that is hidden from one that does not exist.
+    """
+
+    conn: int
+    frame: bytes
+
+
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Send ``number`` encoded frames, joined, to each of ``conns``. All of them share the bytes."""
 
@@ -93,4 +103,6 @@ class Hangup(msgspec.Struct, frozen=True, gc=False):
     conn: int
 
 
-Effect = Send | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | ListBuses | AuthorizeList | Hangup
+Effect = (
+    Send | SendQueued | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | ListBuses | AuthorizeList | Hangup
+)

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope, may_enter, resolve
+from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope, resolve
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import OWNER, BusSpec, Participant, allows, public
 from ebus_jupyter.core.protocol.validation import Validator
@@ -25,10 +25,13 @@ from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, T
 
 from .bus import BusState
 from .bus_info import BusInfo
+from .capabilities import Capabilities
 from .clock import WallClock
 from .conn import Access, Conn
-from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send
+from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
+from .entry import Writer
 from .kept import Kept
+from .rights import ensure_may_delete, rights
 
 BUSES_PER_TICK = 500
 """The most buses that one tick looks at: a few milliseconds."""
@@ -71,7 +74,7 @@ class BusRegistry:
         self._connections = connections
         self._by_participant = by_participant
         self._limits = limits
-        self._secret = secret
+        self._capabilities = Capabilities(secret, mint)
         self._mint = mint
         self._clock = clock
         self._deadlines: list[tuple[float, str]] = []  # a heap of times, and of the buses that are due then
@@ -96,7 +99,7 @@ class BusRegistry:
         else:
             check_name(frame.name.removeprefix(UNNAMED), self._limits.name_chars)
             address = resolve(frame.scope, frame.name, conn.who, owner=frame.owner, shared_engine=self._shared)
-        if not may_enter(address, conn.who, frame.cap, self._secret) and frame.name is not None:
+        if frame.name is not None and not self._capabilities.admit(address, conn.who, frame.cap):
             raise _out_of_reach(address)
         if conn.authorize and address not in conn.permits:
             return [Authorize(conn.id, frame, address)]
@@ -130,14 +133,17 @@ class BusRegistry:
             else:
                 first = self._connections.get(waiting[0][0]) if waiting else None
                 if address.unnamed and first is not None:
-                    bus.creator = first.who.id
+                    bus.creator, bus.creator_kernel = first.who.id, first.who.kernel_id
         effects: list[Effect] = []
         for conn_id, frame in waiting:
             conn = self._connections.get(conn_id)
             if conn is None:
                 continue
             may_create = frame.create and conn.may_write and conn.permit(address)[1] and not address.unnamed
-            if error is None and (kept is not None or may_create):
+            if kept is not None and not any(rights(conn, conn.permit(address), kept.spec)):
+                conn.permits.pop(address, None)  # answered here, as where there is no log
+                effects.append(Send(conn_id, frames.encode(frames.refusal(_out_of_reach(address), req=frame.req))))
+            elif error is None and (kept is not None or may_create):
                 # Where there is no log, the first connection in the queue could not create the bus; this one can.
                 effects += self._try_enter(conn, frame, address, now)
             else:
@@ -170,17 +176,16 @@ class BusRegistry:
 
     def _enter(self, conn: Conn, frame: frames.Open, address: Address, now: float) -> list[Effect]:
         bus = self.buses.get(str(address))
-        read, write = conn.permit(address)
-        write = write and conn.may_write
-        if bus is None:
-            if not read and not write:
-                raise _out_of_reach(address)
-            return self._request_log(conn, frame, address, may_create=write)
-        info = bus.info
-        read = read and allows(info.spec.readers, conn.who)
-        write = write and allows(info.spec.writers, conn.who)
+        read, write = rights(conn, conn.permit(address), BusSpec())
         if not read and not write:
             raise _out_of_reach(address)
+        if bus is None:
+            return self._request_log(conn, frame, address, may_create=write)
+        info = bus.info
+        may_create = write
+        read, write = rights(conn, conn.permit(address), info.spec)
+        if not read and not write:
+            return self._hide(conn, frame, address, may_create=may_create)
         info.spec.join(frame.spec, info.name)
         if info.number not in conn.open:
             self._check_limits(conn)
@@ -192,10 +197,19 @@ class BusRegistry:
         if conn.who.kernel_id:
             self._opened_by_kernel.setdefault(conn.who.kernel_id, WeakSet()).add(bus)
             bus.presence.kernel(conn.who.kernel_id, self._activity.get(conn.who.kernel_id, ""))
-        cap = address.capability(self._secret) if address.guarded else ""
+        cap = self._capabilities.of(address)
         spec_fields = msgspec.to_builtins(info.spec)
         answer = frames.Opened(frame.req, info.number, info.uri, bus.epoch, bus.log.last, spec_fields, cap)
         return [Send(conn.id, frames.encode(answer))]
+
+    def _hide(self, conn: Conn, frame: frames.Open, address: Address, *, may_create: bool) -> list[Effect]:
+        """Answer as if the bus did not exist and could not be made: after the same checks, and in the same order."""
+        if frame.create and may_create:
+            self._new_spec(frame, conn.who)
+        self._check_limits(conn, loads=True)
+        conn.permits.pop(address, None)
+        refusal = frames.refusal(_out_of_reach(address), req=frame.req)
+        return [SendQueued(conn.id, frames.encode(refusal))]
 
     def _request_log(self, conn: Conn, frame: frames.Open, address: Address, *, may_create: bool) -> list[Effect]:
         spec = None
@@ -227,9 +241,7 @@ class BusRegistry:
             raise SpecConflict(
                 f"this server has no filter {spec.filter!r} (it has: {known}). Filters in the server are installed, not sent."
             )
-        if spec.filter == OWNER:
-            spec = msgspec.structs.replace(spec, maker=who.user)
-        return spec
+        return msgspec.structs.replace(spec, maker=who.user)
 
     def _offer_filter(self, conn: Conn, bus: BusState) -> None:
         maker = bus.info.spec.maker
@@ -261,6 +273,57 @@ class BusRegistry:
             self.presence_dirty.add(access.bus)
         return effects
 
+    def opened_by(self, conn_id: int) -> list[Address]:
+        """The buses that a connection has open."""
+        conn = self._connections.get(conn_id)
+        return [] if conn is None else [access.bus.info.address for access in conn.open.values()]
+
+    def reassess(
+        self,
+        conn_id: int,
+        who: Participant,
+        may_write: bool,
+        permits: Mapping[Address, tuple[bool, bool]],
+        now: float,
+    ) -> list[Effect]:
+        """The rights of a connection were looked at again: what it may no longer do ends.
+
+        A bus that it may no longer read is closed for it. Its presence on one that it may no longer write to is empty.
+
+        Args:
+            conn_id: The connection.
+            who: What it is authenticated as now: the same user, perhaps with another display name or other groups.
+            may_write: Whether it may write at all.
+            permits: The authorizer's answers about the buses that it has open. Those that it was not asked about stay.
+            now: The time.
+        """
+        conn = self._connections.get(conn_id)
+        if conn is None:
+            return []
+        if (who.name, who.groups) != (conn.who.name, conn.who.groups):
+            conn.who = msgspec.structs.replace(conn.who, name=who.name, groups=who.groups)
+            if conn.writer is not None:
+                conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
+        conn.may_write = may_write
+        effects: list[Effect] = []
+        for access in list(conn.open.values()):
+            bus, address = access.bus, access.bus.info.address
+            if address in permits:
+                conn.permits[address] = permits[address]
+            read, write = rights(conn, conn.permit(address), bus.info.spec)
+            is_in_scope = address.guarded or self._capabilities.admit(address, conn.who)
+            if not is_in_scope or (access.read and not read) or not (read or write):
+                gone = frames.Gone(bus.info.number, f"{conn.who.user or 'this participant'} may no longer read it")
+                effects += [*self._release(conn, bus, now), Send(conn.id, frames.encode(gone))]
+                bus.presence.leave(conn.who.id)
+                self.presence_dirty.add(bus)
+                continue
+            if access.write and not write:
+                bus.presence.set(conn.who.id, frames.NIL)
+                self.presence_dirty.add(bus)
+            access.read, access.write = read, write
+        return effects
+
     def _release(self, conn: Conn, bus: BusState, now: float) -> list[Effect]:
         """A connection no longer has the bus open."""
         bus.unsubscribe(conn.id)
@@ -273,7 +336,8 @@ class BusRegistry:
 
     def delete(self, conn: Conn, frame: frames.Delete) -> list[Effect]:
         """A connection deletes a bus, for everyone."""
-        bus = conn.access(frame.bus, write=True)
+        bus = conn.access(frame.bus)
+        ensure_may_delete(conn.who, conn.open[frame.bus])
         return self._end(bus, f"{conn.who.user or 'someone'} has deleted {bus.info.name}", (conn.id, frame.req))
 
     def _end(self, bus: BusState, reason: str, request: tuple[int, int] | None = None) -> list[Effect]:
@@ -342,13 +406,15 @@ class BusRegistry:
     # --- kernels ----------------------------------------------------------------------------------------------------
 
     def end_kernel(self, kernel_id: str) -> list[Effect]:
-        """A kernel was shut down. The buses in its scope end with it."""
+        """A kernel was shut down. The buses in its scope end with it, and its unnamed ones, and all capabilities for them."""
         self._activity.pop(kernel_id, None)
         self._opened_by_kernel.pop(kernel_id, None)
+        self._capabilities.end_kernel(kernel_id)
         ended = [
             bus
             for bus in self.buses.values()
-            if bus.info.address.scope == "kernel" and bus.info.address.owner == kernel_id
+            if bus.creator_kernel == kernel_id
+            or (bus.info.address.scope == "kernel" and bus.info.address.owner == kernel_id)
         ]
         return [effect for bus in ended for effect in self._end(bus, "its kernel was shut down")]
 
@@ -371,7 +437,7 @@ class BusRegistry:
         within_reach = {
             uri: spec
             for uri, spec in sorted(kept.items())
-            if may_enter(Address.parse(uri), conn.who, "", self._secret)
+            if self._capabilities.admit(Address.parse(uri), conn.who)
             and (allows(spec.readers, conn.who) or allows(spec.writers, conn.who))
         }
         if conn.authorize:

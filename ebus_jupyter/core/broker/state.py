@@ -394,7 +394,8 @@ class BrokerState:
     # --- presence and time ------------------------------------------------------------------------------------------
 
     def _set_presence(self, conn: Conn, frame: frames.SetPresence) -> list[Effect]:
-        bus = conn.access(frame.bus)
+        # To watch takes no right, and shows nothing without the right to read; to say something takes that to write.
+        bus = conn.access(frame.bus, write=frame.watch is None)
         if len(bytes(frame.state)) > self.limits.presence_bytes:
             raise TooLarge(f"presence holds at most {self.limits.presence_bytes} bytes.", limit="presence_bytes")
         if frame.watch is not None:

@@ -177,7 +177,8 @@ class Channel:
         if self.spec.filter == OWNER and self.given.get("filter") != OWNER:
             self.create = False
         elif self.create and not address.unnamed:
-            self.given = {field: value for field, value in frame.spec.items() if field in GIVEN}
+            # What was asked for stays, also where it is a default that the spec leaves out: no filter, for one.
+            self.given = {**self.given, **{field: frame.spec[field] for field in frame.spec if field in GIVEN}}
         if is_new:
             self._begin_log()
         if not self.log_epoch:

@@ -60,6 +60,13 @@ class PresenceChanged(NamedTuple):
     channel: Channel
 
 
+class PresenceRefused(NamedTuple):
+    """What this client says of itself was refused with ``error``, and is not said again."""
+
+    channel: Channel
+    error: EbusError
+
+
 class FilterRequested(NamedTuple):
     """This client is to filter a write. The answer goes to `Session.answer_filter`, with this ``id``."""
 
@@ -84,6 +91,7 @@ Event = (
     | WriteSettled
     | RequestSettled
     | PresenceChanged
+    | PresenceRefused
     | FilterRequested
     | ConnectionEnded
 )

@@ -19,6 +19,7 @@ from .events import (
     FilterRequested,
     MessagesArrived,
     PresenceChanged,
+    PresenceRefused,
     RequestSettled,
     Welcomed,
     WriteSettled,
@@ -238,6 +239,12 @@ class Exchange:
                 if again is not None:
                     return
             events += [WriteSettled(id_, 0, error) for id_ in self._writes.pop(frame.id)]
+            return
+        if not frame.req:  # presence is the only thing that has neither
+            channel = self._channels.by_number.get(frame.bus)
+            if channel is not None:
+                channel.state = None
+                events.append(PresenceRefused(channel, error))
             return
         request = self._requests.pop(frame.req)
         if request is None:

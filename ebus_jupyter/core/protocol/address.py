@@ -149,8 +149,11 @@ def resolve(scope: str, name: str, who: Participant, *, owner: str = "", shared_
 
 
 def may_enter(address: Address, who: Participant, capability: str, secret: bytes) -> bool:
-    """True if ``who`` may open ``address``, by being in its scope or by holding its capability."""
-    if capability and hmac.compare_digest(capability.encode(), address.capability(secret).encode()):
+    """True if ``who`` may open ``address``, by being in its scope or by holding its capability.
+
+    Without a ``secret``, no capability counts.
+    """
+    if capability and secret and hmac.compare_digest(capability.encode(), address.capability(secret).encode()):
         return True
     if who.kind == "server":
         return True

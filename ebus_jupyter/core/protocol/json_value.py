@@ -72,8 +72,12 @@ def sender(who: Participant) -> dict[str, str]:
     return {"id": who.id, "kind": who.kind, "user": who.user, "name": who.name, "kernel_id": who.kernel_id}
 
 
-def message(delivery: frames.Delivery) -> dict[str, Any]:
-    """A message as JSON. ``key`` is there where the message has one, ``deleted`` where it removes that key."""
+def message(delivery: frames.Delivery, filtered_by: str = "") -> dict[str, Any]:
+    """A message as JSON.
+
+    ``key`` is there where the message has one, ``deleted`` where it removes that key, and ``filtered_by`` where the bus has a
+    filter.
+    """
     found: dict[str, Any] = {
         "offset": delivery.offset,
         "id": delivery.message_id,
@@ -84,6 +88,8 @@ def message(delivery: frames.Delivery) -> dict[str, Any]:
         found["key"] = delivery.key
     if delivery.deleted:
         found["deleted"] = True
+    if filtered_by:
+        found["filtered_by"] = filtered_by
     return found | {"value": to_json(delivery.value)}
 
 

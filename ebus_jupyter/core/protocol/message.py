@@ -64,6 +64,8 @@ class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         sender: The participant that wrote it.
         key: The entry it sets, on a bus that retains by key; else None.
         deleted: True where it removes that entry.
+        filtered_by: Whose filter has seen the value, and may have changed it: see `BusSpec.filtered_by`. "": it is the
+            sender's own.
     """
 
     offset: int
@@ -73,6 +75,7 @@ class Message(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     sender: Participant
     key: str | None = None
     deleted: bool = False
+    filtered_by: str = ""
 
 
 class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,7 +91,7 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         filter: None; `OWNER` (the kernel that made the bus); or the name of a filter in the server.
         readers: Users and ``group:NAME`` who may read; None: all in scope.
         writers: Users and ``group:NAME`` who may write; None: all in scope.
-        maker: The user whose kernel may filter the bus. Stamped by the broker; nobody can ask for it.
+        maker: The user who made the bus, and whose kernel may filter it. Stamped by the broker; nobody can ask for it.
     """
 
     type: str = ""
@@ -100,6 +103,13 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     readers: tuple[str, ...] | None = None
     writers: tuple[str, ...] | None = None
     maker: str = ""
+
+    @property
+    def filtered_by(self) -> str:
+        """Whose filter each write passes: "user:NAME", whose kernel runs it; "server:NAME", a filter of the server's; or ""."""
+        if self.filter is None:
+            return ""
+        return f"user:{self.maker}" if self.filter == OWNER else f"server:{self.filter}"
 
     @classmethod
     def create(cls, given: dict[str, Any], limits: Limits) -> BusSpec:
@@ -156,9 +166,11 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if differing:
             was = {field: existing.get(field) for field in differing}
             now = {field: given[field] for field in differing}
+            filtered = self.filtered_by if "filter" in differing else ""
+            whose = f" It is filtered by {filtered}, which may change what others write." if filtered else ""
             said = "; ".join(f"{field} is {was[field]!r}, you asked for {now[field]!r}" for field in differing)
             raise SpecConflict(
-                f"bus {name!r} exists already: {said}. Open it without {', '.join(differing)}, or choose another name.",
+                f"bus {name!r} exists already: {said}.{whose} Open it without {', '.join(differing)}, or choose another name.",
                 given=now,
                 existing=was,
             )

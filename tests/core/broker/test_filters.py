@@ -7,7 +7,7 @@ import pytest
 
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import OWNER
-from ebus_jupyter.errors import Filtered, FilterUnavailable, Forbidden, Reject, TypeMismatch
+from ebus_jupyter.errors import Filtered, FilterUnavailable, Forbidden, Reject, SpecConflict, TypeMismatch
 from tests.core.play import Play, Raw, pack, unpack
 
 # --- in the owner's kernel --------------------------------------------------------------------------------------------
@@ -172,3 +172,50 @@ def test_server_filter_answer_must_match_the_emitted_type():
     with pytest.raises(TypeMismatch, match="its filter's answer"):
         alice.written(bus, "hi")
     assert play.kept == []
+
+
+# --- whose filter it is -----------------------------------------------------------------------------------------------
+
+
+def test_opener_is_told_whose_filter_a_bus_has():
+    play = Play(filters={"stamp": lambda value, sender: value})
+    play.kernel("mallory").opened("owned", filter=OWNER)
+    play.player("mallory").opened("stamped", filter="stamp")
+    alice = play.player("alice")
+    told = {name: alice.opened(name).spec.filtered_by for name in ("owned", "stamped", "plain")}
+    assert told == {"owned": "user:mallory", "stamped": "server:stamp", "plain": ""}
+
+
+@pytest.mark.parametrize("filter_", [OWNER, "stamp"])
+def test_opener_who_insists_on_no_filter_is_told_whose_there_is(filter_):
+    play = Play(filters={"stamp": lambda value, sender: value})
+    play.kernel("mallory").opened("lobby", filter=filter_)
+    with pytest.raises(SpecConflict, match=r"It is filtered by (user:mallory|server:stamp)"):
+        play.player("alice").opened("lobby", filter=None)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["line cut", "server restarted"])
+def test_insistence_on_no_filter_is_repeated_at_each_reopening(play, kept):
+    alice, mallory = play.player("alice"), play.kernel("mallory")
+    bus = alice.opened("lobby", filter=None, retain="log", size=500)
+    alice.lose()
+    mallory.reply(mallory.session.delete(mallory.opened("lobby")))
+    mallory.opened("lobby", filter=OWNER, size=500)
+    if not kept:
+        play.restart()
+        mallory.connect()
+    alice.connect()
+    play.settle()
+    assert isinstance(alice.refused[bus], SpecConflict)
+
+
+def test_insistence_of_a_second_opening_holds_for_the_bus(play):
+    alice, mallory = play.player("alice"), play.kernel("mallory")
+    bus = alice.opened("lobby")
+    alice.reply(alice.session.reopen(bus, {"filter": None}))
+    alice.lose()
+    mallory.reply(mallory.session.delete(mallory.opened("lobby")))
+    mallory.opened("lobby", filter=OWNER)
+    alice.connect()
+    play.settle()
+    assert isinstance(alice.refused[bus], SpecConflict)
