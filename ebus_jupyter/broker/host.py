@@ -280,18 +280,29 @@ class Broker:
 
     # --- code of others: authorizers and filters --------------------------------------------------------------------
 
+    async def _permit(self, authorize: Authorizer, address: Address) -> tuple[bool, bool]:
+        """Whether the authorizer allows to read a bus, and to write to it."""
+        try:
+            return await authorize(address, "read"), await authorize(address, "write")
+        except Exception:
+            self._log.exception("ebus: the authorizer failed; %s stays closed", address)
+            return False, False
+
+    async def reassess(self, conn_id: int, who: Participant, may_write: bool) -> None:
+        """See `Connection.reassess`."""
+        conn = self._connections.get(conn_id)
+        permits: dict[Address, tuple[bool, bool]] = {}
+        if conn is not None and conn.authorize is not None:
+            for address in self.state.registry.opened_by(conn_id):
+                permits[address] = await self._permit(conn.authorize, address)
+        self.perform(self.state.registry.reassess(conn_id, who, may_write, permits, self._clock()))
+
     async def _authorize(self, effect: Authorize) -> None:
         conn = self._connections.get(effect.conn)
         if conn is None or conn.authorize is None:
             return
         address = effect.address
-        read = write = False
-        try:
-            read = await conn.authorize(address, "read")
-            write = await conn.authorize(address, "write")
-        except Exception:
-            read = write = False
-            self._log.exception("ebus: the authorizer failed; %s stays closed", address)
+        read, write = await self._permit(conn.authorize, address)
         self.perform(self.state.registry.authorized(effect.conn, effect.frame, address, read, write, self._clock()))
 
     async def _authorize_list(self, effect: AuthorizeList) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ebus_jupyter.core.protocol.address import Address
+from ebus_jupyter.core.protocol.message import Participant
 
 Authorizer = Callable[[Address, str], Awaitable[bool]]
 """``authorizer(address, action)``: whether the connection may "read" that bus, or "write" to it."""
@@ -39,6 +40,9 @@ class Receiver(Protocol):
 
     def detach(self, conn: int) -> None:
         """See `Connection.close`."""
+
+    async def reassess(self, conn: int, who: Participant, may_write: bool) -> None:
+        """See `Connection.reassess`."""
 
 
 class Connection:
@@ -74,6 +78,15 @@ class Connection:
             None, or an awaitable: then hand over the next message once it is done.
         """
         return self._broker.receive(self.id, data)
+
+    async def reassess(self, who: Participant, may_write: bool) -> None:
+        """Look at the connection's rights again: ``authorize`` is asked about each bus that it has open.
+
+        Args:
+            who: What it is authenticated as now: the same user, perhaps with another display name or other groups.
+            may_write: Whether it may write at all.
+        """
+        await self._broker.reassess(self.id, who, may_write)
 
     def close(self) -> None:
         """The socket has ended. Safe to call twice."""

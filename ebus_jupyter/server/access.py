@@ -8,6 +8,7 @@ bus. It finds the bus's address in the handler's attribute ``bus``, which is Non
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ from tornado.httputil import HTTPHeaders
 from ebus_jupyter.broker.outlet import Authorizer
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.message import Kind, Participant
+from ebus_jupyter.errors import Forbidden, shorten
+from ebus_jupyter.terminal import printable
+
+from .identity import is_anonymous
 
 RESOURCE = "ebus"
 """The resource that Jupyter's Authorizer is asked about."""
@@ -29,8 +34,46 @@ def participant(kind: Kind, user: User | None, kernel_id: str = "") -> Participa
     """Describe a connection by what the identity provider knows of its user. The broker adds the id."""
     if user is None:
         return Participant("", kind, "", "", kernel_id)
+    # Others read the display name, which people may choose: what would hide or reorder the text around it is no part of it.
+    name = printable(user.display_name or user.name or "")
     groups = getattr(user, "groups", None) or (getattr(user, "hub_user", None) or {}).get("groups") or ()
-    return Participant("", kind, user.username, user.display_name or user.name, kernel_id, tuple(map(str, groups)))
+    return Participant("", kind, user.username, name, kernel_id, tuple(map(str, groups)), anonymous=is_anonymous(user))
+
+
+def ensure_origin_allowed(handler: Any, configured: Iterable[str]) -> None:
+    """Refuse a request of a page that may not use this server's buses: at the socket, in the HTTP API, and in preflights.
+
+    Args:
+        handler: The request's handler.
+        configured: The origins of ``EBus.allow_origin``.
+
+    Raises:
+        Forbidden: The page is of a foreign origin.
+    """
+    allowed = {*configured, handler.allow_origin}
+    if not is_origin_allowed(handler.request.headers, allowed, handler.allow_origin_pat):
+        raise Forbidden(
+            f"pages of {shorten(origin_of(handler.request.headers), 80)} may not use this server's buses. "
+            "Add that origin to EBus.allow_origin in the server's configuration if you trust it."
+        )
+
+
+def origin_of(headers: HTTPHeaders) -> str:
+    """The origin of the page that sent a request, in lower case: "" for a client that is no browser, "null" for an unknown one.
+
+    Browsers leave ``Origin`` out of some requests that they send for other pages, such as an image's. What they say beside it
+    tells these from a script's.
+    """
+    origin = headers.get("Origin", "").lower()
+    if origin:
+        return origin
+    try:
+        referer = urlsplit(headers.get("Referer", "").lower())
+    except ValueError:
+        return "null"
+    if referer.netloc:
+        return f"{referer.scheme}://{referer.netloc}"
+    return "" if headers.get("Sec-Fetch-Site", "none").lower() in ("none", "same-origin") else "null"
 
 
 def is_origin_allowed(headers: HTTPHeaders, allowed: set[str], pattern: str | None) -> bool:
@@ -43,10 +86,15 @@ def is_origin_allowed(headers: HTTPHeaders, allowed: set[str], pattern: str | No
         allowed: Origins, in lower case, that may connect besides the server's own; "*" allows all.
         pattern: A regular expression that further origins match; empty for none.
     """
-    origin = headers.get("Origin", "").lower()
-    if not origin or headers.get("Sec-Fetch-Site") == "same-origin":
+    origin = origin_of(headers)
+    # Pages can't set this header. It tells the server's own page where a proxy has changed the name of the host.
+    if not origin or headers.get("Sec-Fetch-Site", "").lower() == "same-origin":
         return True
-    if urlsplit(origin).netloc == headers.get("Host", "").lower():
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:
+        return "*" in allowed
+    if host and host == headers.get("Host", "").lower():
         return True
     return "*" in allowed or origin in allowed or bool(pattern and origin_matches_pat(pattern, origin))
 

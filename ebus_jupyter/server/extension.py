@@ -28,7 +28,8 @@ from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
 from . import rest, storage
-from .handlers import ClientHandler, SocketHandler, StatusHandler
+from .handlers import ClientHandler, SocketHandler
+from .identity import Identities
 from .kernels import KernelWatcher, environment, unreachable_reason
 from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, load_functions
 from .services import Services
@@ -128,8 +129,9 @@ class EBus(ExtensionApp):
         filters = load_functions(FILTERS, self.filters, self.log)
         self.broker = Broker(limits=limits, secret=secret, filters=filters, log=self.log)
         self._tokens = Tokens()
+        self._identities = Identities(serverapp.identity_provider, serverapp.cookie_secret)
         self.kernels = KernelWatcher(
-            serverapp.kernel_manager, self._tokens, lambda: environment(serverapp), self.broker
+            serverapp.kernel_manager, self._tokens, lambda: environment(serverapp), self.broker, self._identities
         )
         self._started = asyncio.Event()
         self._available = False
@@ -150,6 +152,7 @@ class EBus(ExtensionApp):
         services = Services(
             broker=self.broker,
             tokens=self._tokens,
+            identities=self._identities,
             kernels=self.kernels,
             allow_origin=frozenset(self.allow_origin),
             ping_interval=self.ping_interval,
@@ -158,7 +161,6 @@ class EBus(ExtensionApp):
         self.handlers.extend(
             [
                 (r"ebus/ws", SocketHandler, {"services": services}),
-                (r"ebus/api/status", StatusHandler, {"version": ebus_jupyter.__version__}),
                 *rest.routes(services),
                 (r"ebus/((?:widgets/)?[\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
             ]
@@ -168,6 +170,7 @@ class EBus(ExtensionApp):
             self.log.warning(
                 "ebus: kernels can't connect to this server's buses: %s. Each kernel has buses of its own.", reason
             )
+        self._identities.start()
         self.kernels.start()
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
@@ -210,6 +213,7 @@ class EBus(ExtensionApp):
         if hasattr(self, "kernels"):  # the server may fail before `initialize_settings`
             self._available = False
             self.kernels.stop()
+            self._identities.stop()
             await self._participants.stop()
             await self.client.aclose()
             await self.broker.aclose()

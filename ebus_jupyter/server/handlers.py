@@ -1,4 +1,4 @@
-"""The WebSocket that participants connect to, the pages' client code, and the status.
+"""The WebSocket that participants connect to, and the pages' client code.
 
 Authentication at ``{base}ebus/ws``:
 
@@ -9,7 +9,8 @@ Authentication at ``{base}ebus/ws``:
 - A page of a *foreign origin* is refused even with a valid token, which is stricter than Jupyter's own sockets: the token
   identifies the user, not the page. ServerApp.allow_origin, ServerApp.allow_origin_pat and EBus.allow_origin name the
   origins that may connect.
-- Jupyter's Authorizer is asked as described in `access`.
+- Jupyter's Authorizer is asked as described in `access`. While a connection lasts, the identity provider and the Authorizer
+  are asked again (`recheck`).
 
 A refused handshake is answered with HTTP status 403 and the JSON object ``{"code", "text"}``. A connection that violates
 the protocol receives a ``bye`` frame with the reason before it is closed.
@@ -26,8 +27,9 @@ from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
-from jupyter_server.auth.decorator import allow_unauthenticated, authorized
-from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.auth.identity import User
+from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 from tornado.iostream import StreamClosedError
 from websockets.datastructures import Headers
@@ -48,7 +50,8 @@ from ebus_jupyter.errors import (
     Unauthenticated,
 )
 
-from .access import RESOURCE, BusAuthorizer, is_origin_allowed, participant
+from .access import BusAuthorizer, ensure_origin_allowed, participant
+from .recheck import Recheck
 from .services import Services
 from .tokens import Grant
 from .websocket import WebSocket
@@ -82,6 +85,11 @@ class SocketHandler(JupyterHandler):
     # --- the handshake ----------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:  # type: ignore[override]
+        self._recheck = Recheck(self, self._services.identities, self.log)
+        try:
+            ensure_origin_allowed(self, self._services.allow_origin)
+        except Forbidden as foreign:
+            raise HandshakeRefused(403, foreign) from None
         if not self.check_host():
             name = self.request.host
             raise HandshakeRefused(
@@ -92,14 +100,6 @@ class SocketHandler(JupyterHandler):
             self._authenticate_kernel(token.strip())
         else:
             await self._authenticate_user()
-        if not self.check_origin():
-            raise HandshakeRefused(
-                403,
-                Forbidden(
-                    f"pages of {self.request.headers.get('Origin')} may not use this server's buses. "
-                    "Add that origin to EBus.allow_origin in the server's configuration if you trust it."
-                ),
-            )
         if self.current_user is not None:  # a kernel that no request started belongs to the server, which may do all
             await self._authorize()
         try:
@@ -126,6 +126,7 @@ class SocketHandler(JupyterHandler):
         except web.HTTPError as error:
             if error.status_code != 403:
                 raise
+        self._services.identities.settle(self)
         if self.current_user is None:
             raise HandshakeRefused(
                 403,
@@ -143,10 +144,6 @@ class SocketHandler(JupyterHandler):
                 403, Forbidden(f"{name!r} may not use buses here; ask the server's administrator (resource 'ebus').")
             )
         self._may_write = await self._authorizer.allows("write")
-
-    def check_origin(self, origin: str = "") -> bool:
-        allowed = {*self._services.allow_origin, self.allow_origin}
-        return is_origin_allowed(self.request.headers, allowed, self.allow_origin_pat)
 
     def _participant(self) -> Participant:
         if self._grant is not None:
@@ -209,8 +206,17 @@ class SocketHandler(JupyterHandler):
         except ConnectionLost:  # the server is shutting down
             self._websocket.abort()
             return
+        if self._authorizer is not None:
+            self._recheck.start(self._authorizer, self._reassess, self._recheck_failed, identify=self._grant is None)
         if who.kernel_id:
             services.kernels.report(who.kernel_id)
+
+    async def _reassess(self, user: User | None, may_write: bool) -> None:
+        if self._connection is not None and self._authorizer is not None:
+            await self._connection.reassess(self._participant(), may_write)
+
+    def _recheck_failed(self, error: EbusError, reconnect: bool) -> None:
+        self._bye(POLICY, error, reconnect=reconnect)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         """Hand a message to the broker; see `websocket.Receiver`."""
@@ -233,6 +239,7 @@ class SocketHandler(JupyterHandler):
         return None
 
     def on_close(self) -> None:
+        self._recheck.stop()
         if self._grant is not None:
             self._grant.on_revoke.discard(self._revoked)
         connection, self._connection = self._connection, None
@@ -242,9 +249,9 @@ class SocketHandler(JupyterHandler):
     def _revoked(self) -> None:
         self._bye(POLICY, Unauthenticated("this kernel was shut down, which has revoked its token."))
 
-    def _bye(self, code: int, error: EbusError) -> None:
+    def _bye(self, code: int, error: EbusError, *, reconnect: bool = False) -> None:
         if self._websocket is not None:
-            bye = frames.encode(frames.Bye(error.code, error.text, False))
+            bye = frames.encode(frames.Bye(error.code, error.text, reconnect))
             self._websocket.send_packed(WebSocket.pack([frames.join([bye])]))
             self._websocket.close(code, error.code)
         self.on_close()
@@ -280,17 +287,3 @@ class ClientHandler(JupyterHandler, web.StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:
         versioned = "v" in self.request.arguments
         self.set_header("Cache-Control", "max-age=31536000, immutable" if versioned else "no-cache")
-
-
-class StatusHandler(APIHandler):
-    """``{base}ebus/api/status``: the version of this package, and of the protocol that its broker speaks."""
-
-    auth_resource = RESOURCE
-
-    def initialize(self, version: str) -> None:
-        self._version = version
-
-    @web.authenticated
-    @authorized
-    async def get(self) -> None:
-        await self.finish(msgspec.json.encode({"version": self._version, "protocol": frames.VERSION}))

@@ -22,9 +22,8 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from jupyter_core.utils import ensure_async
-from jupyter_server import CallContext
-from jupyter_server.auth.identity import User
 
+from .identity import Identities
 from .tokens import Tokens
 
 SETTLE_SECONDS = 0.2
@@ -106,15 +105,22 @@ class KernelWatcher:
         tokens: Issues and revokes the kernels' tokens.
         environment: Returns the other variables of a kernel's environment; empty where kernels can't connect.
         listener: Receives the kernels' activity.
+        identities: Knows the user of the request that starts a kernel.
     """
 
     def __init__(
-        self, manager: Any, tokens: Tokens, environment: Callable[[], dict[str, str]], listener: KernelListener
+        self,
+        manager: Any,
+        tokens: Tokens,
+        environment: Callable[[], dict[str, str]],
+        listener: KernelListener,
+        identities: Identities,
     ) -> None:
         self._manager = manager
         self._tokens = tokens
         self._environment = environment
         self._listener = listener
+        self._identities = identities
         self._kernels: dict[str, _Kernel] = {}
         self._wrapped: dict[str, Any] = {}
         self._starting: set[str] = set()
@@ -160,7 +166,7 @@ class KernelWatcher:
             env.pop(name, None)
         variables = self._environment()
         if variables:
-            env |= variables | {"EBUS_TOKEN": self._tokens.issue(kernel_id, _requesting_user())}
+            env |= variables | {"EBUS_TOKEN": self._tokens.issue(kernel_id, self._identities.of_request())}
         self._starting.add(kernel_id)
         try:
             started = str(await ensure_async(start(*args, kernel_id=kernel_id, env=env, **kwargs)))
@@ -238,10 +244,3 @@ class KernelWatcher:
         if kernel is not None and kernel.reported != activity:
             kernel.reported = activity
             self._listener.kernel_activity(kernel_id, activity)
-
-
-def _requesting_user() -> User | None:
-    """Return the user of the request that is being handled; None outside of a request."""
-    handler = CallContext.get(CallContext.JUPYTER_HANDLER)
-    user: User | None = getattr(handler, "current_user", None)
-    return user

@@ -200,7 +200,9 @@ _SCHEMAS: Json = {
             "user": {"type": "string"},
             "name": {"type": "string"},
             "kernel_id": {"type": "string"},
-        }
+            "anonymous": {"const": True, "description": "The user stands for all holders of the server's token."},
+        },
+        optional=("anonymous",),
     ),
     "Message": _object(
         {

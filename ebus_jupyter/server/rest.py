@@ -8,15 +8,17 @@
 | ``GET  ebus/api/buses/{scope}/{name}/events?since=`` | a stream of server-sent events (`events`) |
 | ``GET  ebus/api/openapi.json`` | the description of all this for programs (`openapi`) |
 
-A request is authenticated by Jupyter's identity provider, as in the rest of Jupyter's API; a write with a cookie needs
-``X-XSRFToken``. Its user participates for the length of the request, as a sender of kind "client". The Authorizer is asked
-as for the WebSocket. Scope "user" is that user's own; scope "kernel" is not accessible here.
+A page of a foreign origin is refused, as at the WebSocket. A request is authenticated by Jupyter's identity provider, as in
+the rest of Jupyter's API; a write with a cookie needs ``X-XSRFToken``. Its user participates for the length of the request, as
+a sender of kind "client". The Authorizer is asked as for the WebSocket. Scope "user" is that user's own; scope "kernel" is not
+accessible here.
 
 Reading creates no bus; writing does, with the defaults. Values that JSON can't represent are encoded as in
 `core.protocol.json_value`.
 
-A write may carry ``Idempotency-Key``: any text that nobody else chooses, such as a fresh UUID. A repeated request with the
-same key is not written again, but answered with the first offset. A key is for one write.
+A write may carry ``Idempotency-Key``: any text that is not used again, such as a fresh UUID. A repeated request with the
+same key is not written again, but answered with the first offset. A key is for one write, and means something else to each
+user.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 import ebus_jupyter
-from ebus_jupyter.core.protocol import json_value
+from ebus_jupyter.core.protocol import frames, json_value
 from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import ProtocolError, TooLarge
@@ -167,7 +169,20 @@ class MessagesHandler(RestHandler):
         if not _KEY.fullmatch(key):
             raise ProtocolError("an Idempotency-Key has 16 to 128 printable ASCII characters; use a fresh UUID.")
         secret = self.settings["cookie_secret"]
-        return hmac.new(secret, b"ebus_jupyter idempotency " + key.encode(), hashlib.sha256).hexdigest()[:32]
+        user = self.current_user.username.encode()
+        said = b"ebus_jupyter idempotency %d %b %b" % (len(user), user, key.encode())
+        return hmac.new(secret, said, hashlib.sha256).hexdigest()[:32]
+
+
+class StatusHandler(RestHandler):
+    """``ebus/api/status``: the version of this package, and of the protocol that its broker speaks."""
+
+    needs_broker = False
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        self.answer({"version": ebus_jupyter.__version__, "protocol": frames.VERSION})
 
 
 class OpenApiHandler(RestHandler):
@@ -184,6 +199,7 @@ def routes(services: Services) -> list[tuple[str, type[RestHandler], dict[str, A
     arguments = {"services": services}
     bus = r"ebus/api/buses/([^/]+)/([^/]+)"
     return [
+        (r"ebus/api/status", StatusHandler, arguments),
         (r"ebus/api/openapi\.json", OpenApiHandler, arguments),
         (r"ebus/api/buses", BusesHandler, arguments),
         (bus + "/messages", MessagesHandler, arguments),

@@ -12,14 +12,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.auth.identity import User
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
 
+from ebus_jupyter.broker.outlet import Connection
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.errors import EbusError, Unauthenticated
 from ebus_jupyter.terminal import printable
+from ebus_jupyter.transports.local import LocalTransport
 
-from .access import RESOURCE, BusAuthorizer, participant
+from .access import RESOURCE, BusAuthorizer, ensure_origin_allowed, participant
+from .recheck import Recheck
 from .request_client import RequestClient, Since, parse_since
 from .services import Services
 
@@ -47,6 +52,9 @@ STATUS = {
 CODE = {400: "protocol", 403: "forbidden", 404: "no_such_bus", 405: "protocol"}
 """The error code of each HTTP status that tornado or Jupyter answers with before a bus is involved."""
 
+ALLOWED_HEADERS = "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-XSRFToken"
+"""The request headers that a page of an allowed origin may send."""
+
 encode_json = msgspec.json.Encoder().encode
 
 
@@ -55,11 +63,13 @@ class RestHandler(APIHandler):
 
     Attributes:
         allows: The HTTP methods of the resource, for the header ``Allow``.
+        needs_broker: Whether requests wait for the broker's start.
         bus: The bus that the Authorizer is asked about; None: the request as such.
     """
 
     auth_resource = RESOURCE
     allows = "GET, OPTIONS"
+    needs_broker = True
     bus: Address | None = None
 
     def initialize(self, services: Services) -> None:
@@ -67,8 +77,30 @@ class RestHandler(APIHandler):
         self._client: RequestClient | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
+        self._recheck = Recheck(self, self.services.identities, self.log)
+        ensure_origin_allowed(self, self.services.allow_origin)
         await super().prepare()
-        await self.services.ready()
+        self.services.identities.settle(self)
+        if self.needs_broker:
+            await self.services.ready()
+
+    def check_origin(self, origin_to_satisfy_tornado: str = "") -> bool:
+        return True  # decided in `prepare`: Jupyter's own check lets every page in that has the token
+
+    def set_cors_headers(self) -> None:
+        origin = self.request.headers.get("Origin")
+        if origin:  # an allowed one
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Vary", "Origin")
+            if self.allow_credentials:
+                self.set_header("Access-Control-Allow-Credentials", "true")
+
+    @allow_unauthenticated
+    def options(self, *args: Any, **kwargs: Any) -> None:
+        self.set_header("Access-Control-Allow-Methods", self.allows)
+        self.set_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+        self.set_status(204)
+        self.finish()
 
     @contextlib.asynccontextmanager
     async def client(self, *, may_write: bool = False, instance: str = "") -> AsyncIterator[RequestClient]:
@@ -79,13 +111,28 @@ class RestHandler(APIHandler):
             instance: Identifies the client to the broker; a write that is repeated under the same one is written once.
         """
         who = participant("client", self.current_user)
-        authorize = BusAuthorizer(self).per_bus
+        authorizer = BusAuthorizer(self)
         broker, ip = self.services.broker, self.request.remote_ip or ""
+        attached: list[Connection] = []
 
-        async with RequestClient(
-            lambda outlet: broker.attach(who, outlet, may_write=may_write, authorize=authorize, ip=ip), instance
-        ) as self._client:
-            yield self._client
+        def attach(outlet: LocalTransport) -> Connection:
+            attached.append(
+                broker.attach(who, outlet, may_write=may_write, authorize=authorizer.per_bus, ip=ip),
+            )
+            return attached[-1]
+
+        async def reassess(user: User | None, _: bool) -> None:
+            await attached[-1].reassess(participant("client", user), may_write)
+
+        async with RequestClient(attach, instance) as self._client:
+            self._recheck.start(authorizer, reassess, self._recheck_failed)
+            try:
+                yield self._client
+            finally:
+                self._recheck.stop()
+
+    def _recheck_failed(self, error: EbusError, reconnect: bool) -> None:
+        self.on_connection_close()
 
     def on_connection_close(self) -> None:
         if self._client is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ebus_jupyter.broker.host import Broker
 
+from .identity import Identities
 from .kernels import KernelWatcher
 from .tokens import Tokens
 
@@ -18,6 +19,7 @@ class Services:
     Attributes:
         broker: The broker of this server; it takes connections once it is `ready`.
         tokens: The kernels' tokens.
+        identities: Jupyter's identity provider, as requests ask it.
         kernels: Reports the activity of kernels to the broker.
         allow_origin: Origins that may connect besides the server's own and those of ServerApp.allow_origin.
         ping_interval: Seconds between pings, and between the comments of an event stream; 0 for none.
@@ -27,6 +29,7 @@ class Services:
 
     broker: Broker
     tokens: Tokens
+    identities: Identities
     kernels: KernelWatcher
     allow_origin: frozenset[str]
     ping_interval: float

@@ -43,7 +43,7 @@ def test_configured_limit_reaches_the_clients(server: Server) -> None:
 
 
 def test_status_needs_authentication_and_permission(server: Server) -> None:
-    assert server.request("GET", "ebus/api/status").status == 403
+    assert server.request("GET", "ebus/api/status").status == 401
     assert server.request("GET", "ebus/api/status", "mallory").status == 403
     status = server.request("GET", "ebus/api/status", "carol").good().json()
     assert status == {"version": ebus_jupyter.__version__, "protocol": VERSION}

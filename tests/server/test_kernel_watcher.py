@@ -13,6 +13,7 @@ from traitlets import HasTraits, Unicode
 
 from ebus_jupyter.server import kernels
 from ebus_jupyter.server.access import participant
+from ebus_jupyter.server.identity import Identities
 from ebus_jupyter.server.kernels import KernelWatcher, environment, unreachable_reason
 from ebus_jupyter.server.tokens import Tokens
 
@@ -116,7 +117,11 @@ class Reports:
 def watched(variables: dict[str, str] | None = None) -> tuple[Any, Tokens, Reports, KernelWatcher]:
     manager, tokens, reports = Manager(), Tokens(), Reports()
     watcher = KernelWatcher(
-        manager, tokens, lambda: {"EBUS_URL": "http://here/"} if variables is None else variables, reports
+        manager,
+        tokens,
+        lambda: {"EBUS_URL": "http://here/"} if variables is None else variables,
+        reports,
+        Identities(None, b"secret"),
     )
     watcher.start()
     return manager, tokens, reports, watcher

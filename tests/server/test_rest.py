@@ -198,6 +198,17 @@ def test_user_scope_is_private_to_its_user(server: Server, name: str) -> None:
     assert read(server, name, scope="user", user="bob").status == 404
 
 
+def test_idempotency_key_means_something_else_to_each_user(server: Server, name: str) -> None:
+    path, key = BUS.format(scope="server", name=name, what="messages"), {"Idempotency-Key": "order-2026-000017"}
+
+    def post(user: str) -> int:
+        answer = server.request("POST", path, user, body={"value": f"of {user}"}, headers=key)
+        return int(answer.good().json()["offset"])
+
+    assert [post("alice"), post("bob"), post("alice"), post("bob")] == [1, 2, 1, 2]
+    assert values(read(server, name)) == ["of alice", "of bob"]
+
+
 def test_authorizer_decides_who_reads_and_who_writes(server: Server, name: str) -> None:
     write(server, name, value=1)
     assert read(server, name, user="mallory").json()["code"] == "forbidden"

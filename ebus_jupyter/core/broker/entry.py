@@ -111,17 +111,17 @@ def _run(sender: bytes, first: int, offset: int, length: int) -> Run:
     return Run(id_, first, offset, length, user)
 
 
-_participant = msgspec.msgpack.Decoder(tuple[str, str, str, str, str, tuple[str, ...]])
+_participant = msgspec.msgpack.Decoder(Participant)
 
 
 @lru_cache(maxsize=4096)
 def sender_id(sender: bytes) -> str:
     """The id of an encoded `Participant`."""
-    return _participant.decode(sender)[0]
+    return _participant.decode(sender).id
 
 
 @lru_cache(maxsize=4096)
 def sender_key(sender: bytes) -> tuple[str, str]:
     """The id and the user of an encoded `Participant`."""
-    id_, _, user, *_ = _participant.decode(sender)
-    return id_, user
+    who = _participant.decode(sender)
+    return who.id, who.user

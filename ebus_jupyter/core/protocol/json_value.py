@@ -67,9 +67,10 @@ def from_json(form: Any) -> bytes:
         raise TypeMismatch(f"the value can't travel on a bus: {error}.", path="$", expected="") from None
 
 
-def sender(who: Participant) -> dict[str, str]:
-    """A participant as others may see it, as JSON."""
-    return {"id": who.id, "kind": who.kind, "user": who.user, "name": who.name, "kernel_id": who.kernel_id}
+def sender(who: Participant) -> dict[str, Any]:
+    """A participant as others may see it, as JSON. ``anonymous`` is there where it is true."""
+    found = {"id": who.id, "kind": who.kind, "user": who.user, "name": who.name, "kernel_id": who.kernel_id}
+    return found | {"anonymous": True} if who.anonymous else found
 
 
 def message(delivery: frames.Delivery, filtered_by: str = "") -> dict[str, Any]:

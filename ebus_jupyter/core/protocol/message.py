@@ -29,6 +29,7 @@ class Participant(msgspec.Struct, frozen=True, array_like=True):
         name: The display name that the identity provider gives.
         kernel_id: The kernel, where ``kind`` is "kernel"; else "".
         groups: The groups that the identity provider puts the user in.
+        anonymous: True if ``user`` stands for everyone who holds a token that names nobody: it is no person.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Participant(msgspec.Struct, frozen=True, array_like=True):
     name: str = ""
     kernel_id: str = ""
     groups: tuple[str, ...] = ()
+    anonymous: bool = False
 
 
 def public(who: Participant) -> Participant:

@@ -13,7 +13,10 @@ import traitlets
 
 
 class Adapter(Protocol):
-    """One named value of a widget that is no trait."""
+    """One named value of a widget that is no trait.
+
+    An adapter whose value a page renders as markup has the attribute ``markup = True`` (see `markup`).
+    """
 
     def get(self, widget: Any) -> Any:
         """The current value, made of what JSON knows and bytes."""

@@ -12,7 +12,7 @@ import ipywidgets
 
 from ebus_jupyter.core.client.replica import MISSING
 
-from . import adapters, traits
+from . import adapters, markup, traits
 from .comm_interceptor import CommInterceptor
 
 _bound: dict[str, dict[str, BoundTrait]] = {}
@@ -110,6 +110,11 @@ class BoundTrait:
         if self._adapter is not None:
             return traits.portable(self._adapter.get(widget))
         return traits.to_wire(widget, self.trait)
+
+    def clean(self, value: Any) -> Any:
+        """A value of the state as the widget may take it: see `markup.clean`."""
+        widget = self.widget
+        return value if widget is None else markup.clean(widget, self.trait, value)
 
     def set(self, value: Any) -> None:
         """Set the widget's value from its wire form, without reporting it as a change.

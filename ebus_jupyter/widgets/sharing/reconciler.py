@@ -194,7 +194,8 @@ class Reconciler:
     # --- from the state to the widget -------------------------------------------------------------------------------
 
     def _state_value(self, bound: BoundTrait) -> Any:
-        return self._state.get(bound.key, MISSING)
+        value = self._state.get(bound.key, MISSING)
+        return value if value is MISSING else bound.clean(value)
 
     def _state_changed(self, change: Change) -> None:
         """Called on the client's thread. Widgets are touched only on the kernel's loop, between cells."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from weakref import finalize, ref
@@ -19,10 +20,13 @@ from ebus_jupyter.client.ack import Ack
 from ebus_jupyter.client.discover import default_client
 from ebus_jupyter.client.state import State
 
+from . import markup
 from .bound_trait import BoundTrait, bound_traits
 from .reconciler import Reconciler
 from .share_pages import SharePages
 from .traits import Plan, SharedTrait, as_names, plan
+
+logger = logging.getLogger("ebus_jupyter")
 
 W = TypeVar("W", bound=ipywidgets.Widget)
 
@@ -169,6 +173,9 @@ def share(
     traits: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     read_only: bool = False,
+    readers: Sequence[str] | None = None,
+    writers: Sequence[str] | None = None,
+    trust_markup: bool = False,
 ) -> W:
     """Make ``widget`` one live value in every notebook that shares ``name``.
 
@@ -181,25 +188,57 @@ def share(
         traits: The traits to share: names, keys of widgets inside (``children/0/value``), patterns (``children/*/value``).
             Default: what a person changes in it; all public traits but its look, for widgets that are not ipywidgets' own.
         exclude: Traits, keys or patterns to leave out.
-        read_only: Follow the shared value only: a change made in this notebook is reverted. Default: False.
+        read_only: Follow the shared value only: a change made in this notebook is reverted. Others may change the value all the
+            same; see ``writers``. Default: False.
+        readers: Users and ``group:NAME`` who may follow it. Default: everyone in scope.
+        writers: Users and ``group:NAME`` who may change it. Default: everyone in scope.
+        trust_markup: Share what pages render as markup, such as the value of an `HTML` widget, or load from an address that
+            is a shared value. **This lets everyone who may write to the shared value run code in the pages that show this
+            widget, with the rights of whoever looks at it**: read and change their files, run cells and terminals as they.
+            It concerns this notebook only; give ``writers`` as well, and name people who may do all that anyway. Default:
+            False, such traits stay as they are in this notebook, whatever others share.
 
     Returns:
         The widget itself.
 
     Raises:
-        ValueError: The widget has no such trait, or nothing to share.
-        SpecConflict: ``name`` is a bus of another kind.
+        ValueError: The widget has no such trait, or nothing to share; or what there is, or was named, is markup.
+        SpecConflict: ``name`` is a bus of another kind, or has a filter, through which somebody could change what others set.
+            That is checked again whenever the connection was lost.
         ConnectionLost, TimeoutError: The broker did not answer.
     """
     chosen, without = as_names(traits), as_names(exclude) or ()
 
     def planner(root: ipywidgets.Widget) -> Plan:
-        return plan(root, chosen, without)
+        return plan(root, chosen, without, trust_markup=trust_markup)
 
-    planner(widget)  # raises before anything is opened
+    _explain_withheld(widget, planner(widget), chosen)  # raises before anything is opened
     unshare(widget)
-    _add(widget, default_client().state(name, scope=scope), planner, read_only=read_only)
+    plain = {"schema": None, "emits": None}
+    state = default_client().open_bus(
+        name, scope=scope, retain="keys", filter=False, readers=readers, writers=writers, given=plain
+    )
+    _add(widget, State(state), planner, read_only=read_only)
     return widget
+
+
+def _explain_withheld(widget: ipywidgets.Widget, found: Plan, chosen: tuple[str, ...] | None) -> None:
+    """Raise `MarkupError` where nothing is shared but markup, or markup was named; else log what is left out."""
+    named = [left.key for left in found.withheld if left.key in (chosen or ())]
+    holds_others = any(name not in markup.decided_by(each) for each, name in found.containers)
+    if named or (found.withheld and not found.shared and not holds_others):
+        raise markup.MarkupError(
+            f"{type(widget).__name__}'s {(named or [found.withheld[0].key])[0]!r} is markup: whoever may write to the shared "
+            "value could run code in your page with your rights. Share a Label for text; or pass trust_markup=True, and "
+            "writers= with those whom you trust with everything that you may do."
+        )
+    told = [left.key for left in found.withheld if left.widget._model_module != "jupyter-leaflet"]
+    if told:
+        logger.warning(
+            "%s of the shared %s: not shared, because it is markup (see trust_markup= of ebus.share).",
+            ", ".join(told),
+            type(widget).__name__,
+        )
 
 
 def shares_of(widget: ipywidgets.Widget) -> list[Share]:
@@ -220,7 +259,7 @@ def unshare(widget: W) -> W:
     return widget
 
 
-def link(source: tuple[W, str], state: State[Any], key: str) -> W:
+def link(source: tuple[W, str], state: State[Any], key: str, *, trust_markup: bool = False) -> W:
     """Link one trait of a widget to one entry of a shared state: ``ebus.link((slider, "value"), dash, "speed")``.
 
     Args:
@@ -228,22 +267,25 @@ def link(source: tuple[W, str], state: State[Any], key: str) -> W:
         state: The state, as `ebus_jupyter.state` returns it. The trait takes the entry's value; an entry that does not exist
             takes the trait's.
         key: The key of the entry.
+        trust_markup: As for `share`, which says what it gives away.
 
     Returns:
         The widget; `unshare` removes the link.
 
     Raises:
-        ValueError: The widget has no such trait.
+        ValueError: The widget has no such trait, or it is markup.
     """
     widget, trait = source
-    found = plan(widget, [trait])
-    if found.containers or len(found.shared) != 1:
+    found = plan(widget, [trait], trust_markup=trust_markup)
+    _explain_withheld(widget, found, (trait,))
+    if len(found.shared) != 1 or any(each is widget and name == trait for each, name in found.containers):
         raise ValueError(
             f"{trait!r} holds other widgets; link their traits, or share {type(widget).__name__} as a whole."
         )
 
     def planner(root: ipywidgets.Widget) -> Plan:
-        return Plan([SharedTrait(root, trait, key)], [])
+        now = plan(root, [trait], trust_markup=trust_markup)
+        return now._replace(shared=[shared._replace(key=key) for shared in now.shared])
 
     _add(widget, state.clone(), planner, read_only=False)
     return widget

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import ipywidgets
 import traitlets
 
-from . import adapters
+from . import adapters, markup
 
 LOCAL = frozenset({"layout", "style", "tooltip", "description_tooltip", "tabbable", "comm", "log", "keys"})
 """Traits that stay local everywhere: a widget's look, not its value."""
@@ -62,14 +62,23 @@ class Plan(NamedTuple):
 
     Attributes:
         shared: The shared traits.
-        containers: The traits that hold the widgets inside: when one changes, the plan is out of date.
+        containers: The traits that hold the widgets inside, and those that decide whether others are markup: when one changes,
+            the plan is out of date.
+        withheld: The traits that would be shared if they were not `markup`.
     """
 
     shared: list[SharedTrait]
     containers: list[tuple[ipywidgets.Widget, str]]
+    withheld: list[SharedTrait]
 
 
-def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> Plan:
+def plan(
+    root: ipywidgets.Widget,
+    traits: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    *,
+    trust_markup: bool = False,
+) -> Plan:
     """Choose the traits of ``root``, and of the widgets inside it, to share.
 
     Args:
@@ -77,12 +86,13 @@ def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: 
         traits: Share only these: traits of ``root``, keys such as ``children/0/value``, or patterns with ``*``. The name of
             a trait that holds widgets stands for the default traits of these widgets. Default: see the module's docstring.
         exclude: Traits, keys or patterns to leave out.
+        trust_markup: Share `markup`, too.
 
     Raises:
         ValueError: There is no such trait, or nothing to share.
     """
     wanted, without = as_names(traits), as_names(exclude) or ()
-    found = Plan([], [])
+    found = Plan([], [], [])
     seen: set[str] = set()
 
     def walk(widget: ipywidgets.Widget, path: str) -> None:
@@ -91,6 +101,9 @@ def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: 
         seen.add(widget.model_id)
         defaults = default_traits(widget)
         adapted = adapters.of(widget)
+        withheld = frozenset() if trust_markup else markup.of(widget)
+        if not trust_markup:
+            found.containers.extend((widget, name) for name in markup.decided_by(widget))
         for name in sorted({*widget.keys, *adapted}):
             key = path + name
             if _matches(without, key) or name.startswith(("_model_", "_view_", "_dom_")):
@@ -103,10 +116,12 @@ def plan(root: ipywidgets.Widget, traits: Iterable[str] | None = None, exclude: 
                     for place, inner in _widgets_in(getattr(widget, name)):
                         walk(inner, f"{key}/{place}")
             elif name in defaults if wanted is None else key in wanted or (name in defaults and _matches(wanted, key)):
-                found.shared.append(SharedTrait(widget, name, key))
+                (found.withheld if name in withheld else found.shared).append(SharedTrait(widget, name, key))
 
     walk(root, "")
-    keys = [shared.key for shared in found.shared] + [name for widget, name in found.containers if widget is root]
+    keys = [shared.key for shared in (*found.shared, *found.withheld)] + [
+        name for widget, name in found.containers if widget is root
+    ]
     missing = [name for name in wanted or () if not any(_matches((name,), key) for key in keys)]
     if missing or not keys:
         synced = ", ".join(sorted(name for name in root.keys if not name.startswith("_") and name not in LOCAL))
