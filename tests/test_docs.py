@@ -54,6 +54,23 @@ def nearest_test(name: str) -> str:
     return "the nearest: " + ", ".join(f"{where[test]} {test}" for test in near)
 
 
+# --- SECURITY.md ------------------------------------------------------------------------------------------------------
+
+
+def test_each_wall_of_the_threat_model_names_a_test_that_exists() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    walls = text.partition("## Walls")[2].partition("## No wall")[0]
+    assert walls.count("\n- ") > 20
+    for wall in re.split(r"\n(?=- |### )", walls):
+        if not wall.startswith("- "):
+            continue
+        named = re.findall(r'\]\(([\w/.]+) "([^"]+)"\)', wall)
+        assert named, f"no test is named by: {wall}"
+        for path, test in named:
+            file = (ROOT / path).read_text()
+            assert test in (names_of_tests(path) if path.endswith(".py") else file), f"{path} has no {test}"
+
+
 # --- docs/architecture.md ---------------------------------------------------------------------------------------------
 
 

@@ -22,12 +22,21 @@ STATIC = Path(ebus_jupyter.__file__).parent / "static"
 """The folder of the built JavaScript."""
 
 
+INSISTED = ("filter", "schema", "retain")
+"""The fields of a spec that decide what a message means."""
+
+
 def coordinates(bus: Bus[Any, Any]) -> dict[str, Any]:
     """The coordinates by which a page opens ``bus``: its scope and name, or the capability that the broker has minted for it.
 
     ``kernel`` is this kernel's client, for a page that connects through the kernel; ``embedded`` says that a page must.
+    ``insist`` are the fields of the spec that the page insists on, where this kernel insists that the bus has no filter: the
+    bus may be deleted and made anew by another user, and the page must not take that one for it.
     """
+    given = bus.channel.given
+    insists = "filter" in given and given["filter"] is None
     return {
+        "insist": {field: given[field] for field in INSISTED if insists and field in given},
         "scope": bus.scope,
         "name": bus.name,
         "owner": bus.owner,
@@ -59,8 +68,9 @@ class PageWidget(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget in all pages, and with it the layout that ipywidgets gives every widget."""
-        super().close()
-        self.layout.close()
+        if self.comm is not None:  # not one whose construction has failed, which is closed when it is collected
+            super().close()
+            self.layout.close()
 
     def _receive(self, _widget: Any, content: Any, buffers: list[Any]) -> None:
         if not isinstance(content, dict):

@@ -103,4 +103,4 @@ def _from(frame: str, field: str, value: Any) -> Any:
 
 
 def public(who: Participant) -> dict[str, Any]:
-    return {field: getattr(who, field) for field in who.__struct_fields__ if field != "groups"}
+    return {field: getattr(who, field) for field in who.__struct_fields__ if field not in ("groups", "anonymous")}

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import ebus_jupyter as ebus
 from ebus_jupyter import TypeMismatch
 from ebus_jupyter import widgets as ready
 from ebus_jupyter.core.protocol.message import Message, Participant
 from ebus_jupyter.widgets import Piece
+from ebus_jupyter.widgets.page import coordinates
 from ebus_jupyter.widgets.ready.poll import Ask, Close, Tally, Vote
 
 
@@ -123,3 +125,46 @@ def test_closing_a_widget_closes_its_bus(make: Any, name: str) -> None:
     assert widget._repr_mimebundle_() is not None
     widget.close()
     assert widget.bus.status == "closed"
+
+
+# --- a bus that somebody has prepared ---------------------------------------------------------------------------------
+
+WIDGETS = [ready.Chat, ready.Poll, ready.Whiteboard, ready.Presence]
+
+
+def prepared(value: Any, sender: Participant) -> Any:
+    """A filter that puts words into others' mouths."""
+    return value
+
+
+@pytest.mark.parametrize("kind", WIDGETS)
+@pytest.mark.parametrize(
+    "given", [{"filter": prepared}, {"type": int}, {"retain": "other"}], ids=["filter", "type", "retain"]
+)
+def test_widget_refuses_a_bus_that_somebody_has_prepared(name: str, kind: Any, given: dict[str, Any]) -> None:
+    honest = {ready.Chat: "log", ready.Poll: "log", ready.Whiteboard: "keys", ready.Presence: "latest"}[kind]
+    given = {"retain": honest, "type": Any, **given}
+    if given["retain"] == "other":
+        given["retain"] = "latest" if honest == "log" else "log"
+    if kind is ready.Presence and given["type"] is int:
+        return  # it has no values
+    ebus.bus(f"{kind.__name__.lower()}:{name}", **given)
+    with pytest.raises(ebus.SpecConflict):
+        kind(name)
+
+
+@pytest.mark.parametrize("kind", WIDGETS)
+def test_page_of_a_widget_is_told_what_to_insist_on(name: str, kind: Any) -> None:
+    insist = kind(name)._bus["insist"]
+    assert insist["filter"] is None
+    assert {"retain"} <= insist.keys()
+    assert ("schema" in insist) == (kind is not ready.Presence)
+
+
+def test_page_of_a_plain_bus_insists_on_nothing(name: str) -> None:
+    assert coordinates(ebus.bus(name))["insist"] == {}
+
+
+def test_votes_count_once_for_a_user_however_many_clients_there_are() -> None:
+    said = [("alice", QUESTION), *[("token-1", Vote("Thai")) for _ in range(9)], ("bob", Vote("Pizza"))]
+    assert count(*said).votes == {"token-1": "Thai", "bob": "Pizza"}

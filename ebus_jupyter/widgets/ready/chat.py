@@ -12,11 +12,10 @@ from typing import Annotated
 import msgspec
 import traitlets
 
-import ebus_jupyter as ebus
 from ebus_jupyter.client.ack import Ack
 from ebus_jupyter.core.protocol.message import Message
 
-from .view import BusView
+from .view import BusView, own_bus
 
 KEPT = 500
 """Lines that a room keeps."""
@@ -40,7 +39,7 @@ class Chat(BusView):
     _face = traitlets.Unicode("chat").tag(sync=True)
 
     def __init__(self, room: str, *, scope: str = "server", title: str | None = None) -> None:
-        super().__init__(ebus.bus(f"chat:{room}", Line, scope=scope, size=KEPT), title or room)
+        super().__init__(own_bus(f"chat:{room}", Line, scope=scope, size=KEPT), title or room)
 
     def say(self, text: str) -> Ack:
         """Send a message as this kernel.

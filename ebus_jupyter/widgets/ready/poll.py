@@ -16,12 +16,11 @@ from typing import Annotated
 import msgspec
 import traitlets
 
-import ebus_jupyter as ebus
 from ebus_jupyter.client.waiting import NOT_YET
 from ebus_jupyter.core.protocol.message import Message
 from ebus_jupyter.errors import Lagged
 
-from .view import BusView
+from .view import BusView, own_bus
 
 KEPT = 10_000
 """Entries that a poll keeps. When more are written, the oldest are dropped."""
@@ -99,7 +98,7 @@ class Poll(BusView):
         scope: str = "server",
         title: str | None = None,
     ) -> None:
-        super().__init__(ebus.bus(f"poll:{name}", Ask | Vote | Close, scope=scope, size=KEPT), title or name)
+        super().__init__(own_bus(f"poll:{name}", Ask | Vote | Close, scope=scope, size=KEPT), title or name)
         self._tally = Tally()
         self._log = self.bus.messages(since="start")
         if question is not None:

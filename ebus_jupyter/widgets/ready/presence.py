@@ -11,11 +11,10 @@ from typing import Any
 
 import traitlets
 
-import ebus_jupyter as ebus
 from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.presence import Seat
 
-from .view import BusView
+from .view import BusView, own_bus
 
 
 class Presence(BusView):
@@ -31,7 +30,7 @@ class Presence(BusView):
 
     def __init__(self, room: str | Bus[Any, Any], *, scope: str = "server", title: str | None = None) -> None:
         if isinstance(room, str):
-            super().__init__(ebus.bus(f"presence:{room}", scope=scope, retain="latest"), title or room)
+            super().__init__(own_bus(f"presence:{room}", scope=scope, retain="latest"), title or room)
         else:
             super().__init__(room.clone(), title or room.name)
 

@@ -6,18 +6,33 @@ or dead. The Python side opens the same bus and gives programs access to it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import traitlets
 
 import ebus_jupyter as ebus
 from ebus_jupyter.client.bus import Bus
+from ebus_jupyter.client.open import StateOptions
+from ebus_jupyter.core.protocol.message import Retain
 from ebus_jupyter.widgets.page import STATIC, PageWidget, coordinates
+
+
+def own_bus(name: str, type: Any = Any, *, retain: Retain = "log", **options: Unpack[StateOptions]) -> Bus[Any, Any]:
+    """The bus of a ready-made widget.
+
+    Anyone in its scope may have made it before. The widget insists on its own type and retention, and on no filter: what it
+    shows as a person's words, vote or drawing is theirs. Its pages insist on the same.
+
+    Raises:
+        SpecConflict: The bus that is there is another one; the error says whose filter it has.
+    """
+    options["filter"] = False
+    return ebus.bus(name, type, retain=retain, **options)
 
 
 def status_bus(scope: str | None) -> Bus[Any, Any]:
     """A bus for a widget that only needs a connection. Default scope: "user", because it outlives this kernel."""
-    return ebus.bus("status", scope=scope or "user", retain="latest")
+    return own_bus("status", scope=scope or "user", retain="latest")
 
 
 class BusView(PageWidget):
@@ -42,7 +57,8 @@ class BusView(PageWidget):
     def close(self) -> None:
         """Close the widget in all pages, and its bus. What was written stays on the bus."""
         super().close()
-        self.bus.close()
+        if hasattr(self, "bus"):
+            self.bus.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.bus.name}>"

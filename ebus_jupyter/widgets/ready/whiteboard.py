@@ -14,10 +14,9 @@ from typing import Annotated
 import msgspec
 import traitlets
 
-import ebus_jupyter as ebus
 from ebus_jupyter.client.state import State
 
-from .view import BusView
+from .view import BusView, own_bus
 
 WIDTH, HEIGHT = 2000, 1200
 """The size of the board, in units of its coordinates."""
@@ -57,7 +56,7 @@ class Whiteboard(BusView):
     _face = traitlets.Unicode("whiteboard").tag(sync=True)
 
     def __init__(self, name: str, *, scope: str = "server", title: str | None = None) -> None:
-        bus = ebus.bus(f"whiteboard:{name}", Piece, scope=scope, retain="keys", size=PIECES)
+        bus = own_bus(f"whiteboard:{name}", Piece, scope=scope, retain="keys", size=PIECES)
         self.pieces = State(bus)
         super().__init__(bus, title or name)
 

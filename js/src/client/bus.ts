@@ -102,6 +102,15 @@ export class Bus<In = unknown, Out = In> {
     return this.#handle.channel?.spec ?? null;
   }
 
+  /**
+   * Whose filter sees each write, and may change it: "user:NAME", whose kernel runs it, "server:NAME", or "" if there is none.
+   * To insist on that, open the bus with `filter: null`.
+   */
+  get filteredBy(): string {
+    const { filter, maker } = this.spec ?? {};
+    return filter ? (filter === "@owner" ? `user:${maker}` : `server:${filter}`) : "";
+  }
+
   /** The reason why the bus is closed; null while it is not. */
   get error(): EbusError | null {
     return this.#handle.error;

@@ -29,13 +29,14 @@ export interface OpenParams {
  * Returns the parameters that open the bus again after a reconnect.
  *
  * They include the bus's whole spec, so that a broker that has lost the bus creates the same one, whichever client is first.
- * A bus that a kernel filters is never created from here: it would accept unfiltered writes.
+ * A bus that a kernel filters is never created from here: it would accept unfiltered writes. What the caller has given is
+ * always repeated: who insists on no filter does so at each reopening, since another user may have made the bus anew.
  */
 export function reopenParams({ address, cap, spec }: Opened, params: OpenParams | undefined): OpenParams {
   const { scope, owner, name } = openTarget(address);
   const given = Object.entries(spec).filter(([field]) => field !== "maker");
   const create = (params?.create ?? true) && !isUnnamed(name) && spec.filter !== "@owner";
-  const changed = { spec: create ? Object.fromEntries(given) : {}, create };
+  const changed = { spec: { ...params?.spec, ...(create && (Object.fromEntries(given) as Spec)) }, create };
   if (params && !isUnnamed(name)) return { ...params, ...changed };
   return { scope, name, owner, cap, ...changed };
 }
@@ -115,7 +116,7 @@ export class Channel {
   constructor(
     readonly address: string,
     epoch: string,
-    readonly spec: Spec,
+    public spec: Spec,
     readonly cap: string,
     readonly params: OpenParams,
   ) {
@@ -128,8 +129,9 @@ export class Channel {
   }
 
   /** The broker has opened the bus on this connection. */
-  opened({ bus, epoch, last }: Opened): void {
+  opened({ bus, epoch, last, spec }: Opened): void {
     this.number = bus;
+    this.spec = spec;
     if (this.resumable) return;
     this.epoch = epoch;
     this.target = last;

@@ -66,6 +66,8 @@ export interface Spec {
   readonly filter?: string | null;
   readonly readers?: readonly string[] | null;
   readonly writers?: readonly string[] | null;
+  /** The user who made the bus. Stamped by the broker. */
+  readonly maker?: string;
 }
 
 export interface WriteOptions {

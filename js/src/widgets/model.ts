@@ -1,5 +1,5 @@
 /** The parts of the hosts' widget models that the widgets use, and the client and the bus that a model names. */
-import { connect, type BusOptions, type Client } from "../client/index.js";
+import { connect, type BusOptions, type Client, type Spec } from "../client/index.js";
 import { viaKernel, type CommModel } from "../transports/comm.js";
 
 export interface WidgetManager {
@@ -36,6 +36,8 @@ interface BusRef {
   readonly owner?: string;
   readonly name: string;
   readonly cap?: string;
+  /** The fields of the spec that the widget insists on: that nobody filters what people write, for one. */
+  readonly insist?: Spec;
   /** The client in the kernel that created the widget. */
   readonly kernel?: string;
   /** True if the broker is in that kernel too, where pages cannot reach it. */
@@ -51,6 +53,6 @@ export function clientOf(props: Props): Client {
 
 /** Returns the arguments that open a model's bus. The page only joins: the kernel has created the bus with its spec. */
 export function busOf(model: HostModel): readonly [string, BusOptions] {
-  const { scope, owner = "", name, cap = "" } = model.get("_bus") as BusRef;
-  return [name, { scope, owner, cap, create: false }];
+  const { scope, owner = "", name, cap = "", insist } = model.get("_bus") as BusRef;
+  return [name, { ...insist, scope, owner, cap, create: false }];
 }

@@ -409,3 +409,15 @@ it("a bus closed by its signal reports the reason", async () => {
   expect((await bus.closed).details).toEqual({ reason: "closed" });
   await expect(bus.write(1)).rejects.toMatchObject({ code: "closed" });
 });
+
+it.each([
+  [{}, ""],
+  [{ filter: "@owner", maker: "mallory" }, "user:mallory"],
+  [{ filter: "stamp", maker: "mallory" }, "server:stamp"],
+])("tells whose filter a bus with %j has", async (spec, filteredBy) => {
+  broker.bus("lobby", spec);
+  const bus = client.bus("lobby");
+  expect(bus.filteredBy).toBe("");
+  await quiet();
+  expect(bus.filteredBy).toBe(filteredBy);
+});

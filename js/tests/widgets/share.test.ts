@@ -103,7 +103,7 @@ afterEach(async () => {
 
 function share(target: Slider | null, keys: Record<string, string> = { value: "speed.value" }, readOnly = false): Hidden {
   if (target) models.set("m1", target);
-  const ref = { scope: "server", owner: "", name: "shares", cap: "" };
+  const ref = { scope: "server", owner: "", name: "shares", cap: "", insist: { filter: null } };
   const hidden = new Hidden({ _bus: ref, _targets: { m1: keys }, _read_only: readOnly });
   expect(attachShare({ model: hidden, signal: life.signal })).toEqual({});
   return hidden;
@@ -128,6 +128,20 @@ it("shows the current state at the start", async () => {
   expect(slider.get("value")).toBe(42);
   expect(live(hidden)).toBe(1);
   expect(written()).toEqual([]); // values from the bus are not written back
+});
+
+it("insists on the spec that the kernel names, at each opening", async () => {
+  share(new Slider());
+  await quiet();
+  const opened = () => broker.received(2).map((frame) => [frame[4], frame[7]]);
+  expect(opened()).toEqual([[{ filter: null }, false]]);
+  broker.cut();
+  await vi.advanceTimersByTimeAsync(1000);
+  await quiet();
+  expect(opened()).toEqual([
+    [{ filter: null }, false],
+    [{ filter: null }, false],
+  ]);
 });
 
 it("applies writes of others without writing them back", async () => {

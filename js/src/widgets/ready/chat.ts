@@ -5,7 +5,7 @@
 import type { Message } from "../../client/index.js";
 import type { BusView } from "../view.js";
 import css from "./chat.css";
-import { avatar, frame, h, hueOf, draftStorage, nameOf, time, errorText } from "./ui.js";
+import { avatar, frame, fullNameOf, h, hueOf, draftStorage, nameOf, time, errorText } from "./ui.js";
 
 interface Line {
   readonly text: string;
@@ -62,7 +62,12 @@ export function render(view: BusView<Line>): void {
       before = message;
       const said = h("div", { class: "ebus-said" }, value.text);
       const kind = sender.kind === "page" ? null : h("span", { class: "ebus-kind" }, sender.kind);
-      const who = h("div", { class: "ebus-who" }, h("span", { class: "ebus-name", "--hue": hueOf(sender) }, nameOf(sender)), kind);
+      const who = h(
+        "div",
+        { class: "ebus-who" },
+        h("span", { class: "ebus-name", "--hue": hueOf(sender), title: fullNameOf(sender) }, nameOf(sender)),
+        kind,
+      );
       who.append(h("time", { class: "ebus-dim ebus-small" }, time(message.time)));
       add(h("li", { class: goesOn ? "ebus-same" : "" }, avatar(sender), h("div", { class: "ebus-body" }, who, said)), mine);
     },

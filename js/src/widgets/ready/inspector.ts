@@ -6,7 +6,7 @@ import type { Lagged } from "../../client/index.js";
 import type { BusView } from "../view.js";
 import css from "./inspector.css";
 import { Plot } from "./plot.js";
-import { throttle, frame, h, hueOf, nameOf, errorText } from "./ui.js";
+import { throttle, frame, fullNameOf, h, hueOf, nameOf, errorText } from "./ui.js";
 
 interface Listed {
   readonly address: string;
@@ -141,7 +141,8 @@ export function render(view: BusView): void {
       () => {
         const { type = "any value", retain = "log", size = DEFAULT_SIZE } = bus.spec ?? {};
         const lag = counted.lags > 0 ? ` · lagged ${counted.lags} times, missed ${counted.missed}` : " · no lag";
-        about.textContent = `${address} · ${type || "any value"} · ${retain} of ${size}${lag} · ${names}`;
+        const filter = bus.filteredBy && ` · filtered by ${bus.filteredBy}`;
+        about.textContent = `${address} · ${type || "any value"} · ${retain} of ${size}${filter}${lag} · ${names}`;
       },
       listening.signal,
     );
@@ -156,7 +157,7 @@ export function render(view: BusView): void {
     );
     bus.onMessage(
       ({ offset, time, sender, key, deleted, value }) => {
-        const from = h("span", { class: "ebus-name", "--hue": hueOf(sender) }, nameOf(sender));
+        const from = h("span", { class: "ebus-name", "--hue": hueOf(sender), title: fullNameOf(sender) }, nameOf(sender));
         const clock = new Date(time * 1000).toLocaleTimeString();
         const what = deleted ? "removed" : wordsFor(value);
         add(

@@ -83,6 +83,12 @@ export function nameOf({ name, user, kind }: Participant): string {
   return name || user || (kind === "kernel" ? "this kernel" : kind);
 }
 
+/** Returns the name with the username beside it: two people may have the same name, or names that look alike. */
+export function fullNameOf(who: Participant): string {
+  const name = nameOf(who);
+  return who.user && who.user !== name ? `${name} (${who.user})` : name;
+}
+
 /** Returns the hue of a participant's colour, derived from the user: the same on every page. */
 export function hueOf({ user, name, id }: Participant): number {
   let hash = 7;
@@ -99,7 +105,7 @@ export function avatar(who: Participant): HTMLElement {
     .map((word) => String.fromCodePoint(word.codePointAt(0) ?? 63))
     .join("")
     .toUpperCase();
-  return h("span", { class: "ebus-avatar", "--hue": hueOf(who), "aria-hidden": "true", title: nameOf(who) }, initials || "?");
+  return h("span", { class: "ebus-avatar", "--hue": hueOf(who), "aria-hidden": "true", title: fullNameOf(who) }, initials || "?");
 }
 
 export function time(seconds: number): string {
