@@ -91,7 +91,7 @@ def test_filtered_bus_is_released_with_all_its_refusals():
     play.pass_time(2)
     play.pass_time(2)
     owner.asked.clear()
-    alice.reply(alice.session.delete(his))
+    owner.reply(owner.session.delete(bus))
     assert [part() for part in parts] == [None] * 4
 
 
