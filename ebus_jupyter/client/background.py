@@ -24,17 +24,23 @@ _Job = tuple[float, int, Callable[..., Any], tuple[Any, ...]]
 _jobs: SimpleQueue[_Job] = SimpleQueue()  # its `put` may be called again while it runs, by a finaliser
 _numbers = itertools.count()
 _running_pid = 0
+_is_starting = False
 _lock = threading.RLock()  # a finaliser may come back here
 
 
 def start() -> None:
     """Start the thread, unless it runs. Not to be called by a finaliser."""
-    global _running_pid
+    global _running_pid, _is_starting
     if _running_pid != os.getpid():
         with _lock:
-            if _running_pid != os.getpid():
-                threading.Thread(target=_run, name="ebus-background", daemon=True).start()
+            if _running_pid == os.getpid() or _is_starting:
+                return
+            _is_starting = True  # a second thread, of a finaliser that comes here, would put the jobs out of order
+            try:
+                threading.Thread(target=_run, args=(_jobs,), name="ebus-background", daemon=True).start()
                 _running_pid = os.getpid()  # not before: where no thread can be had, the next call tries again
+            finally:
+                _is_starting = False
 
 
 def later(seconds: float, function: Callable[..., Any], *args: Any) -> None:
@@ -50,18 +56,18 @@ def finish(timeout: float) -> None:
         done.wait(timeout)
 
 
-def _run() -> None:
+def _run(jobs: SimpleQueue[_Job]) -> None:
     waiting: list[_Job] = []
     while True:
         # Nothing ends this thread, not even a want of memory: what is given up meanwhile would stay open for ever.
         with contextlib.suppress(BaseException):
-            _work(waiting)
+            _work(jobs, waiting)
 
 
-def _work(waiting: list[_Job]) -> None:
+def _work(jobs: SimpleQueue[_Job], waiting: list[_Job]) -> None:
     while True:
         try:
-            heapq.heappush(waiting, _jobs.get(timeout=max(0.0, waiting[0][0] - time.monotonic()) if waiting else None))
+            heapq.heappush(waiting, jobs.get(timeout=max(0.0, waiting[0][0] - time.monotonic()) if waiting else None))
         except Empty:
             _call(heapq.heappop(waiting))
 
@@ -76,8 +82,9 @@ def _call(job: _Job) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _jobs
+    global _lock, _jobs, _is_starting
     _lock = threading.RLock()
+    _is_starting = False
     _jobs = SimpleQueue()  # those were the parent's
 
 

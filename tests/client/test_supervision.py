@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -117,6 +118,7 @@ def test_thread_that_could_not_be_started_is_started_by_the_next_client(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(background, "_running_pid", 0)
+    monkeypatch.setattr(background, "_jobs", SimpleQueue())  # the thread that runs already keeps its own
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         with pytest.raises(RuntimeError, match="new thread"):
