@@ -4,9 +4,10 @@
 carries out what its events cause; a `Driver` brings the transport. A program's thread encodes a write and sends it itself;
 the driver's thread receives, decides, and wakes whoever waits.
 
-No code of a program runs on the driver's thread: what a callback, a filter or a listener does, or how long it takes, can't
-hold a message up or end the connection. They run on event loops of the process that are started when they are first needed,
-one for callbacks (`loop`) and one for filters; or on the loop that the driver was given.
+No callback, filter or listener of a program runs on the driver's thread: what they do, or how long they take, can't hold a
+message up or end the connection. They run on event loops of the process that are started when they are first needed, one for
+callbacks (`loop`) and one for filters; or on the loop that the driver was given. A `State` decodes and compares on the driver's
+thread, so the constructor and ``__eq__`` of a program's own type do run there: they can't end the connection, but slow it.
 
 What the driver calls never raises, but for `received`, whose errors end the transport: so the driver's thread ends with the
 client only. `status` is what the program sees of that.
