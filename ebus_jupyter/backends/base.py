@@ -20,6 +20,7 @@ acknowledgement.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from ebus_jupyter.core.broker.entry import Entry
@@ -53,6 +54,21 @@ class Backend(Protocol):
     def append_now(self, batch: Sequence[Entry]) -> Sequence[Entry] | None:
         """Append ``batch`` without waiting, where that takes microseconds. None: it does not, and `append` is to be awaited."""
 
+    def read(self, bus: str, after: int, max_bytes: int) -> tuple[list[Entry], int]:
+        """Read the oldest entries after offset ``after`` of a bus with ``retain="log"``, which was opened before.
+
+        It is called on the event loop, and takes time in proportion to ``max_bytes``. The broker asks for what `open` has
+        left out. (A shared engine leaves nothing out, and is not asked.)
+
+        Args:
+            bus: The bus.
+            after: The offset.
+            max_bytes: The bytes of the entries to return; at least one entry is returned if there is one.
+
+        Returns:
+            The entries, and the last offset that was dropped. Where ``after`` is less than that, there are no entries.
+        """
+
     async def buses(self) -> dict[str, BusSpec]:
         """The buses that have a log, by address."""
 
@@ -72,6 +88,11 @@ class SharedBackend(Backend, Protocol):
 
         Called once, before the first `append`. A reported entry may be another object than the one that was appended.
         """
+
+
+def reader(backend: Backend, bus: str) -> Callable[[int, int], tuple[list[Entry], int]] | None:
+    """A function that reads the log of one bus, see `Backend.read`; None where `Backend.open` returns all of it."""
+    return None if isinstance(backend, SharedBackend) else partial(backend.read, bus)
 
 
 def too_many_buses(limit: int) -> TooLarge:

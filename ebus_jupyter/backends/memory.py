@@ -65,7 +65,17 @@ class MemoryBackend:
                 raise too_many_buses(self._max_buses)
             self._buses[bus] = _BusLog(spec, epoch, self._max_bytes, Answers(self._dedupe, self._dedupe_bytes))
         found = self._buses[bus]
-        return Kept(found.spec, found.epoch, found.log.last, found.log.floor, list(found.log), found.answers.keep())
+        log = found.log
+        start = log.floor if found.spec.retain == "log" else 0
+        return Kept(found.spec, found.epoch, log.last, log.floor, list(log), found.answers.keep(), start=start)
+
+    def read(self, bus: str, after: int, max_bytes: int) -> tuple[list[Entry], int]:
+        self._check_open()
+        found = self._buses.get(bus)
+        if found is None:
+            raise BackendError(f"{bus} is not open here (it may just have been deleted).")
+        log = found.log
+        return [] if after < log.floor else log.read(after, max_bytes=max_bytes), log.floor
 
     async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         return self._append(batch)

@@ -95,6 +95,13 @@ class SqliteBackend:
             self._heads[bus] = head if kept.last else None
             return kept
 
+    def read(self, bus: str, after: int, max_bytes: int) -> tuple[list[Entry], int]:
+        db = self._file.connection
+        with explained(f"{bus} could not be read"):
+            if db is None:
+                raise BackendError("the log is closed: the broker is shutting down.")
+            return self._tables.read(db, self._head(db, bus), after, max_bytes)
+
     async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         async with self._lock:
             db = self._file.connection or await self._file.open()

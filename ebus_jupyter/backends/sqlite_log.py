@@ -1,7 +1,7 @@
 """The SQLite backend's tables, and the queries that append to a bus's log and read it.
 
 ``buses``
-    One row for each bus.
+    One row for each bus. ``bytes`` are those of its messages up to offset ``counted``.
 
 ``messages``
     The retained entries. Entries of a log that are written together share a row (a *segment*), under the offset of the
@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ebus_jupyter.core.broker.bus_log import RECENT
 from ebus_jupyter.core.broker.entry import Entry, Run, runs, sender_key
 from ebus_jupyter.core.broker.kept import Kept
 from ebus_jupyter.core.protocol.log import Log
@@ -86,7 +87,17 @@ def _remember_by_client(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE buses ADD COLUMN folded INT NOT NULL DEFAULT 0")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _use_places, _remember_by_client)
+def _note_sizes(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE buses ADD COLUMN bytes INT NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE buses ADD COLUMN counted INT NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _create_tables,
+    _use_places,
+    _remember_by_client,
+    _note_sizes,
+)
 """The steps that make the schema: the function at index n takes a file from version n to n + 1. Append only."""
 
 _INSERT = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?,?,?)"
@@ -171,10 +182,12 @@ class Tables:
 
     def load(self, db: sqlite3.Connection, uri: str) -> tuple[BusHead, Kept] | None:
         """The end of a bus's log, and all that is kept of the bus; None where there is no such bus."""
-        found = db.execute("SELECT id, spec, epoch, floor, folded FROM buses WHERE uri = ?", (uri,)).fetchone()
+        found = db.execute(
+            "SELECT id, spec, epoch, floor, folded, bytes, counted FROM buses WHERE uri = ?", (uri,)
+        ).fetchone()
         if found is None:
             return None
-        id_, packed, epoch, floor, folded = found
+        id_, packed, epoch, floor, folded, counted_bytes, counted = found
         last = db.execute(
             "SELECT offset + length - 1 FROM runs WHERE bus = ? ORDER BY offset DESC LIMIT 1", (id_,)
         ).fetchone()
@@ -185,15 +198,41 @@ class Tables:
         last = max(folded, 0 if last is None else last[0], 0 if last_place is None else last_place[0] & OFFSET)
         spec = _decode_spec(packed)
         head = BusHead(id_, spec.retain, spec.size, last, floor, 0, {}, folded)
+        if spec.retain == "log":
+            head.bytes = counted_bytes + _sum_sizes(db, head.place(counted + 1), head.place(last))
+            entries, start = _newest(db, head)
+        else:
+            entries, start = [entry for segment in _segments(db, *every) for entry in _decode_entries(segment)], 0
+            head.removed = {entry.key: entry.offset for entry in entries if entry.deleted}
         log: Log[Entry] = Log(retain=spec.retain, size=spec.size, max_bytes=self._max_bytes)
-        for (segment,) in db.execute("SELECT entries FROM messages WHERE place BETWEEN ? AND ? ORDER BY place", every):
-            for entry in _decode_entries(segment):
-                head.bytes += entry.size
-                if entry.deleted:
-                    head.removed[entry.key] = entry.offset
-                log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
+        log.floor = log.last = start
+        for entry in entries:
+            log.append(entry.offset, entry, key=entry.key, deleted=entry.deleted, size=entry.size)
+        if spec.retain == "log":
+            floor = max(floor, last - spec.size)
+        if log.floor > start:
+            floor = max(floor, log.floor)
+        if spec.retain == "log":
+            start = max(floor, log.floor)
         answers = self._answers.load(db, id_)
-        return head, Kept(spec, epoch, last, max(floor, log.floor), list(log), answers, _recent(db, head))
+        return head, Kept(spec, epoch, last, floor, list(log), answers, _recent(db, head), start)
+
+    @staticmethod
+    def read(db: sqlite3.Connection, head: BusHead, after: int, max_bytes: int) -> tuple[list[Entry], int]:
+        """The oldest entries after an offset, of a bus that retains a log, and the last offset that was dropped."""
+        floor = max(head.floor, head.last - head.size)
+        found: list[Entry] = []
+        size = 0
+        if after >= floor:
+            for segment in _segments(db, head.place(after + 1), head.place(head.last)):
+                for entry in _decode_entries(segment):
+                    if entry.offset <= after:
+                        continue
+                    size += entry.size
+                    if found and size > max_bytes:
+                        return found, floor
+                    found.append(entry)
+        return found, floor
 
     # --- appending --------------------------------------------------------------------------------------------------
 
@@ -239,11 +278,17 @@ class Tables:
             case "keys":
                 size = self._append_keys(db, head, entries)
         if head.floor > floor:
-            db.execute("UPDATE buses SET floor = ? WHERE id = ?", (head.floor, head.id))
+            db.execute(
+                "UPDATE buses SET floor = ?, bytes = ?, counted = ? WHERE id = ?",
+                (head.floor, head.bytes, head.last, head.id),
+            )
         if head.last - head.folded > FOLD:
             head.answers = self._answers.fold(db, head.id, _recent(db, head), head.answers)
             db.execute("DELETE FROM runs WHERE bus = ?", (head.id,))
-            db.execute("UPDATE buses SET folded = ? WHERE id = ?", (head.last, head.id))
+            db.execute(
+                "UPDATE buses SET folded = ?, bytes = ?, counted = ? WHERE id = ?",
+                (head.last, head.bytes, head.last, head.id),
+            )
             head.folded = head.last
         return size
 
@@ -304,6 +349,38 @@ def _drop(db: sqlite3.Connection, head: BusHead, through: int) -> None:
         (OFFSET, head.place(head.folded + 1), head.place(through)),
     )
     db.execute(_DELETE_PLACES, (head.place(0), head.place(through)))
+
+
+def _segments(db: sqlite3.Connection, first: int, last: int) -> Iterator[bytes]:
+    for (segment,) in db.execute(
+        "SELECT entries FROM messages WHERE place BETWEEN ? AND ? ORDER BY place", (first, last)
+    ):
+        yield segment
+
+
+def _sum_sizes(db: sqlite3.Connection, first: int, last: int) -> int:
+    size: int
+    (size,) = db.execute(
+        "SELECT coalesce(sum(size), 0) FROM messages WHERE place BETWEEN ? AND ?", (first, last)
+    ).fetchone()
+    return size
+
+
+def _newest(db: sqlite3.Connection, head: BusHead) -> tuple[list[Entry], int]:
+    """The newest entries of a log, as many as are held in memory, and the offset after which they are whole."""
+    number, max_bytes = RECENT
+    newest: list[list[Entry]] = []
+    for size, segment in db.execute(
+        "SELECT size, entries FROM messages WHERE place BETWEEN ? AND ? ORDER BY place DESC",
+        (head.place(0), head.place(head.last)),
+    ):
+        newest.append(_decode_entries(segment))
+        number -= len(newest[-1])
+        max_bytes -= size
+        if number <= 0 or max_bytes <= 0:
+            break
+    entries = [entry for segment in reversed(newest) for entry in segment]
+    return entries, entries[0].offset - 1 if entries and (number <= 0 or max_bytes <= 0) else head.floor
 
 
 def _recent(db: sqlite3.Connection, head: BusHead) -> list[Run]:

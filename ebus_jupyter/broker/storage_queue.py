@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ebus_jupyter.backends.base import Backend, SharedBackend
+from ebus_jupyter.backends.base import Backend, SharedBackend, reader
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.core.broker.effects import Append, DeleteLog, ListBuses, OpenLog, Send, SendQueued
 from ebus_jupyter.core.broker.entry import Entry, by_bus
@@ -128,11 +128,14 @@ class StorageQueue:
         match self.jobs.popleft():
             case OpenLog(address, spec, epoch):
                 kept, error = None, None
+                backend = self._backend_of(str(address), address)
                 try:
-                    kept = await self._backend_of(str(address), address).open(str(address), spec, epoch)
+                    kept = await backend.open(str(address), spec, epoch)
                 except Exception as failure:
                     error = self._report(f"{address} could not be read", failure)
-                self._host.perform(self._state.registry.log_opened(address, kept, error, self._clock()))
+                self._host.perform(
+                    self._state.registry.log_opened(address, kept, error, self._clock(), reader(backend, str(address)))
+                )
             case DeleteLog(address) as deletion:
                 error = None
                 try:

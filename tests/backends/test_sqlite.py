@@ -101,6 +101,34 @@ async def test_remembered_ids_are_bounded(path: Path) -> None:
     await backend.aclose()
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("together", [1, 50])
+async def test_opening_reads_the_newest_entries_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(sqlite_log, "RECENT", (100, 1 << 20))
+    backend = await begin(SqliteBackend(path), size=5000)
+    for start in range(0, 6000, together):
+        await backend.append([write(str(i)) for i in range(start, start + together)])
+    size = sum(entry.size for entry in backend.read("ebus:server/votes", 1000, 1 << 30)[0])
+    await backend.aclose()
+    again = SqliteBackend(path)
+    db = await again._file.open()
+    statements: list[str] = []
+    db.set_trace_callback(statements.append)
+    found = await kept(again)
+    assert 100 <= len(found.entries) < 100 + 256
+    assert (found.start, found.floor, found.last) == (found.entries[0].offset - 1, 1000, 6000)
+    head = again._heads["ebus:server/votes"]
+    assert head is not None
+    assert head.bytes >= size
+    sums = [statement for statement in statements if "sum(size)" in statement]
+    assert len(sums) == 1
+    first, last = (int(word) & sqlite_log.OFFSET for word in sums[0].split() if word.isdigit() and len(word) > 8)
+    assert last - first < 1100  # not the whole log
+    await again.aclose()
+
+
 # --- lone writes --------------------------------------------------------------------------------------------------------
 
 

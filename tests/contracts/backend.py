@@ -233,6 +233,29 @@ class Laws:
         packed = sum(len(chunk.packed) for record in found.answers for chunk in record.chunks)
         assert packed + 50 * len(found.recent) < 60_000
 
+    async def test_old_entries_are_read_in_portions(self, backend: Backend) -> None:
+        await begin(backend, size=300)
+        for start in (0, 400):
+            await backend.append(
+                [write(str(i), to=("bob",) if i % 7 == 0 else None) for i in range(start, start + 400)]
+            )
+        for i in range(800, 900):
+            await backend.append([write(str(i))])
+        read: list[Entry] = []
+        while read[-1:] != [] or not read:
+            part, floor = backend.read(VOTES, read[-1].offset if read else 600, 2000)
+            assert floor == 600
+            if not part:
+                break
+            assert len(part) == 1 or sum(entry.size for entry in part) <= 2000
+            read += part
+        assert values(read) == [str(i) for i in range(600, 900)]
+        assert {entry.to for entry in read} == {None, ("bob",)}
+        assert backend.read(VOTES, 599, 2000) == ([], 600)
+        assert [entry.offset for entry in backend.read(VOTES, 700, 1)[0]] == [701]
+        with pytest.raises(BackendError):
+            backend.read(TEAMS, 0, 2000)
+
     # --- ending -----------------------------------------------------------------------------------------------------
 
     async def test_closed_backend_refuses_everything(self, backend: Backend) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
-from ebus_jupyter.backends.base import Backend, SharedBackend
+from ebus_jupyter.backends.base import Backend, SharedBackend, reader
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.core.broker.effects import (
     Append,
@@ -213,8 +213,10 @@ class Play:
                         self._committed(appended)
                     self.do(self.broker.appended(appended))
                 case OpenLog(address, spec, epoch):
-                    kept = perform(self._backend(str(address)).open(str(address), spec, epoch))
-                    self.do(self.broker.registry.log_opened(address, kept, None, self.now))
+                    backend = self._backend(str(address))
+                    kept = perform(backend.open(str(address), spec, epoch))
+                    older = reader(backend, str(address))
+                    self.do(self.broker.registry.log_opened(address, kept, None, self.now, older))
                 case DeleteLog(address):
                     perform(self._backend(str(address)).delete(str(address)))
                     self.do(self.broker.registry.log_deleted(job, None))

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from ebus_jupyter.backends import sqlite_answers, sqlite_log
-from ebus_jupyter.core.broker import answers
+from ebus_jupyter.core.broker import answers, bus_log
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, FilterUnavailable
 
@@ -43,6 +43,8 @@ def small_steps() -> Iterator[None]:
     """A few writes suffice to have answers packed, and folded into the file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answers, "RUNS", 2)
+        patch.setattr(bus_log, "RECENT", (2, 1000))
+        patch.setattr(sqlite_log, "RECENT", (2, 1000))
         patch.setattr(sqlite_answers, "RUNS", 2)
         patch.setattr(sqlite_log, "FOLD", 3)
         patch.setattr(sqlite_log, "PRUNE", 2)

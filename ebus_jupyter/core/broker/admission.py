@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.core.protocol.message import Id
 from ebus_jupyter.errors import BackendError, Conflict, EbusError, RateLimited, TooLarge, TypeMismatch
 
 from .answers import Answers, ClientAnswers, repeated
 from .bus_info import BusInfo
+from .bus_log import BusLog
 from .clock import WallClock
 from .effects import Append, Effect, Send
 from .entry import Entry, Writer, sender_key
@@ -60,7 +59,7 @@ class Admission:
     )
 
     def __init__(
-        self, bus: BusInfo, log: Log[Any], connections: Mapping[str, int], clock: WallClock, latest: float = 0.0
+        self, bus: BusInfo, log: BusLog, connections: Mapping[str, int], clock: WallClock, latest: float = 0.0
     ) -> None:
         self._bus = bus
         self._log = log

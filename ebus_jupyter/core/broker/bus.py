@@ -14,50 +14,22 @@ created on first use.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.log import Log
-from ebus_jupyter.core.protocol.message import Id, Participant, message_id, names
-from ebus_jupyter.errors import Lagged
+from ebus_jupyter.core.protocol.message import Participant, message_id
+from ebus_jupyter.errors import BackendError, Lagged
 
 from .admission import Admission
 from .bus_info import BusInfo
+from .bus_log import BusLog, Older
 from .clock import WallClock
 from .effects import Deliver, Effect, Send
-from .entry import Entry, sender_id
+from .entry import Entry
 from .kept import Kept
 from .presence import Presence
-
-
-class Record(msgspec.Struct, gc=False):
-    """One committed message, as the bytes that its subscribers receive.
-
-    Attributes:
-        offset: Its place in the order.
-        id: The write.
-        frame: The encoded message.
-        hidden: The bytes for everyone that it is not for; empty where it is for all.
-        to: The users and groups that it is for; None: all.
-        but: The id of the participant that it is not for; "": none.
-    """
-
-    offset: int
-    id: Id
-    frame: bytes
-    hidden: bytes = b""
-    to: tuple[str, ...] | None = None
-    but: str = ""
-
-    def is_visible_to(self, who: Participant) -> bool:
-        return not self.hidden or (
-            who.id != self.but and (self.to is None or who.id == self.id[0] or names(self.to, who))
-        )
-
-    def bytes_for(self, who: Participant) -> bytes:
-        return self.frame if self.is_visible_to(who) else self.hidden
+from .record import Record
 
 
 class Subscriber(msgspec.Struct):
@@ -82,6 +54,7 @@ class BusState:
         kept: What the backend keeps of it.
         connections: The connection of each participant, by the participant's id.
         clock: The time of day.
+        older: Reads the messages that are not in memory; None: all are.
 
     Attributes:
         creator: On an unnamed bus, the id of the participant that made it: the bus lives as long as it is here.
@@ -108,7 +81,9 @@ class BusState:
         "subscribers",
     )
 
-    def __init__(self, info: BusInfo, kept: Kept, connections: Mapping[str, int], clock: WallClock) -> None:
+    def __init__(
+        self, info: BusInfo, kept: Kept, connections: Mapping[str, int], clock: WallClock, older: Older | None = None
+    ) -> None:
         self.info = info
         self.due: float | None = None
         self._clock = clock
@@ -121,13 +96,10 @@ class BusState:
         self._connections = connections
         self._live: tuple[int, ...] | None = None  # the connections of live subscribers; None: to be found again
         self._admission: Admission | None = None
-        self.log: Log[Record] = Log(retain=info.spec.retain, size=info.spec.size, max_bytes=info.limits.log_bytes)
-        for entry in kept.entries:
-            self._add(entry)
+        self.log = BusLog(info, older)
+        self.log.load(kept)
         if kept.answers or kept.recent:
             self.admission.answers.load(kept.answers, kept.recent)
-        self.log.last = max(self.log.last, kept.last)
-        self.log.floor = max(self.log.floor, kept.floor)
 
     @property
     def admission(self) -> Admission:
@@ -181,18 +153,8 @@ class BusState:
 
     def _add(self, entry: Entry) -> Record:
         """Encode an entry for its subscribers, and append it to the log."""
-        info = self.info
-        sender = sender_id(entry.sender)
-        encoded: Any = msgspec.Raw(entry.sender)
-        frame = frames.Delivery(
-            info.number, entry.offset, entry.id, entry.time, encoded, msgspec.Raw(entry.value), entry.key, entry.deleted
-        )
-        record = Record(entry.offset, (sender, entry.id), frames.encode(frame))
-        if entry.to is not None or not entry.echo:
-            record.hidden = frames.encode(frames.Advance(info.number, entry.offset))
-            record.to = entry.to
-            record.but = "" if entry.echo else sender
-        self.log.append(entry.offset, record, key=entry.key, deleted=entry.deleted, size=len(record.frame))
+        record = Record.of(self.info, entry)
+        self.log.append(record, key=entry.key, deleted=entry.deleted)
         return record
 
     # --- the owner's filter -----------------------------------------------------------------------------------------
@@ -304,7 +266,7 @@ class BusState:
         after, floor = subscriber.after, subscriber.floor
         assert after is not None, "it is live"
         try:
-            records = self.log.read(after, known=floor, max_bytes=max_bytes)
+            records = self._read(after, floor, max_bytes)
         except Lagged as lag:
             notice: frames.Lag | frames.Subscribed = frames.Lag(self.info.number, lag.skipped, lag.resume_after)
             if lag.resume_after < after:  # with keys: a snapshot follows
@@ -326,6 +288,13 @@ class BusState:
             subscriber.after, subscriber.floor = reached, floor
         return effects, sum(map(len, parts))
 
+    def _read(self, after: int, floor: int, max_bytes: int) -> list[Record]:
+        try:
+            return self.log.read(after, known=floor, max_bytes=max_bytes)
+        except BackendError:  # what is in memory can still be served
+            resume_after = self.log.in_memory_after
+            raise Lagged(skipped=resume_after - after, resume_after=resume_after) from None
+
     def page(self, who: Participant, frame: frames.Fetch) -> frames.Page:
         """A page of history.
 
@@ -338,7 +307,11 @@ class BusState:
         if after < 0:  # the last of those that the reader may see
             after = log.before_last(-after, until, lambda record: record.is_visible_to(who))
         after = max(after, log.start)
-        kept = log.read(after, known=log.floor, max_bytes=self.info.limits.page_bytes)
+        try:
+            kept = log.read(after, known=log.floor, max_bytes=self.info.limits.page_bytes)
+        except Lagged as lag:  # the backend has dropped more than was known here
+            after = lag.resume_after
+            kept = log.read(after, known=log.floor, max_bytes=self.info.limits.page_bytes)
         records = [record for record in kept if record.offset <= until]
         more = bool(kept) and len(records) == len(kept) and kept[-1].offset < until
         through = records[-1].offset if more else max(until, after)

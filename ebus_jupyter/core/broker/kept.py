@@ -20,10 +20,12 @@ class Kept(msgspec.Struct):
         epoch: Identifies this history of the bus; never empty. A bus that is deleted and made again has another one.
         last: The last offset assigned; 0 where there is none. It may be greater than that of the last entry.
         floor: The last offset that was dropped to stay within the bus's bound; 0 where none was.
-        entries: The retained entries, in the order of offsets.
+        entries: The retained entries after offset ``start``, in the order of offsets. Of a log that can be read later, these
+            are the newest ones.
         answers: The accepted writes of each client, retained or not, except the most recent ones. With these a retry is
             answered with its first offset even after a restart.
         recent: The writes accepted since, in the order of offsets.
+        start: The offset after which `entries` are whole.
     """
 
     spec: BusSpec
@@ -33,6 +35,7 @@ class Kept(msgspec.Struct):
     entries: list[Entry] = []
     answers: list[KeptAnswers] = []
     recent: list[Run] = []
+    start: int = 0
 
     def ids(self) -> Iterator[tuple[Id, int]]:
         """Each write that is remembered, with its offset."""

@@ -25,6 +25,7 @@ from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, T
 
 from .bus import BusState
 from .bus_info import BusInfo
+from .bus_log import Older
 from .capabilities import Capabilities
 from .clock import WallClock
 from .conn import Access, Conn
@@ -115,7 +116,9 @@ class BusRegistry:
         conn.permits[address] = (read, write)
         return self._try_enter(conn, frame, address, now)
 
-    def log_opened(self, address: Address, kept: Kept | None, error: EbusError | None, now: float) -> list[Effect]:
+    def log_opened(
+        self, address: Address, kept: Kept | None, error: EbusError | None, now: float, older: Older | None = None
+    ) -> list[Effect]:
         """The backend has performed an `OpenLog`.
 
         Args:
@@ -123,11 +126,12 @@ class BusRegistry:
             kept: What the backend keeps of it; None where it keeps nothing and was given no spec.
             error: The reason why the log could not be opened.
             now: The time.
+            older: Reads what ``kept`` leaves out; None: nothing is left out.
         """
         waiting = self._loading.pop(address, [])
         if kept is not None and error is None:
             try:
-                bus = self._load(address, kept, now)
+                bus = self._load(address, kept, now, older)
             except EbusError as unusable:  # it was stored by another version
                 error = unusable
             else:
@@ -152,9 +156,9 @@ class BusRegistry:
                 effects.append(Send(conn_id, frames.encode(refusal)))
         return effects
 
-    def _load(self, address: Address, kept: Kept, now: float) -> BusState:
+    def _load(self, address: Address, kept: Kept, now: float, older: Older | None) -> BusState:
         info = BusInfo.of(address, self._new_number(), kept.spec, self._limits)
-        bus = BusState(info, kept, self._by_participant, self._clock)
+        bus = BusState(info, kept, self._by_participant, self._clock, older)
         bus.idle_since = now
         self.buses[info.uri] = bus
         self.needs_tick.add(bus)

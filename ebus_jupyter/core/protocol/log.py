@@ -193,6 +193,23 @@ class Log(Generic[T]):
             found.append(item)
         return found
 
+    def count_back(self, n: int, until: int, counts: Callable[[T], bool], most: int) -> tuple[int, int]:
+        """Go back from offset ``until`` over ``n`` of the entries for which ``counts`` is true, or over ``most`` of all.
+
+        Returns:
+            How many of them there were, and the offset before the first of those passed.
+        """
+        found = looked = 0
+        for i in range(self._index(until), self._front - 1, -1):
+            item = self._items[i]
+            if item is None:
+                continue
+            if found >= n or looked >= most:
+                return found, self._offsets[i]
+            looked += 1
+            found += counts(item)
+        return found, self.start
+
     def before_last(self, n: int, until: int = 1 << 62, counts: Callable[[T], bool] = lambda item: True) -> int:
         """The offset before the last ``n`` of the entries up to offset ``until``, of those for which ``counts`` is true."""
         for i in range(self._index(until), self._front - 1, -1):
