@@ -7,7 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .run import run
+from .run import KINDS, run
+
+LONG_SECONDS = 300
+"""From here on there are chapters about pages, which need a browser."""
 
 
 def main() -> int:
@@ -16,15 +19,21 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=10**9, help="stop after so many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the records of violations are kept")
+    parser.add_argument("--chapters", nargs="*", choices=KINDS, help="what they are about, in turn")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="ebus-faults-"))
-    table = run(folder, seconds=given.seconds, faults=given.faults, seed=given.seed)
+    chapters = ["server", "kernels", "server", "pages"] if given.seconds >= LONG_SECONDS else ["server", "kernels"]
+    table = run(
+        folder, seconds=given.seconds, faults=given.faults, seed=given.seed, chapters=given.chapters or chapters
+    )
     print(table)
     for violation in table.violations[:40]:
         print(violation)
     if table.violations:
         print(f"The records are in {folder}.")
-    return bool(table.violations)
+    for broken in table.broken:
+        print(broken)
+    return bool(table.violations or table.broken)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class KernelActor:
         """Kill the kernel; the server starts it again by itself."""
         os.kill(self.pid, 9)
         self.kernel.close()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while self.kernel.state() not in ("idle", "starting", "restarting") or self._is_old():
             assert time.monotonic() < until, "the server has not started the kernel again"
         self._begin(spec)

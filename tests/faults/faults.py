@@ -249,3 +249,35 @@ class KernelFaults(ServerFaults):
 
     def interrupted(self) -> None:
         self._kernel().interrupt_at_work(self.random.uniform(0.0, 0.3))
+
+
+class PageFaults(ServerFaults):
+    """What happens to pages, and to the server that they come from."""
+
+    def kinds(self) -> dict[str, tuple[int, Callable[[], None]]]:
+        found: dict[str, tuple[int, Callable[[], None]]] = {
+            "page reloaded": (4, self.killed_client),
+            "page hidden": (5, self.hidden),
+            "page asleep": (5, self.asleep),
+            "page offline": (5, self.offline),
+            "server killed": (4, self.killed),
+            "server stopped and continued": (3, self.stopped),
+            "disk full": (3, self.disk_full),
+            "clock stepped": (3, self.clock_stepped),
+            "bus deleted": (2, partial(self.stage.delete_bus, "brief")),
+        }
+        if self.stage.copies:
+            found["older copy of the file"] = 2, self.older_copy
+        return found
+
+    def _while(self) -> Callable[[], object]:
+        return partial(self.stage.stopped.wait, self.random.choice([0.1, 0.5, 2.0, 6.0]))
+
+    def hidden(self) -> None:
+        self.random.choice(self.stage.pages.actors).hide(self._while())
+
+    def asleep(self) -> None:
+        self.random.choice(self.stage.pages.actors).sleep(self._while())
+
+    def offline(self) -> None:
+        self.random.choice(self.stage.pages.actors).go_offline(self._while())

@@ -19,10 +19,11 @@ CHUNK = 1 << 16
 
 
 class Messages:
-    """Finds the WebSocket messages in a stream of bytes that begins with an HTTP head."""
+    """Finds the WebSocket messages in a stream of bytes that begins with an HTTP head. Without an upgrade there are none."""
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._is_plain = False
         self._is_open = False
         self._seen = 0
 
@@ -30,13 +31,17 @@ class Messages:
         """The messages that ``data`` completes, each with whether it may be repeated."""
         self._buffer += data
         found: list[tuple[bytes, bool]] = []
-        while (size := self._first()) and len(self._buffer) >= size:
+        while not self._is_plain and (size := self._first()) and len(self._buffer) >= size:
             part, self._buffer = self._buffer[:size], self._buffer[size:]
             is_binary = self._is_open and part[0] == 0x82
             self._seen += is_binary
+            self._is_plain |= not self._is_open and b"upgrade: websocket" not in part.lower()
             self._is_open = True
             # The first message is the hello or the welcome, which belongs to the connection, not to what is said on it.
             found.append((part, is_binary and self._seen > 1))
+        if self._is_plain and self._buffer:
+            found.append((self._buffer, False))
+            self._buffer = b""
         return found
 
     def _first(self) -> int:

@@ -27,6 +27,8 @@ CONFIG = """
 c.EBus.database = {database!r}
 c.EBus.ping_interval = 2.0
 c.EBus.filters = {{"marks": "tests.faults.filters:marks"}}
+# By TCP, the server chooses a kernel's ports before the kernel binds them, and another process may take one in between.
+c.KernelManager.transport = "ipc"
 c.KernelRestarter.time_to_dead = 0.3
 c.KernelRestarter.restart_limit = 1_000_000
 c.ServerApp.jpserver_extensions.update({disabled!r})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,23 +61,34 @@ class Stage:
         folder: For everything that is written.
         starter: Forks the server.
         seed: Of all that is drawn at random.
-        processes, raws, kernels: How many participants of each kind.
+        processes, raws, kernels, pages: How many participants of each kind.
     """
 
     def __init__(
-        self, folder: Path, starter: Starter, seed: int, *, processes: int = 2, raws: int = 2, kernels: int = 0
+        self,
+        folder: Path,
+        starter: Starter,
+        seed: int,
+        *,
+        processes: int = 2,
+        raws: int = 4,
+        kernels: int = 0,
+        pages: int = 0,
     ) -> None:
         self.folder = folder
         self.random = random.Random(seed)
         self.records = folder / "records"
         self.records.mkdir(parents=True)
         self.record = Recorder(self.records / "injector.jsonl")
-        self.server = FaultyServer(folder / "server", starter)
+        # The path of a kernel's Unix sockets must be short.
+        self._home = tempfile.TemporaryDirectory(prefix="ebus-", dir="/tmp", ignore_cleanup_errors=True)
+        self.server = FaultyServer(Path(self._home.name) / "server", starter)
         self.proxy = Proxy(lambda: self.server.port)
         self.copies: list[Path] = []
         self.faults = 0
-        self._wanted = processes, raws, kernels
+        self._wanted = processes, raws, kernels, pages
         self.actors: list[Actor] = []
+        self.pages: Any = None
         self.raws: list[tuple[RawParticipant, threading.Thread, Line]] = []
         self._made = 0
         self._known: dict[str, int] = {}  # how many histories each bus has had
@@ -90,7 +103,7 @@ class Stage:
         for user in PEOPLE:
             for facts in buses_of(user):
                 self._tell_bus(facts, [user] if facts["scope"] == "user" else None)
-        processes, raws, kernels = self._wanted
+        processes, raws, kernels, pages = self._wanted
         for n in range(processes):
             name = self._name("client")
             user = PEOPLE[n % 2]
@@ -101,6 +114,14 @@ class Stage:
         for n in range(kernels):
             user, line = PEOPLE[n % 2], self.proxy.line(f"kernel {n}")
             self.actors.append(KernelActor(self.server, lambda id_, user=user: self.kernel_spec(id_, user), user, line))
+        if pages:
+            from .pages import PageActor, Pages  # a minute of faults is to do without a browser
+
+            self.pages = Pages()
+            for n in range(pages):
+                name, user = self._name("page"), PEOPLE[n % 2]
+                line = self.proxy.line(name)
+                self.actors.append(PageActor(self.pages, self.page_spec(name, user, line), line))
         for actor in self.actors:
             actor.wait_ready()
         self._sampler.start()
@@ -124,6 +145,10 @@ class Stage:
         """What a Python client in a process of its own is told."""
         return {**self._spec(name, user, "client", buses_of(user)), "url": line.url, "token": self.server.token(user)}
 
+    def page_spec(self, name: str, user: str, line: Line) -> dict[str, Any]:
+        """What a page is told."""
+        return {**self._spec(name, user, "page", buses_of(user)), "url": line.url, "token": self.server.token(user)}
+
     def kernel_spec(self, kernel_id: str, user: str) -> dict[str, Any]:
         """What a participant in a kernel is told. It has a bus in the kernel's own scope, too."""
         mine = _bus("mine", "kernel", size=100_000) | {"key": f"mine@{kernel_id}"}
@@ -135,8 +160,10 @@ class Stage:
         self.note_killed(actor.name)
         if isinstance(actor, KernelActor):
             actor.replace(self.kernel_spec(actor.kernel.id, actor.user))
-        else:
+        elif isinstance(actor, Process):
             actor.replace(self.client_spec(self._name("client"), actor.user, actor.line))
+        else:
+            actor.replace(self.page_spec(self._name("page"), actor.user, actor.line))
 
     def _new_raw(self, user: str) -> None:
         name = self._name("raw")
@@ -189,8 +216,12 @@ class Stage:
             thread.join(30)
         for actor in self.actors:
             actor.close()
+        if self.pages is not None:
+            self.pages.close()
         self.server.stop()
         self.proxy.close()
+        shutil.copy(self.server.log, self.folder)
+        self._home.cleanup()
 
     def _sample(self) -> None:
         while not self.stopped.wait(0.5):

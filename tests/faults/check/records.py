@@ -24,7 +24,11 @@ class Recorder:
         self._lock = threading.Lock()
 
     def __call__(self, is_: str, /, **facts: Any) -> None:
-        line = json.dumps({"is": is_, "t": time.monotonic(), **facts}, separators=(",", ":")).encode() + b"\n"
+        self.line({"is": is_, "t": time.monotonic(), **facts})
+
+    def line(self, facts: dict[str, Any]) -> None:
+        """Write a line as it is."""
+        line = json.dumps(facts, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             os.write(self._file, line)
 

@@ -22,6 +22,7 @@ class Table:
         self.violated: Counter[tuple[str, int]] = Counter()
         self.total: Counter[int] = Counter()
         self.violations: list[str] = []
+        self.broken: list[str] = []  # runs that the suite itself could not bring to an end
 
     def add(self, faults: Iterable[dict[str, Any]]) -> Clock:
         """Begin another run with these faults."""

@@ -109,6 +109,8 @@ class Verdict:
                 self.clock.violate(6, where, t, f"{bus} {line['o']}: a removal by {line['s']}, whom nobody knows")
             return
         who, write = self.world.who.get(seen.writer), self.world.writes.get((seen.writer, seen.n))
+        if write is None and who is not None and who.killed and who.kind == "page":
+            return  # a page that was reloaded had not told all that it wrote
         if who is None or write is None:
             self.clock.violate(3, where, t, f"{bus} {line['o']}: {line['v']} was never written")
             return
