@@ -17,14 +17,23 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ebus_jupyter.core.broker.effects import Deliver
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
+from ebus_jupyter.errors import Closed
 
+from .figures import Timing
 from .outlet import Connection
 from .performer import Performer
 from .time_slice import TimeSlice
+
+_TOLD = {kind.__struct_config__.tag for kind in (frames.Error, frames.Bye, frames.Lag, frames.Subscribed)}
+"""The tags of the frames that are counted. A tag is the second byte of its frame."""
+
+_decode = msgspec.msgpack.Decoder(frames.Error | frames.Bye | frames.Lag | frames.Subscribed).decode
 
 
 class Connections:
@@ -36,6 +45,12 @@ class Connections:
         limits: The bounds.
         clock: Seconds, of any clock that only goes forward.
         log: Where a connection that had to be closed is reported.
+
+    Attributes:
+        refusals: Errors that were sent, by code.
+        lags: Readers that were told that they had missed messages.
+        sent_bytes: Bytes that were handed to sockets.
+        delivering: How long deliveries took.
     """
 
     def __init__(
@@ -55,6 +70,10 @@ class Connections:
         self._dirty: dict[Connection, None] = {}  # those that have something to be sent
         self._hangups: list[Connection] = []
         self._flush_scheduled = False
+        self.refusals: dict[str, int] = {}
+        self.lags = 0
+        self.sent_bytes = 0
+        self.delivering = Timing()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slice: TimeSlice | None = None
 
@@ -99,6 +118,18 @@ class Connections:
             conn.count += 1
             conn.replies += len(frame)
             self._dirty[conn] = None
+            if frame[1] in _TOLD:
+                self._count(frame)
+
+    def _count(self, frame: bytes) -> None:
+        match _decode(frame):
+            case frames.Error(code=code) | frames.Bye(code=code):
+                if code != Closed.code:  # a goodbye is no refusal
+                    self.refusals[code] = self.refusals.get(code, 0) + 1
+            case frames.Lag():
+                self.lags += 1
+            case frames.Subscribed(skipped=skipped):
+                self.lags += skipped != 0
 
     def hang_up(self, conn_id: int) -> None:
         """Close a connection once everything queued for it was sent."""
@@ -127,6 +158,7 @@ class Connections:
         began = time_slice.clock()
         dirty, self._dirty = self._dirty, {}
         messages: dict[Any, tuple[bytes, list[bytes]]] = {}
+        sent = 0
         for conn in dirty:
             out = conn.out
             if not out:
@@ -139,6 +171,7 @@ class Connections:
                 message = messages[key] = outlet.pack([frames.head(conn.count), *out]), out
             conn.out, conn.count = [], 0
             outlet.send_packed(message[0])
+            sent += len(message[0])
             buffered = outlet.buffered()
             if buffered <= self._limits.send_bytes:
                 conn.replies = 0
@@ -152,7 +185,10 @@ class Connections:
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.remove(conn.id)
-        time_slice.delivered(time_slice.clock() - began, len(dirty))
+        seconds = time_slice.clock() - began
+        time_slice.delivered(seconds, len(dirty))
+        self.delivering.add(seconds)
+        self.sent_bytes += sent
 
     # --- flow control -----------------------------------------------------------------------------------------------
 

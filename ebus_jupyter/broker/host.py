@@ -21,9 +21,10 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import BusSpec, Participant
-from ebus_jupyter.errors import ConnectionLost
+from ebus_jupyter.errors import ConnectionLost, EbusError
 
 from .connections import Connections
+from .figures import Figures, Timing
 from .filters import Filters, ServerFilter
 from .outlet import Authorizer, Connection, Outlet
 from .storage_queue import JOBS, StorageQueue
@@ -92,6 +93,8 @@ class Broker:
         self._slice: TimeSlice | None = None
         self._closing = False
         self._is_receiving = False
+        self._received_bytes = 0
+        self._receiving = Timing()
 
     def keep_in(self, durable: Backend) -> None:
         """Keep the named buses in ``durable``. Before `start`."""
@@ -184,7 +187,9 @@ class Broker:
         """See `Connection.receive`."""
         time_slice = self._slice
         assert time_slice is not None, "start() comes first"
+        began = time_slice.clock()
         is_quiet = time_slice.begin()
+        self._received_bytes += len(data)
         self._is_receiving = True  # most often, nothing is left for a later iteration of the event loop
         try:
             self.perform(self.state.receive(conn_id, data, self._clock()))
@@ -197,6 +202,7 @@ class Broker:
         finally:
             self._is_receiving = False
             self._schedule_rest()
+            self._receiving.add(time_slice.clock() - began)
         if has_more:
             return self._spawn(self._take_rest(conn_id, time_slice))
         return time_slice.next_slice() if time_slice.is_over() else None
@@ -211,7 +217,9 @@ class Broker:
         while self.state.has_more(conn_id):
             if time_slice.is_over():
                 await asyncio.shield(time_slice.next_slice())
+            began = time_slice.clock()
             self._take_slices(conn_id, time_slice)
+            self._receiving.add(time_slice.clock() - began)
 
     def detach(self, conn_id: int) -> None:
         """See `Connection.close`."""
@@ -234,6 +242,35 @@ class Broker:
         """A kernel is "idle", "busy", "restarting" or "dead"."""
         self.state.registry.kernel_activity(kernel_id, activity)
         self._schedule_presence()
+
+    # --- inspection -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """True from `start` to `aclose`, while its tasks run."""
+        return bool(self._tasks) and not self._closing
+
+    @property
+    def storage_failure(self) -> EbusError | None:
+        """Why the last commit of named buses failed; None where it did not."""
+        return self._storage.failure
+
+    def figures(self) -> Figures:
+        """What the broker has done since its start, and what it has now."""
+        connections, storage = self._connections, self._storage
+        return Figures(
+            connections=self.state.connections_by_kind(),
+            buses=len(self.state.registry.buses),
+            subscriptions=sum(len(bus.subscribers) for bus in self.state.registry.buses.values()),
+            writes=storage.writes,
+            refusals=connections.refusals,
+            lags=connections.lags,
+            received_bytes=self._received_bytes,
+            sent_bytes=connections.sent_bytes,
+            receiving=self._receiving,
+            committing=storage.committing,
+            delivering=connections.delivering,
+        )
 
     # --- effects ----------------------------------------------------------------------------------------------------
 

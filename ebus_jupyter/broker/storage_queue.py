@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError, EbusError, Rejected
 
+from .figures import Timing
 from .performer import Performer
 from .time_slice import TimeSlice
 
@@ -51,6 +53,9 @@ class StorageQueue:
     Attributes:
         durable: Keeps the named buses. It may be replaced before `start`.
         jobs: The jobs that wait, in order. Call `wake` after adding one.
+        writes: The number of writes that were committed.
+        committing: How long the commits took, one for each batch.
+        failure: Why the last commit of named buses failed; None where it did not.
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class StorageQueue:
         )
         self.durable: Backend = durable or memory()
         self.jobs: deque[Job] = deque()
+        self.writes = 0
+        self.committing = Timing()
+        self.failure: EbusError | None = None
         self._volatile = memory()
         self._state = state
         self._host = host
@@ -158,12 +166,13 @@ class StorageQueue:
 
     async def _append(self, batch: list[Entry]) -> None:
         for backend, entries in self._by_backend(batch):
+            began = time.monotonic()
             try:
                 appended = _checked(backend, entries, await backend.append(entries))
             except Exception as failure:
-                self._refuse(entries, failure)
+                self._refuse(backend, entries, failure)
             else:
-                self._appended(backend, appended)
+                self._appended(backend, appended, began)
 
     def append_now(self) -> None:
         """Append the waiting entries in this iteration of the event loop, where their backend can.
@@ -173,20 +182,25 @@ class StorageQueue:
         if self._is_busy:
             return
         for backend, entries in self._by_backend(self._take_appends()):
+            began = time.monotonic()
             try:
                 appended = backend.append_now(entries)
                 if appended is not None:
                     _checked(backend, entries, appended)
             except Exception as failure:
-                self._refuse(entries, failure)
+                self._refuse(backend, entries, failure)
             else:
                 if appended is None:
                     self.jobs.extendleft(Append(entry) for entry in reversed(entries))
                 else:
-                    self._appended(backend, appended)
+                    self._appended(backend, appended, began)
         self._host.flush()
 
-    def _appended(self, backend: Backend, appended: Sequence[Entry]) -> None:
+    def _appended(self, backend: Backend, appended: Sequence[Entry], began: float) -> None:
+        self.committing.add(time.monotonic() - began)
+        self.writes += len(appended)
+        if backend is self.durable:
+            self.failure = None
         delivered = [] if backend is self._fed else self._state.commit(appended)
         self._host.perform(delivered + self._state.appended(appended))
 
@@ -214,9 +228,11 @@ class StorageQueue:
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
-    def _refuse(self, entries: list[Entry], failure: Exception) -> None:
-        what = f"{len(entries)} writes were refused, as the log failed"
-        self._host.perform(self._state.failed(entries, self._report(what, failure)))
+    def _refuse(self, backend: Backend, entries: list[Entry], failure: Exception) -> None:
+        error = self._report(f"{len(entries)} writes were refused, as the log failed", failure)
+        if backend is self.durable and not isinstance(error, Rejected):
+            self.failure = error
+        self._host.perform(self._state.failed(entries, error))
 
     def _report(self, what: str, failure: Exception) -> EbusError:
         """Log a backend's failure, and return the error for those who wait for it."""

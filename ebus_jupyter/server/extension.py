@@ -29,8 +29,10 @@ from ebus_jupyter.errors import BackendError
 
 from . import rest, storage
 from .handlers import ClientHandler, SocketHandler
+from .health import HealthHandler
 from .identity import Identities
 from .kernels import KernelWatcher, environment, unreachable_reason
+from .metrics import METRICS
 from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, load_functions
 from .services import Services
 from .tokens import Tokens
@@ -161,6 +163,7 @@ class EBus(ExtensionApp):
         self.handlers.extend(
             [
                 (r"ebus/ws", SocketHandler, {"services": services}),
+                (r"ebus/api/health", HealthHandler, {"services": services}),
                 *rest.routes(services),
                 (r"ebus/((?:widgets/)?[\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
             ]
@@ -180,6 +183,7 @@ class EBus(ExtensionApp):
                 self.broker.keep_in(durable)
             await self.broker.start()
             self._available = True
+            METRICS.add(self.broker)
         finally:
             self._started.set()
         self._participants.start()
@@ -212,6 +216,7 @@ class EBus(ExtensionApp):
     async def stop_extension(self) -> None:
         if hasattr(self, "kernels"):  # the server may fail before `initialize_settings`
             self._available = False
+            METRICS.remove(self.broker)
             self.kernels.stop()
             self._identities.stop()
             await self._participants.stop()

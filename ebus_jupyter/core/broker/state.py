@@ -12,6 +12,7 @@ A malformed frame ends its connection and affects nothing else.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -435,6 +436,10 @@ class BrokerState:
     def connection_of(self, who: Participant) -> int:
         """The number of the participant's connection; 0 where it has none."""
         return self._by_participant.get(who.id, 0)
+
+    def connections_by_kind(self) -> dict[str, int]:
+        """The number of connections of each kind of participant."""
+        return dict(Counter(conn.who.kind for conn in self._connections.values()))
 
     def counts(self) -> dict[str, Any]:
         """The number of connections and of loaded buses."""
