@@ -31,16 +31,28 @@ async def until(check: Callable[[], Any]) -> None:
 
 async def settled(*shared: widgets.Widget) -> None:
     """Wait until every write has arrived everywhere, and no participant has anything left to do."""
-    states = [share_of(widget).state for widget in shared]
+    shares = [share_of(widget) for widget in shared]
+    states = [share.state for share in shares]
     while True:
         for state in states:
             await asyncio.to_thread(state.flush)
         last = max(state.bus.last for state in states)
         await asyncio.to_thread(states[0].bus.client.buses)  # the broker answers after all that it has sent before
-        for _ in range(3):
-            await asyncio.sleep(0)
-        if all(not state._replica.busy and state.bus.last == last for state in states):
+        await asyncio.sleep(0)
+        if all(state.bus.last == last and _is_idle(share) for state, share in zip(states, shares, strict=True)):
             return
+
+
+def _is_idle(share: Share) -> bool:
+    """True if the share has applied all that its client has received; the steps are in the order of a change's way."""
+    state = share.state
+    return not (
+        state._replica.busy
+        or state._is_behind()
+        or state._changes
+        or state._telling.locked()
+        or share._reconciler._changed_keys
+    )
 
 
 class FakePage:
