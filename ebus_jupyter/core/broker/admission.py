@@ -4,7 +4,7 @@ A write is checked in this order, and refused at the first check that fails: siz
 key, expected offset, filter. A write that passes becomes an `Append` effect.
 
 Each write is decided once. Its answer, an offset or an error, is remembered (`answers`), and a retry receives the same
-answer. (An error of the backend is not remembered: nothing was decided, and a retry may succeed.)
+answer. (An error of the backend is remembered for the connection that was told of it: a retry over another one may succeed.)
 
 A compare-and-set write (``expect=``), and a write that may need one of the last free keys, can only be checked once every
 write in flight has its offset. It waits until then, and later writes wait behind it: each sender's writes keep their order.
@@ -240,12 +240,20 @@ class Admission:
     def refuse(self, sender: str, id_: int, error: EbusError) -> list[Effect]:
         """Refuse a write in flight, and tell its writer why."""
         self.in_flight.pop((sender, id_), None)
-        if not isinstance(error, BackendError):
+        client = self.answers.get(sender)
+        if client is not None:
             # A retry must not be accepted later: it would come behind the sender's later writes.
-            client = self.answers.get(sender)
-            if client is not None:
-                client.refuse(id_, error.code)
+            client.refuse(id_, error.code)
         return self._send(sender, frames.refusal(error, id_=id_, bus=self._bus.number))
+
+    def came_again(self, sender: str) -> None:
+        """A client has opened the bus over another connection. A write that the log only failed to keep may be tried again.
+
+        Over the same connection it may not: whatever comes there is a second copy of what its writer was told of.
+        """
+        client = self.answers.get(sender)
+        if client is not None:
+            client.forgive(BackendError.code)
 
     def resume_waiting(self) -> list[Effect]:
         """Admit the waiting writes that can be checked now. To be called whenever a write was decided."""

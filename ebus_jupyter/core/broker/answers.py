@@ -175,6 +175,11 @@ class ClientAnswers:
         if len(ranges) > REFUSALS:
             self.overtaken = max(self.overtaken, ranges.pop(0)[1])  # type: ignore[assignment]
 
+    def forgive(self, code: str) -> None:
+        """Forget the refusals with this code."""
+        if self._refused is not None:
+            self._refused = [refused for refused in self._refused if refused[2] != code] or None
+
     def offset_of(self, id_: int) -> int | None:
         """The offset of an accepted write; None where it is not known as one."""
         found = _find(self._tail, id_)

@@ -117,6 +117,11 @@ class BusState:
     def _has_writes_in_flight(self) -> bool:
         return self._admission is not None and not self._admission.is_idle
 
+    def came_again(self, sender: str) -> None:
+        """See `Admission.came_again`."""
+        if self._admission is not None:
+            self._admission.came_again(sender)
+
     # --- writes -----------------------------------------------------------------------------------------------------
 
     def commit(self, entries: list[Entry]) -> list[Effect]:

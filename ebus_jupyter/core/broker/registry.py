@@ -193,6 +193,7 @@ class BusRegistry:
         info.spec.join(frame.spec, info.name)
         if info.number not in conn.open:
             self._check_limits(conn)
+            bus.came_again(conn.who.id)
         if frame.spec.get("filter") == OWNER:
             self._offer_filter(conn, bus)
         conn.open[info.number] = Access(bus, read, write)

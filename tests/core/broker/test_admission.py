@@ -65,6 +65,37 @@ def test_law_2_write_that_the_log_refused_does_not_come_behind_later_ones(play):
         alice.answer(early)
 
 
+def test_law_5_copy_of_a_write_that_the_log_refused_is_refused_on_its_connection(play):
+    alice = play.player("alice")
+    bus = alice.opened()
+    play.failing = BackendError("the disk is full.")
+    id_ = alice.write(bus, "tea")
+    sent = alice.session.data_to_send()
+    alice.send(sent)
+    play.settle()
+    play.failing = None
+    with pytest.raises(BackendError):
+        alice.answer(id_)
+    alice.send(sent)
+    play.settle()
+    assert play.kept == []
+
+
+def test_write_that_the_log_refused_may_be_tried_again_over_another_connection(play):
+    alice = play.player("alice")
+    bus = alice.opened()
+    play.failing = BackendError("the disk is full.")
+    id_ = alice.write(bus, "tea")
+    alice.say()
+    play.work()
+    alice.inbox.clear()  # its refusal is lost with the line
+    play.failing = None
+    alice.lose()
+    alice.connect()
+    play.settle()
+    assert alice.answer(id_) == 1
+
+
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 

@@ -69,10 +69,6 @@ class Clock:
         for slot in range(first, last + 1):
             self._kinds.setdefault((fault.get("on") or "", slot), set()).add(fault["kind"])
 
-    def was_at_work(self, kind: str, who: str, t: float) -> bool:
-        """Whether a kind of fault acted on someone at a time, or within `AFTER_SECONDS` before it."""
-        return kind in self._at_work(who, t)
-
     def _at_work(self, who: str, t: float) -> set[str]:
         slot = int(t / SLOT_SECONDS)
         everyone, mine = self._kinds.get(("", slot)), self._kinds.get((who, slot))
