@@ -26,7 +26,7 @@ from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import Closed
 
 from .figures import Timing
-from .outlet import Connection
+from .outlet import Connection, Outlet
 from .performer import Performer
 from .time_slice import TimeSlice
 
@@ -91,6 +91,9 @@ class Connections:
 
     def ids(self) -> list[int]:
         return list(self._connections)
+
+    def outlets(self) -> list[Outlet]:
+        return [conn.outlet for conn in self._connections.values()]
 
     def remove(self, conn_id: int) -> None:
         """The connection has ended. Without effect where there is no such connection."""

@@ -33,6 +33,14 @@ from .time_slice import SLICE_SECONDS, TimeSlice
 TICK_SECONDS = 0.25
 PRESENCE_SECONDS = 0.05
 
+DRAIN_SECONDS = 3.0
+"""How long a broker that is closed waits for its storage: a disk that hangs does not keep a server from ending."""
+
+GOODBYE_SECONDS = 1.0
+"""How long it waits for its clients' sockets to take the last answers. A client that misses them repeats its writes."""
+
+DRAIN_POLL_SECONDS = 0.002
+
 SMALL_BYTES = 1 << 16
 """The size up to which a lone write is appended at once. A larger one is released before it is appended, which saves a copy."""
 
@@ -115,19 +123,35 @@ class Broker:
         self._spawn(self._tick())
 
     async def aclose(self) -> None:
-        """Finish the writes that were accepted, say goodbye to the clients, and release everything. Safe to call twice."""
+        """Drain, say goodbye to the clients, and release everything. Safe to call twice.
+
+        Whatever has arrived is handled, committed and answered before its connection is closed, within `DRAIN_SECONDS`. What
+        arrives from now on is not taken in: its client has no answer, and repeats it to the next broker, which has not seen
+        it.
+        """
         if self._closing:
             return
         self._closing = True
+        outlets = self._connections.outlets()
+        await self._until(DRAIN_SECONDS, lambda: not self._storage.has_work and not self._has_unread())
         bye = frames.encode(frames.Bye("closed", "the server is shutting down; the client comes back when it does."))
         for conn_id in self._connections.ids():
             self.perform([Send(conn_id, bye), Hangup(conn_id)])
-        await self._storage.finish()
         self.flush()
+        await self._until(GOODBYE_SECONDS, lambda: not any(outlet.buffered() for outlet in outlets))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._storage.aclose()
+
+    def _has_unread(self) -> bool:
+        return any(self.state.has_more(conn_id) for conn_id in self._connections.ids())
+
+    async def _until(self, seconds: float, is_done: Callable[[], bool]) -> None:
+        """Wait until ``is_done()``, at most so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not is_done() and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None, "start() comes first"
@@ -187,6 +211,8 @@ class Broker:
         """See `Connection.receive`."""
         time_slice = self._slice
         assert time_slice is not None, "start() comes first"
+        if self._closing:
+            return None
         began = time_slice.clock()
         is_quiet = time_slice.begin()
         self._received_bytes += len(data)

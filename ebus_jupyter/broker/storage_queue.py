@@ -106,10 +106,10 @@ class StorageQueue:
         """Jobs were added."""
         self._awake.set()
 
-    async def finish(self) -> None:
-        """Return once every job was begun."""
-        while self.jobs:
-            await asyncio.sleep(0)
+    @property
+    def has_work(self) -> bool:
+        """True if a job waits or is being done."""
+        return self._is_busy or bool(self.jobs)
 
     async def work(self, time_slice: TimeSlice) -> None:
         """Do one job after the other, until cancelled."""

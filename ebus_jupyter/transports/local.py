@@ -75,7 +75,7 @@ class LocalTransport:
             self._arrived.set()
 
     def buffered(self) -> int:
-        return self._size
+        return 0 if self._ended else self._size  # what has ended keeps its last messages for its reader
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         self._drained = callback

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ebus_jupyter.backends.memory import MemoryBackend
+from ebus_jupyter.broker import host
 from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.broker.entry import Entry
 from ebus_jupyter.core.protocol import frames
@@ -54,6 +55,56 @@ async def test_writes_accepted_before_closing_are_kept() -> None:
     await broker.aclose()
     assert backend.found is not None
     assert [entry.id for entry in backend.found.entries] == [1, 2, 3]
+
+
+class Gated(MemoryBackend):
+    """Appends once its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.gate = asyncio.Event(), asyncio.Event()
+
+    def append_now(self, batch: Sequence[Entry]) -> None:
+        return None
+
+    async def append(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        self.reached.set()
+        await self.gate.wait()
+        return await super().append(batch)
+
+
+async def test_writes_in_flight_are_answered_before_goodbye() -> None:
+    backend = Gated()
+    broker = Broker(backend)
+    await broker.start()
+    peer = await Peer.join(broker)
+    bus = (await peer.open("votes")).bus
+    await peer.publish(bus, "first")
+    await backend.reached.wait()
+    await peer.publish(bus, "second")
+    closing = asyncio.create_task(broker.aclose())
+    await iterations()
+    await peer.publish(bus, "too late")
+    backend.gate.set()
+    await closing
+    told = []
+    while (frame := await peer.read()) is not None:
+        told.append(frame)
+    assert [(frame.id, frame.count) for frame in told[:-1] if isinstance(frame, frames.Ok)] == [(1, 1), (2, 1)]
+    assert isinstance(told[-1], frames.Bye)
+    assert [frame for frame in told if isinstance(frame, frames.Error)] == []
+
+
+async def test_backend_that_hangs_does_not_keep_the_broker_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "DRAIN_SECONDS", 0.01)
+    backend = Gated()
+    broker = Broker(backend)
+    await broker.start()
+    peer = await Peer.join(broker)
+    await peer.publish((await peer.open("votes")).bus, "never")
+    await backend.reached.wait()
+    await broker.aclose()
+    assert (await peer.expect(frames.Bye)).reconnect
 
 
 async def test_kernel_scope_is_deleted_with_its_kernel() -> None:

@@ -125,6 +125,26 @@ def test_health_fails_until_a_commit_succeeds(tmp_path: Path) -> None:
         assert server.request("GET", "ebus/api/health").good().json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
+def test_writes_are_neither_lost_nor_doubled_by_a_server_that_is_stopped(tmp_path: Path, synchronous: str) -> None:
+    config = f"c.EBus.synchronous = {synchronous!r}\n"
+    with (
+        Server(tmp_path / "server", config=config) as server,
+        ebus.connect(server.url, server.token("alice")) as alice,
+        ebus.connect(server.url, server.token("bob")) as bob,
+    ):
+        bus = alice.bus("votes", int, size=10_000)
+        heard = bob.bus("votes", int).stream(since="start")
+        acks = [bus.write(n) for n in range(1500)]
+        server.stop()  # SIGTERM, amid them
+        acks += [bus.write(n) for n in range(1500, 2000)]
+        server.start()
+        offsets = [ack.result(30) for ack in acks]
+        assert sorted(set(offsets)) == offsets
+        assert heard.take(2000, timeout=30) == [*range(2000)]
+        assert bus.history(10_000) == [*range(2000)]
+
+
 def test_broker_is_running_from_start_to_end() -> None:
     async def story() -> None:
         broker = Broker()
