@@ -339,7 +339,7 @@ class Broker:
 
     def _send_presence(self) -> None:
         self._presence_timer = None
-        self.perform(self.state.presence())
+        self.perform(self.state.presence(self._clock()))
 
     # --- code of others: authorizers and filters --------------------------------------------------------------------
 

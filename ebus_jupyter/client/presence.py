@@ -55,6 +55,8 @@ class PresenceView:
     def set(self, state: Any = None, **fields: Any) -> None:
         """Say something of yourself, until you leave the bus or say something else.
 
+        Others learn the newest state. Of states that follow each other fast, such as a cursor's, they may not see each.
+
         Args:
             state: Any value that can travel on a bus.
             fields: The same, as a mapping: ``set(typing=True)``.

@@ -183,7 +183,7 @@ class World:
         self.now = max(self.now, min(*times, self.now + TICK))
         self.play.now = self.now
         self.play.do(self.play.broker.tick(self.now))
-        self.play.do(self.play.broker.presence())
+        self.play.do(self.play.broker.presence(self.play.now))
         return True
 
     def run(self, seconds: float) -> None:
@@ -461,7 +461,7 @@ class SimLine:
             play.do(play.broker.receive(self.conn, data, play.now))
             while not self.hung_up and play.broker.has_more(self.conn):
                 play.do(play.broker.take_slice(self.conn, play.now))
-            play.do(play.broker.presence())
+            play.do(play.broker.presence(play.now))
         elif self.inbox:
             frame, number = self.inbox.popleft()
             data = frames.head(number) + frame

@@ -158,7 +158,7 @@ class Play:
             for player in self.players:
                 busy |= player.say() | player.hear()
             self.work()
-            self.do(self.broker.presence())
+            self.do(self.broker.presence(self.now))
 
     # --- the host ---------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Conn(msgspec.Struct, weakref=True):
         writing_paused: Whether its socket is full.
         open: The buses that it has opened, by their numbers.
         catching_up: The numbers of the buses that have messages in the log for it.
+        missed_presence: The numbers of the buses whose changes to presence it has missed, as its socket was full.
         unread: The frames that have arrived and are not handled yet, the next one last.
         permits: The authorizer's answers (may it read, may it write), for the buses that it has opened.
         tokens: The writes that its rate allows at once.
@@ -52,6 +53,7 @@ class Conn(msgspec.Struct, weakref=True):
     writing_paused: bool = False
     open: dict[int, Access] = {}
     catching_up: set[int] = set()
+    missed_presence: set[int] = set()
     unread: list[frames.ClientFrame] = []
     permits: dict[Address, tuple[bool, bool]] = {}
     tokens: float = 0.0

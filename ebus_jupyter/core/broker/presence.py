@@ -5,10 +5,14 @@ for a while (a page reload, a lost network) before it counts as left, so that ot
 a participant sets belongs to it; the activity of a kernel ("idle", "busy", "restarting", "dead") is set by the server.
 
 Changes are collected, and sent as one `Diff` at the host's pace: when five hundred participants open a notebook at once,
-each of them receives a few diffs, not five hundred.
+each of them receives a few diffs, not five hundred. Of a state that changes fast, such as a cursor, others see the newest one
+and not each: a bus spends `Limits.presence_rate` on its diffs, and what does not fit waits, while newer states take its place.
+Those who come, leave or lose their connection go first.
 """
 
 from __future__ import annotations
+
+import math
 
 import msgspec
 
@@ -42,20 +46,27 @@ class Member(msgspec.Struct):
 
 
 class Diff(msgspec.Struct):
-    """The changes since the previous diff: the participants that came or changed, and the ids of those that left."""
+    """The changes since the previous diff: the participants that came or changed, and the ids of those that left.
+
+    ``size`` is that of both, in bytes.
+    """
 
     here: list[msgspec.Raw]
     left: list[str]
+    size: int = 0
 
 
 class Presence:
     """The participants of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("__weakref__", "_away", "_changed", "_members")
+    __slots__ = ("__weakref__", "_away", "_changed", "_level", "_members", "_refilled_at", "_restated")
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
-        self._changed: set[str] | None = None  # None while it is empty: most buses have no changes
+        self._changed: dict[str, None] | None = None  # None while it is empty: most buses have no changes
+        self._restated: dict[str, None] | None = None  # those with another state and no other change, the oldest first
+        self._level = 0.0  # the bytes that may be sent now
+        self._refilled_at: float | None = None
         self._away: dict[str, float] | None = None  # since when, the longest first; None while it is empty
 
     def __len__(self) -> int:
@@ -67,7 +78,7 @@ class Presence:
     @property
     def has_changed(self) -> bool:
         """True if there are changes since the last `diff`."""
-        return self._changed is not None
+        return self._changed is not None or self._restated is not None
 
     @property
     def away_since(self) -> float | None:
@@ -81,8 +92,11 @@ class Presence:
 
     def _change(self, id_: str) -> None:
         if self._changed is None:
-            self._changed = set()
-        self._changed.add(id_)
+            self._changed = {}
+        self._changed[id_] = None
+        if self._restated is not None:
+            self._restated.pop(id_, None)
+            self._restated = self._restated or None
 
     def join(self, who: Participant, since: float) -> None:
         """``who`` is here, perhaps again. The state that it set before it went away is kept.
@@ -124,7 +138,10 @@ class Presence:
         """The participant sets its state."""
         if id_ in self._members:
             self._members[id_].state = state
-            self._change(id_)
+            if self._changed is None or id_ not in self._changed:
+                if self._restated is None:
+                    self._restated = {}
+                self._restated[id_] = None
 
     def watch(self, id_: str, watches: bool) -> None:
         """The participant begins to receive changes, or stops."""
@@ -156,10 +173,33 @@ class Presence:
         """Every participant, encoded."""
         return [member.encode() for member in self._members.values()]
 
-    def diff(self) -> Diff | None:
-        """The changes since the last call; None where there are none."""
-        if self._changed is None:
-            return None
-        changed, self._changed = sorted(self._changed), None
-        here = [self._members[id_].encode() for id_ in changed if id_ in self._members]
-        return Diff(here, [id_ for id_ in changed if id_ not in self._members])
+    def refill(self, now: float, rate: float) -> float:
+        """The bytes that may be spent on diffs now, where ``rate`` bytes per second may be; at most two seconds' worth."""
+        since, self._refilled_at = self._refilled_at, now
+        most = 2 * rate
+        self._level = most if since is None else min(most, self._level + (now - since) * rate)
+        return self._level
+
+    def spend(self, size: int) -> None:
+        """So many bytes were sent."""
+        self._level -= size
+
+    def diff(self, max_bytes: float = math.inf) -> Diff | None:
+        """The changes since the last call; None where there are none.
+
+        Args:
+            max_bytes: The size above which further changes wait for the next call. One is returned at least.
+        """
+        found = Diff([], [])
+        for changes in (self._changed, self._restated):
+            while changes and found.size < max_bytes:
+                id_ = next(iter(changes))
+                del changes[id_]
+                member = self._members.get(id_)
+                if member is None:
+                    found.left.append(id_)
+                else:
+                    found.here.append(member.encode())
+                found.size += len(id_) + 2 if member is None else len(found.here[-1])
+        self._changed, self._restated = self._changed or None, self._restated or None
+        return found if found.size else None

@@ -12,6 +12,7 @@ A malformed frame ends its connection and affects nothing else.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -374,7 +375,7 @@ class BrokerState:
         if conn is None:
             return []
         conn.writing_paused = False
-        effects: list[Effect] = []
+        effects = self._presence_snapshots(conn) if conn.missed_presence else []
         left = self.limits.send_bytes
         for number in list(conn.catching_up):
             bus = conn.open[number].bus
@@ -410,16 +411,42 @@ class BrokerState:
         self.registry.presence_dirty.add(bus)
         return []
 
-    def presence(self) -> list[Effect]:
-        """Send the changes to presence since the last call. The host decides how often."""
+    def presence(self, now: float) -> list[Effect]:
+        """Send the changes to presence since the last call, as far as `Limits.presence_rate` allows; the others stay dirty.
+
+        The host decides how often. A connection whose socket is full is sent all participants once it has drained.
+        """
         effects: list[Effect] = []
-        for bus in self.registry.presence_dirty:
-            diff = bus.presence.diff()
-            watchers = [self._by_participant[id_] for id_ in bus.presence.watchers if id_ in self._by_participant]
+        for bus in list(self.registry.presence_dirty):
+            presence, number = bus.presence, bus.info.number
+            watchers: list[int] = []
+            for id_ in presence.watchers:
+                conn = self._connections.get(self._by_participant.get(id_, 0))
+                if conn is not None and not conn.writing_paused:
+                    watchers.append(conn.id)
+                elif conn is not None:
+                    conn.missed_presence.add(number)
+            room = presence.refill(now, self.limits.presence_rate)
+            if room <= 0 and watchers:
+                continue
+            diff = presence.diff(room / len(watchers) if watchers else math.inf)
             if diff is not None and watchers:
-                frame = frames.encode(frames.Presence(bus.info.number, False, diff.here, diff.left))
+                frame = frames.encode(frames.Presence(number, False, diff.here, diff.left))
+                presence.spend(len(frame) * len(watchers))
                 effects.append(Deliver(tuple(watchers), frame, 1))
-        self.registry.presence_dirty.clear()
+            if not presence.has_changed:
+                self.registry.presence_dirty.discard(bus)
+        return effects
+
+    def _presence_snapshots(self, conn: Conn) -> list[Effect]:
+        """All participants of the buses whose changes ``conn`` has missed."""
+        effects: list[Effect] = []
+        for number in conn.missed_presence:
+            access = conn.open.get(number)
+            if access is not None and access.read:
+                snapshot = frames.Presence(number, True, access.bus.presence.snapshot())
+                effects.append(Send(conn.id, frames.encode(snapshot)))
+        conn.missed_presence.clear()
         return effects
 
     @property
@@ -429,7 +456,7 @@ class BrokerState:
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: filters may be overdue, participants gone, buses unused."""
-        return self.registry.tick(now) + self.presence()
+        return self.registry.tick(now) + self.presence(now)
 
     # --- inspection -------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """History in one `Page`; the client asks for the next one."""
     presence_bytes: int = 4 << 10
     """The value of `presence.set`, encoded. Over it: `TooLarge`."""
+    presence_rate: float = float(8 << 20)
+    """Bytes per second that one bus spends on the changes to its presence, for all its participants together. Over it changes
+    wait, and of a state that was set several times meanwhile, others receive the last."""
     gone_seconds: float = 10.0
     """Time for which a participant that lost its connection is away before it has left."""
     creator_seconds: float = 60.0

@@ -7,7 +7,7 @@ import msgspec
 from ebus_jupyter.core.broker.presence import Presence
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.core.protocol.seat import decode_seat
-from tests.core.play import pack
+from tests.core.play import Play, pack
 
 ALICE, BOB = Participant("a", "page", "alice"), Participant("b", "kernel", "bob", kernel_id="k1")
 
@@ -88,7 +88,7 @@ def test_watchers_see_joins_states_and_leaves(play):
     his = bob.opened()
     bob.session.set_presence(his, pack("hi"))
     play.settle()
-    play.do(play.broker.presence())
+    play.do(play.broker.presence(play.now))
     play.settle()
 
     def seen():
@@ -96,7 +96,7 @@ def test_watchers_see_joins_states_and_leaves(play):
 
     assert seen() == {"alice": ("here", None), "bob": ("here", "hi")}
     bob.lose()
-    play.do(play.broker.presence())
+    play.do(play.broker.presence(play.now))
     play.settle()
     assert seen()["bob"] == ("away", "hi")
     play.pass_time(play.limits.gone_seconds + 1)
@@ -132,3 +132,75 @@ def test_bus_left_before_it_is_opened_is_left(play):
     alice.session.leave(hers)
     play.settle()
     assert [seat.who.user for seat in his.participants.values()] == ["bob"]
+
+
+# --- many people ------------------------------------------------------------------------------------------------------
+
+
+def test_diff_has_a_size_and_the_rest_waits_with_its_newest_state():
+    presence = Presence()
+    for n in range(20):
+        presence.join(Participant(f"p{n}", "page", f"u{n}"), 1.0)
+    presence.diff()
+    for n in range(20):
+        presence.set(f"p{n}", msgspec.Raw(pack("old")))
+    first = seats(presence.diff(300).here)
+    assert 0 < len(first) < 20
+    presence.set("p19", msgspec.Raw(pack("new")))
+    presence.leave("p18")
+    diff = presence.diff(1)
+    assert diff.left == ["p18"]  # who left goes before any state
+    rest = {}
+    while presence.has_changed:
+        rest |= seats(presence.diff(300).here)
+    assert len(first) + len(rest) == 19
+    assert rest["u19"][2] == "new"
+
+
+def test_fast_states_of_a_crowd_cost_what_the_rate_allows(play):
+    play = Play(limits=msgspec.structs.replace(play.limits, presence_rate=20_000.0))
+    people = [play.player(f"u{n}") for n in range(20)]
+    buses = [who.opened() for who in people]
+    for who, bus in zip(people, buses, strict=True):
+        who.session.watch_presence(bus)
+    play.settle()
+    play.now += 10
+    play.settle()
+    sent = 0
+    for step in range(100):  # ten seconds, ten times a second
+        play.now += 0.1
+        for who, bus in zip(people, buses, strict=True):
+            who.session.set_presence(bus, pack({"x": step}))
+            who.say()
+        play.do(play.broker.presence(play.now))
+        sent += sum(len(frame) for who in people for frame, _ in who.inbox)
+        for who in people:
+            who.hear()
+    assert sent <= 20_000 * (10 + 2) * 1.2
+    play.now += 10
+    for _ in range(20):
+        play.now += 1
+        play.do(play.broker.presence(play.now))
+        for who in people:
+            who.hear()
+    assert not play.broker.presence_dirty
+    for bus in buses:  # in the end, everyone sees the last state of everyone
+        assert [seat.state for seat in bus.participants.values()] == [{"x": 99}] * 20
+
+
+def test_full_socket_is_sent_no_presence_and_all_of_it_later(play):
+    alice, slow = play.player("alice"), play.player("bob")
+    hers, his = alice.opened(), slow.opened()
+    slow.session.watch_presence(his)
+    play.settle()
+    slow.block()
+    carol = play.player("carol")
+    carol.opened()
+    alice.session.set_presence(hers, pack(1))
+    play.settle()
+    assert not slow.inbox
+    alice.session.set_presence(hers, pack(2))
+    play.settle()
+    slow.drain()
+    play.settle()
+    assert {seat.who.user: seat.state for seat in his.participants.values()} == {"alice": 2, "bob": None, "carol": None}
