@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
 import npm
 
-BUILT = ("client.js", "stub.js")
+BUILT = ("client.js", "state.js", "stub.js")
 
 
 class PageClient(BuildHookInterface[Any]):

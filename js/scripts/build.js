@@ -3,8 +3,9 @@
  *
  * | bundle | source | loaded by |
  * | --- | --- | --- |
- * | `client.js` | `client/index.ts` | programs, and `attach.js` |
- * | `attach.js` | `entries/attach.ts` | the loader; it imports the client from `client.js` |
+ * | `client.js` | `client/index.ts` | programs, `state.js` and `attach.js` |
+ * | `state.js` | `client/state.ts` | programs that share a state, and `attach.js`; it imports the client's errors |
+ * | `attach.js` | `entries/attach.ts` | the loader; it imports `client.js` and `state.js` |
  * | `stub.js` | `entries/loader.ts` | anywidget: each widget carries it |
  * | `bundle.js` | `entries/standalone.ts` | pages whose broker no server hosts |
  * | `widgets/NAME.js` | `widgets/ready/NAME.ts` | `attach.js`, for a view |
@@ -18,13 +19,14 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 import { build } from "esbuild";
-import { minify } from "terser";
+
+import { buildClient } from "./client.js";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const source = join(root, "src");
 const output = join(root, "..", "ebus_jupyter", "static");
 /** The largest sizes, in bytes after gzip. */
-const limits = { "client.js": 15_000, "attach.js": 4_000, "stub.js": 1_000 };
+const limits = { "client.js": 15_000, "state.js": 3_000, "attach.js": 4_500, "stub.js": 1_000 };
 const views = ["chat", "presence", "whiteboard", "poll", "inspector", "status"];
 
 const common = {
@@ -40,18 +42,23 @@ const common = {
   logLevel: "warning",
 };
 
-/** The modules whose names `client.js` exports. */
-const served = new Set(["client/index.ts", "core/errors.ts"].map((path) => join(source, path)));
+/** The modules whose names a served module exports. */
+const served = new Map([
+  [join(source, "client/index.ts"), "./client.js"],
+  [join(source, "core/errors.ts"), "./client.js"],
+  [join(source, "client/state.ts"), "./state.js"],
+]);
 
-/** Imports the client's public names from `client.js`, wherever the source module is imported from. */
-const clientIsExternal = {
-  name: "client-is-external",
+/** Imports the public names from the served modules, wherever the source module is imported from. */
+const servedAreExternal = {
+  name: "served-are-external",
   setup({ onResolve, resolve }) {
     onResolve({ filter: /^\.\.?\// }, async ({ path, pluginData, ...options }) => {
-      if (pluginData === "resolved") return undefined;
+      if (pluginData === "resolved" || options.kind === "entry-point") return undefined;
       const { importer, kind, namespace, resolveDir } = options;
       const found = await resolve(path, { importer, kind, namespace, resolveDir, pluginData: "resolved" });
-      return served.has(found.path) ? { path: "./client.js", external: true } : found;
+      const module = served.get(found.path);
+      return module ? { path: module, external: true } : found;
     });
   },
 };
@@ -69,13 +76,13 @@ function forbid(name, result, forbidden) {
   if (found.length > 0) throw new Error(`${name} contains ${found.join(", ")}`);
 }
 
-await build({ ...common, entryPoints: { client: "src/client/index.ts" } });
-// The client is minified further: its size is part of the documentation, and terser saves 400 bytes of it.
 const client = join(output, "client.js");
-const { code } = await minify(await readFile(client, "utf8"), { module: true, ecma: 2022, compress: { passes: 2 } });
-await writeFile(client, code);
+await mkdir(output, { recursive: true });
+await writeFile(client, await buildClient());
+const state = await build({ ...common, entryPoints: { state: "src/client/state.ts" }, plugins: [servedAreExternal] });
+forbid("state.js", state, /^core\/(errors|session|msgpack)|^client\/(bus|client|index)/);
 forbid("stub.js", await build({ ...common, entryPoints: { stub: "src/entries/loader.ts" } }), /^(?!entries\/loader)/);
-const attach = await build({ ...common, entryPoints: { attach: "src/entries/attach.ts" }, plugins: [clientIsExternal] });
+const attach = await build({ ...common, entryPoints: { attach: "src/entries/attach.ts" }, plugins: [servedAreExternal] });
 forbid("attach.js", attach, /^client\/|^core\/(errors|session)/);
 await build({ ...common, entryPoints: { bundle: "src/entries/standalone.ts" } });
 
@@ -105,4 +112,4 @@ if (exceeded) {
 }
 
 await mkdir(join(root, "dist"), { recursive: true });
-await copyFile(client, join(root, "dist", "client.js"));
+for (const name of ["client.js", "state.js"]) await copyFile(join(output, name), join(root, "dist", name));

@@ -37,6 +37,10 @@ export class FakeBroker {
   reachable = true;
   /** Frames of these types are received, but not answered. */
   readonly unanswered = new Set<number>();
+  /** The limits that it states. */
+  limits: Record<string, number> = { value_bytes: 1 << 20, batch_bytes: 8 << 20 };
+  /** The size of the largest message that was received. */
+  largest = 0;
   /** Returns another answer to a publish than its acceptance. */
   refuse: ((publish: Fields) => Fields | null) | null = null;
   #conn: { listener: Listener; subscribed: Set<number>; out: Fields[] } | null = null;
@@ -56,6 +60,7 @@ export class FakeBroker {
     }
     return {
       send: (bytes) => {
+        this.largest = Math.max(this.largest, bytes.length);
         for (const frame of framesOf(bytes)) {
           this.frames.push(frame);
           if (this.#conn === conn && !this.unanswered.has(frame[0] as number)) this.answer(frame);
@@ -88,6 +93,11 @@ export class FakeBroker {
   settle(): void {
     if (!this.#conn || this.#conn.out.length === 0) return;
     this.#conn.listener.message(message(...this.#conn.out.splice(0)));
+  }
+
+  /** Sends a message as it is. */
+  deliver(bytes: Uint8Array): void {
+    this.#conn?.listener.message(bytes);
   }
 
   send(...frames: Fields[]): void {
@@ -129,7 +139,7 @@ export class FakeBroker {
     const [tag, ...rest] = frame;
     switch (tag) {
       case 1:
-        return this.send([64, 1, ALICE, "broker", { value_bytes: 1 << 20, batch_bytes: 8 << 20 }]);
+        return this.send([64, 1, ALICE, "broker", this.limits]);
       case 2: {
         const [req, scope, name, spec] = rest;
         const bus = this.bus(String(name), spec as Record<string, unknown>);

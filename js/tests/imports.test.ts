@@ -49,7 +49,8 @@ it("rooms import only the rooms below them", () => {
 });
 
 it("widgets import the public names of the client", () => {
-  expect(violations((from, to) => roomOf(from) === "widgets" && roomOf(to) === "client" && to !== "client/index.ts")).toEqual([]);
+  const named = ["client/index.ts", "client/state.ts"];
+  expect(violations((from, to) => roomOf(from) === "widgets" && roomOf(to) === "client" && !named.includes(to))).toEqual([]);
 });
 
 it("no files import each other in a circle", () => {

@@ -22,6 +22,7 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.codec import Codec
 from ebus_jupyter.core.protocol.message import Participant
+from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import EbusError, Lagged
 
 from . import vectors
@@ -309,7 +310,7 @@ class ScriptedSession:
         with fields(what) as given:
             as_, bus, value = given.take("as"), self.buses[given.take("bus")], pack(given.take("value"))
             options = {key: given.take(key) for key in ("key", "deleted", "echo", "to", "expect") if key in given}
-            self.writes[self.session.publish(bus, value, 0.0, **options)] = as_
+            self.writes[self.session.publish(bus, value, self.now, **options)] = as_
 
     def step_flush(self, what: str) -> None:
         self.session.flush(self.buses[what])
@@ -325,7 +326,10 @@ class ScriptedSession:
 
     def step_reader(self, what: Any) -> None:
         with fields(what) as given:
-            self.readers[given.take("as")] = Reader(self.session, self.buses[given.take("bus")], given.take("since"))
+            since = given.take("since")
+            if isinstance(since, dict):
+                since = Position(**since)
+            self.readers[given.take("as")] = Reader(self.session, self.buses[given.take("bus")], since)
 
     def step_clone(self, what: Any) -> None:
         with fields(what) as given:
@@ -419,6 +423,9 @@ class ScriptedSession:
                 return found
             read = {"offset": item.offset} if item.key is None else {"offset": item.offset, "key": item.key}
             found.append({**read, "deleted": True} if item.deleted else {**read, "value": unpack(item.value)})
+
+    def step_position(self, what: Any) -> None:
+        assert {name: list(self.buses[name].position) for name in what} == what
 
     def step_caught_up(self, what: Any) -> None:
         assert {name: self.readers[name].caught_up for name in what} == what

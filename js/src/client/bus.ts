@@ -7,17 +7,44 @@
  * A write is accepted (`write` resolves with its offset) or refused (`write` rejects with a named error), once. While the
  * broker cannot be reached, the write waits. All participants receive the message in the same order, this page included. A
  * refused write that nobody handles shows up in the browser's console, like any unhandled rejection.
+ *
+ * Writes may come faster than the broker takes them: the client sends them at the broker's rate, in order, and none is
+ * refused or lost for it. What waits is bounded in bytes.
  */
 import { onAbort } from "../core/abort.js";
+import { nameOf } from "../core/address.js";
+import { check } from "../core/check.js";
 import type { ChannelHandle, HandleListener } from "../core/channel.js";
 import { Closed, Lagged, type EbusError } from "../core/errors.js";
-import { encodeValue, type Message, type Page, type Spec, type WriteOptions } from "../core/frames.js";
+import { decodeValue, encodeValue, type Message, type Spec, type WriteOptions } from "../core/frames.js";
+import { decode } from "../core/msgpack.js";
+import { NOWHERE, type Position } from "../core/position.js";
 import { Reader, type PageSource, type Since } from "../core/reader.js";
 import { deferred } from "./deferred.js";
 import { call } from "./listeners.js";
 import { Presence } from "./presence.js";
 import type { SessionRunner } from "./runner.js";
 import { Stream } from "./stream.js";
+import { Subscription } from "./subscription.js";
+import { answer, type WaitOptions } from "./waiting.js";
+
+/** How long writes wait that are to be sent together, where only their number was given, in milliseconds. */
+const GATHER_TIME = 50;
+/** How many writes are sent together at most, where only the time was given. */
+const GATHER_WRITES = 1000;
+
+/**
+ * What a `State` needs of its bus. The two may be of different versions of this package: a page has one connection, and one
+ * copy of the client runs it. So these names are fixed.
+ */
+export interface BusPort {
+  encode(value: unknown): Uint8Array;
+  /** Objects and arrays in the value are frozen. */
+  decode(value: Uint8Array): unknown;
+  write(value: Uint8Array, options: WriteOptions): Promise<number>;
+  /** Begins to read at the start. */
+  read(wake: () => void, end: () => void): Pick<Subscription, "read" | "caughtUp" | "errors" | "release">;
+}
 
 export interface BusOptions extends Spec {
   /** "server" (default), "user", "kernel", "hub" or "hub:GROUP". */
@@ -61,7 +88,7 @@ export class Bus<In = unknown, Out = In> {
   readonly #runner: SessionRunner;
   readonly #handle: ChannelHandle;
   readonly #options: BusOptions;
-  readonly #readers = new Set<{ wake: () => void; end: () => void }>();
+  readonly #subscriptions = new Set<Subscription>();
   readonly #unsettled = new Set<Promise<unknown>>();
   readonly #opened = deferred<undefined>();
   readonly #ended = deferred<EbusError>();
@@ -73,10 +100,10 @@ export class Bus<In = unknown, Out = In> {
   /** @internal */
   constructor(runner: SessionRunner, name: string | null, options: BusOptions) {
     const { scope = "server", owner = "", cap = "", create = true, signal, flushSize, flushInterval, ...given } = options;
-    const spec = Object.fromEntries(Object.entries(given).filter(([, value]: [string, unknown]) => value !== undefined));
+    check([flushSize ?? 1, flushInterval ?? 1].every(Number.isFinite), "a wrong argument of bus()");
     this.#runner = runner;
     this.#options = { flushSize, flushInterval };
-    this.#handle = runner.session.open({ scope, name, spec, owner, cap, create });
+    this.#handle = runner.session.open({ scope, name, spec: given, owner, cap, create });
     runner.flush();
     this.presence = new Presence(runner, this.#handle);
     this.#handle.listener = this.#listener();
@@ -88,7 +115,7 @@ export class Bus<In = unknown, Out = In> {
 
   /** The name. An unnamed bus gets its name from the broker when it is open; until then it is "". */
   get name(): string {
-    return this.#handle.params.name ?? this.#handle.channel?.address.split("/").at(-1) ?? "";
+    return this.#handle.params.name ?? nameOf(this.#handle.channel?.address ?? "");
   }
 
   /** The URI, such as `ebus:server/votes`, with the capability if there is one; "" until the bus is open. */
@@ -111,22 +138,42 @@ export class Bus<In = unknown, Out = In> {
     return filter ? (filter === "@owner" ? `user:${maker}` : `server:${filter}`) : "";
   }
 
+  /** The place that this client has reached, for `stream({since: position})` later, also on another page. */
+  get position(): Position {
+    return this.#handle.channel?.position ?? NOWHERE;
+  }
+
   /** The reason why the bus is closed; null while it is not. */
   get error(): EbusError | null {
     return this.#handle.error;
   }
 
   /**
-   * Writes a value.
+   * Writes a value. It is checked and encoded in this call: the program may go on changing it.
    *
-   * @returns The offset of the message. The promise rejects with a named error if the write is refused.
+   * @returns The offset of the message. The promise rejects with a named error if the write is refused, and with `TypeError`
+   * if an option is wrong.
    */
-  write(value: In, options: WriteOptions = {}): Promise<number> {
+  async write(value: In, options: WriteOptions = {}): Promise<number> {
+    return this.#write(encodeValue(value, this.#handle.label), options);
+  }
+
+  /** @internal */
+  get port(): BusPort {
+    return {
+      encode: (value) => encodeValue(value, this.#handle.label),
+      decode: (value) => decode(value, true),
+      write: (value, options) => this.#write(value, options),
+      read: (wake, end) => this.#subscribe("start", wake, end),
+    };
+  }
+
+  #write(value: Uint8Array, options: WriteOptions): Promise<number> {
     const { flushSize, flushInterval } = this.#options;
     const batch = flushSize !== undefined || flushInterval !== undefined;
+    const runner = this.#runner;
     const settled = new Promise<number>((resolve, reject) => {
-      const bytes = encodeValue(value, this.name);
-      const write = this.#runner.session.publish(this.#handle, bytes, { ...options }, batch);
+      const write = runner.session.publish(this.#handle, value, runner.now(), options, batch);
       write.done = (error, offset) => (error ? reject(error) : resolve(offset ?? 0));
       this.#batched += 1;
     });
@@ -135,9 +182,9 @@ export class Bus<In = unknown, Out = In> {
       () => this.#unsettled.delete(quiet),
     );
     this.#unsettled.add(quiet);
-    if (!batch) this.#runner.flush();
-    else if (this.#batched >= (flushSize ?? Infinity)) this.#flushBatch();
-    else this.#timer ??= setTimeout(() => this.#flushBatch(), flushInterval ?? 0);
+    if (!batch) runner.flush();
+    else if (this.#batched >= (flushSize ?? GATHER_WRITES)) this.#flushBatch();
+    else this.#timer ??= setTimeout(() => this.#flushBatch(), flushInterval ?? GATHER_TIME);
     return settled;
   }
 
@@ -148,13 +195,13 @@ export class Bus<In = unknown, Out = In> {
   }
 
   /** Returns a stream of the values. */
-  stream({ since, signal }: StreamOptions = {}): Stream<Out> {
-    return this.#stream((message) => message.value as Out, since, signal);
+  stream(options: StreamOptions = {}): Stream<Out> {
+    return this.#stream((message) => message.value as Out, options);
   }
 
   /** Returns a stream of the messages: the values with their offset, time and sender. */
-  messages({ since, signal }: StreamOptions = {}): Stream<Message<Out>> {
-    return this.#stream((message) => message as Message<Out>, since, signal);
+  messages(options: StreamOptions = {}): Stream<Message<Out>> {
+    return this.#stream((message) => message as Message<Out>, options);
   }
 
   /**
@@ -162,7 +209,7 @@ export class Bus<In = unknown, Out = In> {
    *
    * @returns A function that removes the listener.
    */
-  on(listener: (value: Out) => void, options: ListenOptions = {}): () => void {
+  on(listener: (value: Out) => unknown, options: ListenOptions = {}): () => void {
     return this.onMessage((message) => listener(message.value), options);
   }
 
@@ -171,7 +218,7 @@ export class Bus<In = unknown, Out = In> {
    *
    * @returns A function that removes the listener.
    */
-  onMessage(listener: (message: Message<Out>) => void, options: ListenOptions = {}): () => void {
+  onMessage(listener: (message: Message<Out>) => unknown, options: ListenOptions = {}): () => void {
     const { since, signal, onError = report } = options;
     const life = new AbortController();
     let draining = false;
@@ -180,7 +227,7 @@ export class Bus<In = unknown, Out = In> {
       draining = true;
       while (!life.signal.aborted) {
         try {
-          const message = reader.readNowait();
+          const message = subscription.read();
           if (!message) break;
           call(() => listener(message as Message<Out>));
         } catch (error) {
@@ -191,71 +238,56 @@ export class Bus<In = unknown, Out = In> {
       draining = false;
     };
     const stop = () => life.abort();
-    const [reader, release] = this.subscribe(since, drain, stop);
-    onAbort(life.signal, release);
+    const subscription = this.#subscribe(since, drain, stop);
+    onAbort(life.signal, () => subscription.release());
     onAbort(life.signal, onAbort(signal, stop));
     // The caller gets the returned function before the listener is called.
     queueMicrotask(drain);
     return stop;
   }
 
-  /** Returns the last `n` retained values, oldest first. Default: 10; `Infinity`: all. */
-  async history(n = 10): Promise<Out[]> {
+  /** Returns the last `n` retained values, oldest first. Default: 10; `Infinity`: all. Values that cannot be read are left out. */
+  async history(n = 10, options: WaitOptions = {}): Promise<Out[]> {
+    check(n >= 0, "n is a number");
     const found: Out[] = [];
     let after = n === Infinity ? 0 : -Math.floor(n);
-    if (n <= 0) return found;
+    if (n < 1) return found;
     for (;;) {
-      const page = await new Promise<Page>((resolve, reject) => {
-        this.#pages.fetch(this.#handle, after, 0, (error, answer) => (answer ? resolve(answer) : reject(error ?? new Closed())));
-      });
-      for (const { value } of page.messages) found.push(value as Out);
+      const page = await answer(this.#runner, options, () => this.#runner.session.fetch(this.#handle, after));
+      for (const delivery of page.messages) {
+        try {
+          found.push(decodeValue(delivery, this.#handle.label) as Out);
+        } catch (error) {
+          this.#runner.report(error as EbusError);
+        }
+      }
       if (!page.more || page.through <= after) return found;
       after = page.through;
     }
   }
 
   /** Deletes the bus and its log for all participants. */
-  delete(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#runner.session.delete(this.#handle).done = (error) => (error ? reject(error) : resolve());
-      this.#runner.flush();
-    });
+  async delete(options: WaitOptions = {}): Promise<void> {
+    await answer(this.#runner, options, () => this.#runner.session.delete(this.#handle));
   }
 
   /** Closes the bus on this page: its streams end, its writes are still sent. */
   close(): void {
     this.#forget();
     this.#flushBatch();
-    for (const { end } of [...this.#readers]) end();
-    this.#runner.dispatch(this.#runner.session.leave(this.#handle));
+    for (const { end } of [...this.#subscriptions]) end();
+    this.#runner.dispatch(this.#runner.session.leave(this.#handle, this.#runner.now()));
     this.#end(this.#handle.error ?? new Closed());
   }
 
-  /**
-   * Opens a reader, or a clone of `original`.
-   *
-   * @param wake - Called when the reader may have something to read.
-   * @param end - Called when the bus is closed on this page.
-   * @returns The reader, and a function that releases it.
-   * @internal
-   */
-  subscribe(since: Since, wake: () => void, end: () => void, original?: Reader): readonly [Reader, () => void] {
-    const { session } = this.#runner;
-    session.subscribe(this.#handle);
-    const reader = original ? original.clone(wake) : new Reader(this.#handle, since, this.#pages, wake);
-    const entry = { wake, end };
-    this.#readers.add(entry);
-    this.#runner.flush();
-    const release = () => {
-      if (!this.#readers.delete(entry)) return;
-      session.unsubscribe(this.#handle);
-      this.#runner.flush();
-    };
-    return [reader, release];
+  /** Begins to read, or clones `original`; `wake` and `end` as in `Subscription`. */
+  #subscribe(since: Since, wake: () => void, end: () => void, original?: Subscription): Subscription {
+    const reader = original ? original.reader.clone(wake) : new Reader(this.#handle, since, this.#pages, wake);
+    return new Subscription(this.#runner, this.#handle, reader, this.#subscriptions, wake, end);
   }
 
-  #stream<V>(make: (message: Message) => V, since: Since, signal: AbortSignal | undefined): Stream<V> {
-    return new Stream((wake, end, original) => this.subscribe(since, wake, end, original), make, signal);
+  #stream<V>(make: (message: Message) => V, { since, signal }: StreamOptions): Stream<V> {
+    return new Stream((wake, end, original) => this.#subscribe(since, wake, end, original), make, signal);
   }
 
   readonly #pages: PageSource = {
@@ -269,7 +301,7 @@ export class Bus<In = unknown, Out = In> {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = null;
     this.#batched = 0;
-    this.#runner.session.flush(this.#handle);
+    this.#runner.session.flush(this.#handle, this.#runner.now());
     this.#runner.flush();
   }
 
@@ -280,7 +312,7 @@ export class Bus<In = unknown, Out = In> {
 
   #listener(): HandleListener {
     const wake = () => {
-      for (const reader of [...this.#readers]) call(reader.wake);
+      for (const { wake } of [...this.#subscriptions]) call(wake);
     };
     return {
       opened: () => {

@@ -14,7 +14,7 @@ import type { SessionEvent } from "../core/events.js";
 import { PATIENCE } from "../core/heartbeat.js";
 import { Session } from "../core/session.js";
 import type { Connect, Transport } from "../transports/base.js";
-import { page } from "../transports/page.js";
+import { page, randomId } from "../transports/page.js";
 import { Bus, type BusOptions } from "./bus.js";
 import { call, Listeners } from "./listeners.js";
 import type { SessionRunner } from "./runner.js";
@@ -27,6 +27,8 @@ const MAX_DELAY = 2_000;
 const TICK = 2_000;
 /** The time for an answer while the browser reports no network. The report may be wrong: the server may be local. */
 const OFFLINE_PATIENCE = 1_500;
+/** A connection that lasted this long was a good one: the delays begin anew. */
+const STABLE = 10_000;
 /** How long a connection outlives its last user: a widget that is drawn again returns immediately. */
 const LINGER = 1_000;
 
@@ -36,6 +38,7 @@ export class Connection implements SessionRunner {
   error: EbusError | null = null;
   readonly #connect: Connect;
   readonly #listeners = new Listeners<[Status]>();
+  readonly #errorListeners = new Listeners<[EbusError]>();
   readonly #onEnd: () => void;
   readonly #life = new AbortController();
   readonly #ticker: ReturnType<typeof setInterval>;
@@ -45,8 +48,13 @@ export class Connection implements SessionRunner {
   #dialedAt = 0;
   /** The number of the present attempt; events of earlier ones are ignored. */
   #dial = 0;
-  /** The number of attempts since the last welcome. */
+  /** The number of attempts since the last connection that lasted. */
   #attempts = 0;
+  #welcomedAt = Infinity;
+  /** The bus of the last error that was on the console. */
+  #lastReported: unknown = null;
+  /** For the writes that are held. */
+  #held: ReturnType<typeof setTimeout> | null = null;
   #retry: ReturnType<typeof setTimeout> | null = null;
   #flushing = false;
   #users = 0;
@@ -54,12 +62,11 @@ export class Connection implements SessionRunner {
 
   /**
    * @param onEnd - Called once, when the connection is closed for good.
-   * @param client - A description of the client, for the broker's log.
    */
-  constructor(connect: Connect, onEnd: () => void = () => undefined, client = "ebus-jupyter js") {
+  constructor(connect: Connect, onEnd: () => void = () => undefined) {
     this.#connect = connect;
     this.#onEnd = onEnd;
-    this.session = new Session(instanceId(), client);
+    this.session = new Session(randomId(), "ebus-jupyter js");
     this.#ticker = setInterval(() => this.#tick(), TICK);
     const { signal } = this.#life;
     page.addEventListener?.("online", this.#wake, { signal });
@@ -74,6 +81,22 @@ export class Connection implements SessionRunner {
 
   onStatus(listener: (status: Status) => void, signal?: AbortSignal): () => void {
     return this.#listeners.add(listener, signal);
+  }
+
+  onError(listener: (error: EbusError) => void, signal?: AbortSignal): () => void {
+    return this.#errorListeners.add(listener, signal);
+  }
+
+  now(): number {
+    return performance.now();
+  }
+
+  report(error: EbusError): void {
+    const { bus = error.message } = error.details;
+    // Of many in a row, one is enough for the console.
+    if (bus !== this.#lastReported) console.warn(`[ebus] ${error.message}`);
+    this.#lastReported = bus;
+    this.#errorListeners.emit(error);
   }
 
   /**
@@ -91,7 +114,7 @@ export class Connection implements SessionRunner {
       retained = false;
       this.#users -= 1;
       if (this.#users > 0 || this.error) return;
-      this.#linger = setTimeout(() => this.close(new Closed("no client on this page uses the connection.", { reason: "unused" })), LINGER);
+      this.#linger = setTimeout(() => this.close(new Closed("", { reason: "unused" })), LINGER);
     };
   }
 
@@ -100,14 +123,21 @@ export class Connection implements SessionRunner {
     return new Bus<In, Out>(this, name, options);
   }
 
-  flush(): void {
+  readonly flush = (): void => {
     if (this.#flushing) return;
     this.#flushing = true;
     queueMicrotask(() => {
       this.#flushing = false;
-      if (this.#up) for (const message of this.session.dataToSend()) this.#transport?.send(message);
+      if (!this.#up) return;
+      for (const message of this.session.dataToSend(this.now())) this.#transport?.send(message);
+      const wait = this.session.wait(this.now());
+      if (wait === null) return;
+      this.#held ??= setTimeout(() => {
+        this.#held = null;
+        this.flush();
+      }, wait + 1);
     });
-  }
+  };
 
   dispatch(events: readonly SessionEvent[]): void {
     for (const event of events) this.#dispatch(event);
@@ -120,6 +150,7 @@ export class Connection implements SessionRunner {
     this.error = error;
     clearInterval(this.#ticker);
     if (this.#retry) clearTimeout(this.#retry);
+    if (this.#held) clearTimeout(this.#held);
     this.#life.abort();
     this.#hangUp();
     this.#onEnd();
@@ -130,7 +161,7 @@ export class Connection implements SessionRunner {
   #dispatch(event: SessionEvent): void {
     switch (event.type) {
       case "welcomed":
-        this.#attempts = 0;
+        this.#welcomedAt = this.now();
         return this.#setStatus("live");
       case "bus_opened":
         return call(() => event.handle.listener?.opened());
@@ -143,9 +174,9 @@ export class Connection implements SessionRunner {
       case "write_settled":
         return call(() => event.write.done?.(event.error, event.offset));
       case "request_settled":
-        return call(() => event.request.done?.(event.error, event.value as never));
+        return call(() => event.request.done?.(event.error, event.value));
       case "error_reported":
-        return console.warn(`[ebus] ${event.error.message}`);
+        return this.report(event.error);
       case "connection_ended":
         return event.reconnect ? this.#lost(null) : this.close(event.error);
     }
@@ -153,7 +184,7 @@ export class Connection implements SessionRunner {
 
   #redial(): void {
     this.#retry = null;
-    this.#dialedAt = performance.now();
+    this.#dialedAt = this.now();
     const dial = (this.#dial += 1);
     const current = () => this.#dial === dial && !this.error;
     try {
@@ -161,18 +192,19 @@ export class Connection implements SessionRunner {
         opened: () => {
           if (!current()) return;
           this.#up = true;
-          this.session.connectionMade(performance.now());
+          this.session.connectionMade(this.now());
           this.flush();
         },
         message: (bytes) => {
-          if (current()) this.dispatch(this.session.receiveData(bytes, performance.now()));
+          if (current()) this.dispatch(this.session.receiveData(bytes, this.now()));
         },
         closed: (error) => {
           if (current()) this.#lost(error);
         },
       });
     } catch (error) {
-      this.close(error instanceof EbusError ? error : new ConnectionLost(`no connection can be made: ${String(error)}`));
+      if (error instanceof EbusError && error.temporary) this.#lost(null);
+      else this.close(error instanceof EbusError ? error : new ConnectionLost(String(error)));
     }
   }
 
@@ -181,6 +213,8 @@ export class Connection implements SessionRunner {
     this.dispatch(this.session.connectionLost());
     if (error && !error.temporary) return this.close(error);
     this.#setStatus(this.#status === "connecting" ? "connecting" : "reconnecting");
+    if (this.now() - this.#welcomedAt > STABLE) this.#attempts = 0;
+    this.#welcomedAt = Infinity;
     const longest = Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#attempts);
     this.#attempts += 1;
     this.#retry ??= setTimeout(() => this.#redial(), Math.random() * longest);
@@ -194,7 +228,7 @@ export class Connection implements SessionRunner {
   }
 
   #tick(): void {
-    const now = performance.now();
+    const now = this.now();
     const patience = page.navigator?.onLine === false ? OFFLINE_PATIENCE : PATIENCE;
     const alive = this.#up ? this.session.tick(now, patience) : this.#retry !== null || now - this.#dialedAt < PATIENCE;
     if (alive) this.flush();
@@ -208,7 +242,7 @@ export class Connection implements SessionRunner {
       clearTimeout(this.#retry);
       this.#redial();
     } else if (this.#up) {
-      this.session.ping(performance.now());
+      this.session.ping(this.now());
       this.flush();
     }
   };
@@ -223,10 +257,4 @@ export class Connection implements SessionRunner {
 /** Calls foreign code for each handle, over a copy: the code may open and close handles. */
 function each(handles: Iterable<ChannelHandle>, code: (handle: ChannelHandle) => void): void {
   for (const handle of [...handles]) call(() => code(handle));
-}
-
-/** Returns 32 random hexadecimal digits. */
-function instanceId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

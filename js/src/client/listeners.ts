@@ -1,12 +1,14 @@
 /** Sets of callbacks that cannot break each other. */
 import { onAbort } from "../core/abort.js";
 
-/** Calls foreign code. An exception is reported on the console and does not reach the caller. */
-export function call(code: () => void): void {
+/** Calls foreign code. What it throws, or its promise rejects with, is reported on the console and does not reach the caller. */
+export function call(code: () => unknown): void {
+  const failed = (error: unknown) => console.error("[ebus] a listener failed:", error);
   try {
-    code();
+    const result = code();
+    if (result instanceof Promise) result.catch(failed);
   } catch (error) {
-    console.error("[ebus] a listener failed:", error);
+    failed(error);
   }
 }
 

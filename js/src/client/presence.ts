@@ -5,8 +5,8 @@
  * a while before it has left.
  */
 import type { ChannelHandle } from "../core/channel.js";
-import type { Seat } from "../core/frames.js";
-import { Listeners } from "./listeners.js";
+import { encodeValue, type Seat } from "../core/frames.js";
+import { call, Listeners } from "./listeners.js";
 import type { SessionRunner } from "./runner.js";
 
 export class Presence {
@@ -20,9 +20,14 @@ export class Presence {
     this.#handle = handle;
   }
 
-  /** Sets this page's state on the bus, such as `{typing: true}`; null withdraws it. */
+  /**
+   * Sets this page's state on the bus, such as `{typing: true}`; null withdraws it. It ends with the bus on this page.
+   *
+   * @throws TypeMismatch if the state cannot be encoded.
+   * @throws TooLarge if it exceeds the server's limit.
+   */
   set(state: unknown): void {
-    this.#runner.session.setPresence(this.#handle, state ?? null);
+    this.#runner.session.setPresence(this.#handle, state == null ? null : encodeValue(state, this.#handle.label));
     this.#runner.flush();
   }
 
@@ -41,7 +46,7 @@ export class Presence {
   on(listener: (participants: readonly Seat[]) => void, { signal }: { signal?: AbortSignal | undefined } = {}): () => void {
     const off = this.#listeners.add(listener, signal);
     const known = this.participants;
-    if (known.length > 0) listener(known);
+    if (known.length > 0) call(() => listener(known));
     return off;
   }
 

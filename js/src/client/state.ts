@@ -6,15 +6,36 @@
  *
  * `ready` resolves when the snapshot has arrived. After a reconnect that lost messages another snapshot follows. The
  * values that are shown stay until the snapshot replaces them; keys that are not in it are removed when it is complete.
+ *
+ * The values that a state shows are its own copies, and frozen: a program cannot change them but by `set`.
  */
+import { check } from "../core/check.js";
 import { equal } from "../core/equal.js";
 import { Closed, Conflict, Lagged, type EbusError } from "../core/errors.js";
 import type { Message } from "../core/frames.js";
-import type { Reader } from "../core/reader.js";
 import { Replica, type Change, type Settled } from "../core/replica.js";
-import type { Bus } from "./bus.js";
+import type { Bus, BusOptions, BusPort } from "./bus.js";
+import type { Client } from "./client.js";
 import { deferred, type Deferred } from "./deferred.js";
 import { Listeners } from "./listeners.js";
+import { waiting, type WaitOptions } from "./waiting.js";
+
+export type { Change } from "../core/replica.js";
+
+/**
+ * Opens a shared state: a map that is the same for all participants.
+ *
+ * @param options - As of `client.bus`.
+ */
+export function sharedState<V = unknown>(client: Client, name: string | null = null, options: BusOptions = {}): State<V> {
+  return new State<V>(client.bus<V>(name, options.create === false ? options : { retain: "keys", ...options }));
+}
+
+/** A write that waits: its value, encoded (null: a removal), and its answer. A write that replaces it shares the answer. */
+interface Waiting {
+  data: Uint8Array | null;
+  readonly answer: Deferred<number>;
+}
 
 export class State<V = unknown> {
   /** Resolves when the state has arrived; rejects with the reason why it cannot. */
@@ -23,28 +44,33 @@ export class State<V = unknown> {
   readonly #replica = new Replica<V>();
   readonly #listeners = new Listeners<[Change<V>]>();
   readonly #ready = deferred<undefined>();
-  /** The answer to each key's waiting write. A write that replaces it shares the answer. */
-  readonly #waiting = new Map<string, Deferred<number>>();
+  readonly #waiting = new Map<string, Waiting>();
   /** Resolves when each key's write under way is settled. */
   readonly #sent = new Map<string, Promise<unknown>>();
-  readonly #reader: Reader;
-  readonly #release: () => void;
+  readonly #port: BusPort;
+  readonly #source: ReturnType<BusPort["read"]>;
   #ended = false;
   /** A snapshot is under way. */
   #refreshing = true;
   /** The last offset that was read. */
   #lastRead = 0;
 
+  /** @internal */
   constructor(bus: Bus<V>) {
+    this.#port = bus.port;
     this.bus = bus as Bus<V | null>;
     this.ready = this.#ready.promise;
     this.ready.catch(() => undefined); // every use of the state reports the reason
-    [this.#reader, this.#release] = this.bus.subscribe(
-      "start",
+    this.#source = this.#port.read(
       () => this.#drain(),
       () => this.#end(new Closed(`${this.bus.name} was closed on this page.`, { reason: "closed" })),
     );
     this.#drain();
+  }
+
+  /** The last 100 errors of entries that were skipped, because their value cannot be decoded here. */
+  get errors(): readonly EbusError[] {
+    return this.#source.errors;
   }
 
   get(key: string): V | undefined {
@@ -83,13 +109,13 @@ export class State<V = unknown> {
    * @returns The offset of this write, or of the newer one that replaced it before it was sent. The promise rejects with a
    * named error if the write is refused; then the server's value is shown again.
    */
-  set(key: string, value: V): Promise<number> {
-    return this.#write(key, value);
+  async set(key: string, value: V): Promise<number> {
+    return this.#write(key, this.#port.encode(value));
   }
 
   /** Removes `key`; otherwise like `set`. */
-  delete(key: string): Promise<number> {
-    return this.#write(key, undefined);
+  async delete(key: string): Promise<number> {
+    return this.#write(key, null);
   }
 
   /**
@@ -98,15 +124,21 @@ export class State<V = unknown> {
    *
    * @returns False if the server has another value.
    */
-  async replace(key: string, old: V | undefined, value: V | undefined): Promise<boolean> {
-    await this.ready;
-    while (this.#replica.pending(key)) await this.#sent.get(key);
+  async replace(key: string, old: V | undefined, value: V | undefined, options: WaitOptions = {}): Promise<boolean> {
+    const data = value === undefined ? null : this.#port.encode(value);
+    await waiting(options, (resolve, reject) => {
+      const settled = async () => {
+        await this.ready;
+        while (this.#replica.pending(key)) await this.#sent.get(key);
+      };
+      settled().then(() => resolve(undefined), reject);
+      return () => undefined;
+    });
     if (!equal(this.#replica.shown(key), old)) return false;
     try {
-      const options = { key, deleted: value === undefined, expect: this.#replica.offset(key) };
-      const offset = await this.bus.write(value ?? null, options);
+      const offset = await this.#publish(key, data, this.#replica.offset(key));
       // If the message was read already, newer ones may have been read as well.
-      if (offset > this.#lastRead) this.#emit(this.#replica.apply(key, offset, value));
+      if (offset > this.#lastRead) this.#emit(this.#replica.apply(key, offset, this.#decoded(data)));
       return true;
     } catch (error) {
       if (error instanceof Conflict) return false;
@@ -134,18 +166,29 @@ export class State<V = unknown> {
 
   // --- writing ------------------------------------------------------------------------------------------------------
 
-  #write(key: string, value: V | undefined): Promise<number> {
-    const { change, send } = this.#replica.write(key, value);
-    let answer = this.#waiting.get(key);
-    if (send || !answer) answer = deferred<number>();
-    if (send) this.#send(key, value, answer);
-    else this.#waiting.set(key, answer);
-    if (!equal(change.value, change.old)) this.#emit([change]);
-    return answer.promise;
+  #decoded(data: Uint8Array | null): V | undefined {
+    return data ? (this.#port.decode(data) as V) : undefined;
   }
 
-  #send(key: string, value: V | undefined, answer: Deferred<number>): void {
-    const written = this.bus.write(value ?? null, { key, deleted: value === undefined });
+  #publish(key: string, data: Uint8Array | null, expect: number | null): Promise<number> {
+    return this.#port.write(data ?? this.#port.encode(null), { key, deleted: !data, expect });
+  }
+
+  #write(key: string, data: Uint8Array | null): Promise<number> {
+    check(typeof key === "string", "key is text");
+    if (this.bus.error) throw this.bus.error;
+    const { change, send } = this.#replica.write(key, this.#decoded(data));
+    let waiting = this.#waiting.get(key);
+    if (send || !waiting) waiting = { data, answer: deferred<number>() };
+    waiting.data = data;
+    if (send) this.#send(key, waiting);
+    else this.#waiting.set(key, waiting);
+    if (!equal(change.value, change.old)) this.#emit([change]);
+    return waiting.answer.promise;
+  }
+
+  #send(key: string, { data, answer }: Waiting): void {
+    const written = this.#publish(key, data, null);
     const settled = written.then(
       (offset) => {
         this.#settled(key, this.#replica.accepted(key, offset));
@@ -164,7 +207,7 @@ export class State<V = unknown> {
     const waiting = this.#waiting.get(key);
     if (send && waiting) {
       this.#waiting.delete(key);
-      this.#send(key, this.#replica.shown(key), waiting);
+      this.#send(key, waiting);
     }
     this.#emit(changes);
   }
@@ -174,9 +217,9 @@ export class State<V = unknown> {
   #drain(): void {
     while (!this.#ended) {
       try {
-        const message = this.#reader.readNowait();
+        const message = this.#source.read(true);
         if (message) this.#apply(message);
-        if (this.#refreshing && this.#reader.caughtUp) {
+        if (this.#refreshing && this.#source.caughtUp) {
           this.#refreshing = false;
           this.#emit(this.#replica.endSnapshot());
           this.#ready.resolve(undefined);
@@ -194,7 +237,7 @@ export class State<V = unknown> {
 
   #end(error: EbusError): void {
     this.#ended = true;
-    this.#release();
+    this.#source.release();
     this.#ready.reject(error);
   }
 

@@ -6,29 +6,21 @@
  * `Forbidden`, …). When the stream itself is closed (`close()`, `break`, its signal, `bus.close()`), it ends normally.
  */
 import { onAbort } from "../core/abort.js";
-import { Closed, Lagged } from "../core/errors.js";
+import { Closed, Lagged, type EbusError } from "../core/errors.js";
 import type { Message } from "../core/frames.js";
-import type { Reader } from "../core/reader.js";
+import type { Subscription } from "./subscription.js";
+import { waiting, type WaitOptions } from "./waiting.js";
 
 interface Waiter<T> {
   resolve: (result: IteratorResult<T, undefined>) => void;
   reject: (error: unknown) => void;
 }
 
-/**
- * Opens a reader, or a clone of `original`, and returns it with a function that releases it. `wake` is called when the
- * reader may have something to read, `end` when it never will again.
- */
-export type Subscribe = (wake: () => void, end: () => void, original?: Reader) => readonly [Reader, () => void];
-
-export interface WaitOptions {
-  /** The time to wait for one value, in milliseconds; then the promise rejects with a `TimeoutError`. Default: unlimited. */
-  timeout?: number | undefined;
-}
+/** Begins to read, or clones `original`; `wake` and `end` as in `Subscription`. */
+export type Subscribe = (wake: () => void, end: () => void, original?: Subscription) => Subscription;
 
 export class Stream<T> implements AsyncIterableIterator<T, undefined> {
-  readonly #reader: Reader;
-  readonly #release: () => void;
+  readonly #source: Subscription;
   readonly #make: (message: Message) => T;
   readonly #subscribe: Subscribe;
   #forget: () => void = () => undefined;
@@ -37,10 +29,10 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   #ended = false;
 
   /** @internal */
-  constructor(subscribe: Subscribe, make: (message: Message) => T, signal?: AbortSignal, original?: Reader) {
+  constructor(subscribe: Subscribe, make: (message: Message) => T, signal?: AbortSignal, original?: Subscription) {
     this.#make = make;
     this.#subscribe = subscribe;
-    [this.#reader, this.#release] = subscribe(
+    this.#source = subscribe(
       () => this.#wake(),
       () => this.close(),
       original,
@@ -48,11 +40,18 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
     this.#forget = onAbort(signal, () => this.close());
   }
 
+  /** The last 100 errors of messages that were skipped, because their value cannot be decoded here. */
+  get errors(): readonly EbusError[] {
+    return this.#source.errors;
+  }
+
   /** Resolves with this stream when it receives all values written from then on, or when it never will (see `next`). */
-  begun(): Promise<this> {
-    return new Promise((resolve) => {
-      this.#beginWaiters.push(() => resolve(this));
+  begun(options: WaitOptions = {}): Promise<this> {
+    return waiting(options, (resolve) => {
+      const waiter = () => resolve(this);
+      this.#beginWaiters.push(waiter);
       this.#wake();
+      return () => (this.#beginWaiters = this.#beginWaiters.filter((each) => each !== waiter));
     });
   }
 
@@ -60,7 +59,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   tryNext(): T | undefined {
     if (this.#ended) return undefined;
     try {
-      const message = this.#reader.readNowait();
+      const message = this.#source.read();
       return message && this.#make(message);
     } catch (error) {
       if (!(error instanceof Lagged)) this.close();
@@ -69,46 +68,35 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   }
 
   next(): Promise<IteratorResult<T, undefined>> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.push({ resolve, reject });
+    return this.#next({});
+  }
+
+  #next(options: WaitOptions): Promise<IteratorResult<T, undefined>> {
+    return waiting(options, (resolve, reject) => {
+      const waiter = { resolve, reject };
+      this.#waiters.push(waiter);
       this.#wake();
+      return () => (this.#waiters = this.#waiters.filter((each) => each !== waiter));
     });
   }
 
   /** Resolves with the next value; rejects with `Closed` if the stream has ended. A timeout does not lose a value. */
-  async get({ timeout }: WaitOptions = {}): Promise<T> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const next = new Promise<IteratorResult<T, undefined>>((resolve, reject) => {
-      const waiter = { resolve, reject };
-      if (timeout !== undefined) {
-        const expire = () => {
-          this.#waiters = this.#waiters.filter((each) => each !== waiter);
-          reject(new DOMException(`nothing new within ${timeout} ms`, "TimeoutError"));
-        };
-        timer = setTimeout(expire, timeout);
-      }
-      this.#waiters.push(waiter);
-      this.#wake();
-    });
-    try {
-      const { done, value } = await next;
-      if (done) throw new Closed("the stream has ended.", { reason: "closed" });
-      return value;
-    } finally {
-      clearTimeout(timer);
-    }
+  async get(options: WaitOptions = {}): Promise<T> {
+    const { done, value } = await this.#next(options);
+    if (done) throw new Closed("the stream has ended.", { reason: "closed" });
+    return value;
   }
 
-  /** Resolves with the next `n` values. Rejects if one of them takes longer than `timeout`. */
+  /** Resolves with the next `n` values. Rejects if one of them takes longer than `timeout`; those before it are then read. */
   async take(n: number, options?: WaitOptions): Promise<T[]> {
-    const found: T[] = [];
-    while (found.length < n) found.push(await this.get(options));
-    return found;
+    const items: T[] = [];
+    while (items.length < n) items.push(await this.get(options));
+    return items;
   }
 
   /** Returns an independent stream at the same position. */
   clone({ signal }: { signal?: AbortSignal | undefined } = {}): Stream<T> {
-    const clone = new Stream<T>(this.#subscribe, this.#make, signal, this.#reader);
+    const clone = new Stream<T>(this.#subscribe, this.#make, signal, this.#source);
     if (this.#ended) clone.close();
     return clone;
   }
@@ -118,7 +106,7 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
     if (this.#ended) return;
     this.#ended = true;
     this.#forget();
-    this.#release();
+    this.#source.release();
     this.#wake();
   }
 
@@ -132,7 +120,8 @@ export class Stream<T> implements AsyncIterableIterator<T, undefined> {
   }
 
   #wake(): void {
-    if (this.#ended || this.#reader.hasBegun || this.#reader.readError) for (const resolve of this.#beginWaiters.splice(0)) resolve();
+    const { reader } = this.#source;
+    if (this.#ended || reader.hasBegun || reader.readError) for (const resolve of this.#beginWaiters.splice(0)) resolve();
     while (this.#waiters.length > 0) {
       // The waiter is removed before the read: an error that ends the stream belongs to it.
       const waiter = this.#waiters.shift();

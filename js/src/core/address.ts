@@ -18,16 +18,12 @@ export interface Address {
  * @throws InvalidName if `uri` is not the URI of a bus.
  */
 export function parseAddress(uri: string): Address {
-  const [where = "", cap = ""] = uri.split("#", 2);
-  const path = where
-    .replace(/^ebus:/, "")
-    .split("/")
-    .map(decodePart);
-  if (!where.startsWith("ebus:") || path.length < 2 || path.length > 3 || path.includes("")) {
-    throw new InvalidName(`${JSON.stringify(uri)} is not the URI of a bus; one looks like ebus:server/votes.`);
+  const [, scope = "", owner, name, cap = ""] = /^ebus:([^/#]+)(?:\/([^/#]+))?\/([^/#]+)(?:#(.*))?$/.exec(uri) ?? [];
+  try {
+    return { scope: decodeURIComponent(scope), owner: decodeURIComponent(owner ?? ""), name: decodeURIComponent(name ?? "%"), cap };
+  } catch {
+    throw new InvalidName(`${uri} is not the URI of a bus, such as ebus:server/votes.`);
   }
-  const [scope, ...rest] = path as [string, ...string[]];
-  return { scope, owner: rest.length === 2 ? (rest[0] ?? "") : "", name: rest.at(-1) ?? "", cap };
 }
 
 /** Returns what an `open` frame asks for to open the bus at `uri`. A hub group is part of the scope there, not the owner. */
@@ -36,13 +32,8 @@ export function openTarget(uri: string): Address {
   return { scope: scope === "hub" && owner ? `hub:${owner}` : scope, owner, ...rest };
 }
 
+/** Returns the name of the bus with this address. */
+export const nameOf = (address: string): string => decodeURIComponent(address.split("/").at(-1) ?? "");
+
 /** Returns whether the broker generated `name` for an unnamed bus. */
 export const isUnnamed = (name: string): boolean => name.startsWith("~");
-
-function decodePart(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return "";
-  }
-}

@@ -7,19 +7,24 @@
  *
  * `session` decides when a channel subscribes, and sends the frames.
  */
-import { isUnnamed, openTarget } from "./address.js";
+import { isUnnamed, nameOf } from "./address.js";
 import type { EbusError } from "./errors.js";
-import type { BrokerFrame, Message, Page, Position, Seat, Spec, WriteOptions } from "./frames.js";
+import type { BrokerFrame, Delivery, Page, Seat, Spec, Tail } from "./frames.js";
 import { Log, type Gap } from "./log.js";
+import { decode, encode } from "./msgpack.js";
+import { NOWHERE, type Position } from "./position.js";
 
 type Opened = BrokerFrame & { type: "opened" };
 type Subscribed = BrokerFrame & { type: "subscribed" };
 
-/** The fields of an `open` frame. `spec` holds only the fields that the caller gave; `name` null requests a new unnamed bus. */
+/**
+ * The fields of an `open` frame. `spec` (encoded) holds only the fields that the caller gave; `name` null requests a new
+ * unnamed bus.
+ */
 export interface OpenParams {
   readonly scope: string;
   readonly name: string | null;
-  readonly spec: Spec;
+  readonly spec: Uint8Array;
   readonly owner: string;
   readonly cap: string;
   readonly create: boolean;
@@ -32,13 +37,11 @@ export interface OpenParams {
  * A bus that a kernel filters is never created from here: it would accept unfiltered writes. What the caller has given is
  * always repeated: who insists on no filter does so at each reopening, since another user may have made the bus anew.
  */
-export function reopenParams({ address, cap, spec }: Opened, params: OpenParams | undefined): OpenParams {
-  const { scope, owner, name } = openTarget(address);
-  const given = Object.entries(spec).filter(([field]) => field !== "maker");
-  const create = (params?.create ?? true) && !isUnnamed(name) && spec.filter !== "@owner";
-  const changed = { spec: { ...params?.spec, ...(create && (Object.fromEntries(given) as Spec)) }, create };
-  if (params && !isUnnamed(name)) return { ...params, ...changed };
-  return { scope, name, owner, cap, ...changed };
+export function reopenParams({ address, cap, spec }: Opened, params: OpenParams, asked = params.spec): OpenParams {
+  const name = params.name ?? nameOf(address);
+  const create = params.create && !isUnnamed(name) && spec.filter !== "@owner";
+  const given = Object.assign({}, decode(params.spec), decode(asked), create && { ...spec, maker: undefined });
+  return { ...params, name, cap: params.cap || cap, create, spec: encode(given) };
 }
 
 /** Receives the events of one handle. The owner of the session calls it; the session itself never does. */
@@ -55,10 +58,12 @@ export class ChannelHandle {
   channel: Channel | null = null;
   /** The reason why the handle is closed; null while it is not. */
   error: EbusError | null = null;
+  /** The offset that the channel had reached, if messages arrived there before the handle was opened; else null. */
+  joinedAt: number | null = null;
   /** The number of readers that need live messages. */
-  readers = 0;
-  /** The presence state of this client; undefined if none was set. */
-  state: unknown = undefined;
+  reading = 0;
+  /** The presence state of this client, encoded; null if none was set. */
+  state: Uint8Array | null = null;
   wantsPresence = false;
   listener: HandleListener | null = null;
 
@@ -79,7 +84,7 @@ export class Channel {
   /** The broker's number for the bus on this connection; null while the bus is not open there. */
   number: number | null = null;
   epoch: string;
-  readonly log: Log<Message | Gap>;
+  log: Log<Delivery | Gap>;
   /** "requested" until the broker has answered with the position where messages begin. */
   subscription: "none" | "requested" | "live" = "none";
   /** The number of the last subscribe request. */
@@ -96,15 +101,17 @@ export class Channel {
   target = 0;
   /** The last offset seen, including messages that were for other clients only. */
   last = 0;
-  /** The id of the last message seen since the log began or had a gap; "" if there is none. */
-  lastId = "";
-  /** The offset of that message: less than `last` if messages for others followed. */
-  #idOffset = 0;
+  /** The last message seen since the log began or had a gap. Messages for others may have followed. */
+  #lastSeen: Delivery | null = null;
   /** Counts how often another history, or a snapshot, has replaced the log. */
   resets = 0;
   /** The number of messages that the last reset skipped; null if it is unknown. */
   resetSkipped: number | null = 0;
   readonly handles = new Set<ChannelHandle>();
+  /** Whether the broker sends the participants on this connection. */
+  watching = false;
+  /** The presence state that the broker has from this connection; null for none. */
+  state: Uint8Array | null = null;
   readonly participants = new Map<string, Seat>();
   /** The writes without an answer, in order. */
   readonly unacked = new Map<number, Write>();
@@ -118,14 +125,20 @@ export class Channel {
     epoch: string,
     public spec: Spec,
     readonly cap: string,
-    readonly params: OpenParams,
+    public params: OpenParams,
   ) {
     this.epoch = epoch;
     this.log = new Log({ retain: spec.retain, size: spec.size });
   }
 
+  /** The place that this client has reached: that of the last message that it could see, or else the bus's own. */
+  get position(): Position {
+    const { offset, id } = this.#lastSeen ?? { offset: this.resumable ? this.last : this.target, id: "" };
+    return { epoch: this.epoch, offset, id };
+  }
+
   get wantsMessages(): boolean {
-    return [...this.handles].some((handle) => handle.readers > 0);
+    return [...this.handles].some((handle) => handle.reading > 0);
   }
 
   /** The broker has opened the bus on this connection. */
@@ -139,24 +152,25 @@ export class Channel {
 
   /** The connection is lost. The log and the position stay. */
   connectionLost(): void {
-    this.number = this.unreadable = null;
+    this.number = this.unreadable = this.state = null;
     this.subscription = "none";
     this.batch = [];
+    this.watching = false;
   }
 
-  /** Returns the position after which messages are to begin: the last message seen, or (an empty epoch) the present. */
-  resumePosition(): Position {
-    if (this.resumable)
-      return {
-        epoch: this.epoch,
-        offset: this.last,
-        id: this.lastId,
-        idOffset: this.lastId && this.#idOffset < this.last ? this.#idOffset : 0,
-      };
+  /**
+   * Returns where messages are to begin: after the last offset, or (an empty epoch) from now on; and, if messages for others
+   * came after the last message seen, the offset of that one.
+   */
+  resumePosition(): readonly [Position, number] {
+    if (this.resumable) {
+      const { position, last } = this;
+      return [{ ...position, offset: last }, position.offset < last ? position.offset : 0];
+    }
     // The answer to the first request was lost with its connection: the messages since that request are wanted.
-    if (this.subscribePosition) return this.subscribePosition;
-    this.subscribePosition = { epoch: this.epoch, offset: this.target, id: "" };
-    return { epoch: "", offset: 0, id: "" };
+    if (this.subscribePosition) return [this.subscribePosition, 0];
+    this.subscribePosition = this.position;
+    return [NOWHERE, 0];
   }
 
   /** The last reader is gone. A later subscription begins a new log. */
@@ -184,7 +198,7 @@ export class Channel {
       const start = frame.recovered || fresh ? frame.after : (this.subscribePosition?.offset ?? frame.after);
       this.log.restart(start);
       this.logStart = this.last = start;
-      this.lastId = "";
+      this.#lastSeen = null;
       this.resumable = true;
       if (start < frame.after) this.missed(frame.after, frame.skipped);
     } else if (!frame.recovered) {
@@ -194,12 +208,12 @@ export class Channel {
     return true;
   }
 
-  /** A message of about `size` bytes. Duplicates are dropped. */
-  delivered(message: Message, size: number): boolean {
+  /** A message has arrived. Duplicates are dropped. */
+  delivered(message: Delivery): boolean {
     if (this.subscription !== "live" || message.offset <= this.last) return false;
-    this.last = this.#idOffset = message.offset;
-    this.lastId = message.id;
-    this.log.append(message, size);
+    this.last = message.offset;
+    this.#lastSeen = message;
+    this.log.append(message);
     return true;
   }
 
@@ -225,7 +239,7 @@ export class Channel {
       this.log.append({ gap: true, offset, skipped: known });
     }
     this.last = offset;
-    this.lastId = "";
+    this.#lastSeen = null;
     return true;
   }
 
@@ -242,42 +256,35 @@ interface Pending<T> {
   done: ((error: EbusError | null, value: T | undefined) => void) | null;
 }
 
-/** A write without an answer. The value is encoded; every retry keeps the id. */
+/** A write without an answer. It is encoded; every retry keeps the id. */
 export class Write implements Pending<number> {
   done: Pending<number>["done"] = null;
   constructor(
     readonly handle: ChannelHandle,
     readonly id: number,
     readonly value: Uint8Array,
-    readonly options: WriteOptions,
+    readonly tail: Tail,
   ) {}
+
+  get size(): number {
+    return this.value.length + this.tail.bytes.length;
+  }
 }
 
-/** A request for a page of history after `after` (negative: the last n messages), up to `until` (0: the last offset). */
-export class Fetch implements Pending<Page> {
-  done: Pending<Page>["done"] = null;
-  readonly kind = "fetch";
+/**
+ * A request without an answer: for a page of history (after `after`; negative: the last n messages; up to `until`; 0: the last
+ * offset), for the end of the bus and its log, or (without a handle) for the list of the buses that this client may open.
+ */
+export class Request<T = unknown> implements Pending<T> {
+  done: Pending<T>["done"] = null;
   constructor(
-    readonly handle: ChannelHandle,
-    readonly after: number,
-    readonly until: number,
+    readonly kind: "fetch" | "delete" | "list",
+    readonly handle: ChannelHandle | null = null,
+    readonly after = 0,
+    readonly until = 0,
   ) {}
 }
 
-/** A request to delete the bus and its log. */
-export class Deletion implements Pending<null> {
-  done: Pending<null>["done"] = null;
-  readonly kind = "delete";
-  constructor(readonly handle: ChannelHandle) {}
-}
-
-/** A request for the list of the buses that this client may open. */
-export class Listing implements Pending<BusList> {
-  done: Pending<BusList>["done"] = null;
-  readonly kind = "list";
-  readonly handle = null;
-}
-
-type BusList = readonly Readonly<Record<string, unknown>>[];
-
-export type Request = Fetch | Deletion | Listing;
+export type Fetch = Request<Page>;
+export type Deletion = Request<null>;
+export type Listing = Request<readonly Readonly<Record<string, unknown>>[]>;

@@ -17,8 +17,11 @@ export function equal(a: unknown, b: unknown): boolean {
 
 function sameBytes(a: object, b: object): boolean {
   if (!ArrayBuffer.isView(a) || !ArrayBuffer.isView(b)) return false;
-  if (a.constructor !== b.constructor || a.byteLength !== b.byteLength) return false;
-  const [left, right] = [a, b].map((view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength)) as [Uint8Array, Uint8Array];
-  const shapes = [a, b].map((view) => String((view as { shape?: readonly number[] }).shape));
-  return shapes[0] === shapes[1] && left.every((byte, i) => byte === right[i]);
+  if (a.constructor !== b.constructor || a.byteLength !== b.byteLength || shapeOf(a) !== shapeOf(b)) return false;
+  const left = new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
+  const right = new Uint8Array(b.buffer, b.byteOffset, b.byteLength);
+  for (let i = 0; i < left.length; i++) if (left[i] !== right[i]) return false;
+  return true;
 }
+
+const shapeOf = (view: object): string => String((view as { shape?: readonly number[] }).shape);

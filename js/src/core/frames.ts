@@ -7,8 +7,10 @@
  * unknown fields and frames of unknown types. A value is encoded when it is written, so that a retry sends the same bytes
  * even if the program has changed its object since.
  */
+import { check } from "./check.js";
 import { ProtocolError, TypeMismatch } from "./errors.js";
-import { decode, encode, Raw } from "./msgpack.js";
+import { decode, encode, Raw, Reader } from "./msgpack.js";
+import type { Position } from "./position.js";
 
 export const VERSION = 1;
 
@@ -27,20 +29,26 @@ export interface Participant {
   readonly kernelId: string;
 }
 
-/** One accepted write, as all participants receive it. */
-export interface Message<T = unknown> {
+/** One accepted write, as it arrives. */
+export interface Delivery {
   /** The position in the bus's order. Offsets strictly increase; they need not be contiguous. */
   readonly offset: number;
   /** Identifies the write; a retry keeps it. */
   readonly id: string;
   /** The time of acceptance by the broker's clock, in seconds since the Unix epoch. */
   readonly time: number;
-  readonly value: T;
+  /** The value, encoded. */
+  readonly value: Uint8Array;
   readonly sender: Participant;
   /** The key that the message sets, on a bus that retains by key; else null. */
   readonly key: string | null;
   /** True if the message removes that key. */
   readonly deleted: boolean;
+}
+
+/** One accepted write, as a program reads it. */
+export interface Message<T = unknown> extends Omit<Delivery, "value"> {
+  readonly value: T;
 }
 
 /** One participant of a bus. */
@@ -83,15 +91,6 @@ export interface WriteOptions {
   readonly expect?: number | null;
 }
 
-/** A position in a bus's history: the history's epoch, an offset, and the id of the message there ("" if unknown). */
-export interface Position {
-  readonly epoch: string;
-  readonly offset: number;
-  readonly id: string;
-  /** The offset of the message `id`, if it is not `offset` (0): messages for others followed. */
-  readonly idOffset?: number | undefined;
-}
-
 /** One page of a bus's history. */
 export interface Page {
   readonly type: "page";
@@ -101,7 +100,7 @@ export interface Page {
   readonly through: number;
   readonly floor: number;
   readonly more: boolean;
-  readonly messages: readonly Message[];
+  readonly messages: readonly Delivery[];
 }
 
 export type BrokerFrame =
@@ -118,7 +117,7 @@ export type BrokerFrame =
       skipped: number;
       fresh: boolean;
     }
-  | { type: "delivery"; bus: number; write: number; message: Message }
+  | { type: "delivery"; bus: number; write: number; message: Delivery }
   | { type: "advance"; bus: number; offset: number }
   | { type: "lag"; bus: number; skipped: number; resumeAfter: number }
   | Page
@@ -131,29 +130,10 @@ export type BrokerFrame =
   | { type: "gone"; bus: number; reason: string }
   | { type: "bye"; code: string; text: string; reconnect: boolean };
 
-// --- frames from a client -------------------------------------------------------------------------------------------
-
-export const hello = (instance: string, client: string): Uint8Array => encode([1, VERSION, instance, client]);
-
-export const open = (
-  req: number,
-  scope: string,
-  name: string | null,
-  spec: Spec,
-  owner: string,
-  cap: string,
-  create: boolean,
-): Uint8Array => encode([2, req, scope, name, spec, owner, cap, create]);
-
-export const subscribe = (req: number, bus: number, { epoch, offset, id, idOffset }: Position): Uint8Array =>
-  encode([3, req, bus, epoch, offset, id, idOffset ?? 0]);
-
-export const unsubscribe = (bus: number): Uint8Array => encode([4, bus]);
-
-export const fetchPage = (req: number, bus: number, after: number, until: number): Uint8Array => encode([5, req, bus, after, until]);
+const isText = (value: unknown): boolean => typeof value === "string";
 
 /**
- * Encodes a value that is to be written on the bus named `bus`.
+ * Encodes a value for the bus named `bus`.
  *
  * @throws TypeMismatch if MessagePack cannot carry the value.
  */
@@ -161,20 +141,75 @@ export function encodeValue(value: unknown, bus: string): Uint8Array {
   try {
     return encode(value);
   } catch (error) {
-    const text = `${bus}: the value cannot be encoded: ${reason(error)}. Use JSON values, Date, or typed arrays.`;
-    throw new TypeMismatch(text, { path: "$", expected: "" });
+    throw new TypeMismatch(`${bus}: the value cannot be encoded: ${reason(error)}`, { path: "$", expected: "" });
   }
 }
 
-/** `value` is encoded already. */
-export function publish(bus: number, id: number, value: Uint8Array, options: WriteOptions): Uint8Array {
-  const rest = [options.key ?? null, options.deleted ?? false, options.echo ?? true, options.to ?? null, options.expect ?? null];
-  const defaults = [null, false, true, null, null];
-  while (rest.length > 0 && rest.at(-1) === defaults[rest.length - 1]) rest.pop();
-  return encode([6, bus, id, new Raw(value), ...rest]);
+/**
+ * Decodes the value of a message on the bus named `bus`.
+ *
+ * @throws TypeMismatch, with `bus`, `offset` and `sender` in its details, if JavaScript cannot hold it.
+ */
+export function decodeValue({ value, offset, sender }: Delivery, bus: string, freeze = false): unknown {
+  try {
+    return decode(value, freeze);
+  } catch (error) {
+    throw new TypeMismatch(`${bus}: the message ${offset} of ${sender.user} cannot be decoded: ${reason(error)}`, {
+      path: "$",
+      bus,
+      offset,
+      sender,
+    });
+  }
 }
 
-export const setPresence = (bus: number, state: unknown): Uint8Array => encode([7, bus, state]);
+/** The encoded fields of a write after its value, without the defaults at their end. */
+export interface Tail {
+  readonly fields: number;
+  readonly bytes: Uint8Array;
+}
+
+/** @throws TypeError if an option has another type than the broker reads. */
+export function encodeOptions(options: WriteOptions): Tail {
+  const { key = null, deleted = false, echo = true, to = null, expect = null } = options;
+  check(
+    (key === null || isText(key)) &&
+      (to === null || (Array.isArray(to) && to.every(isText))) &&
+      (expect === null || Number.isSafeInteger(expect)),
+    "a wrong option of write()",
+  );
+  const fields = [key, Boolean(deleted as unknown), Boolean(echo as unknown), to, expect];
+  const defaults = [null, false, true, null, null];
+  while (fields.length > 0 && fields.at(-1) === defaults[fields.length - 1]) fields.pop();
+  return { fields: fields.length, bytes: concat(fields.map((field) => encode(field))) };
+}
+
+// --- frames from a client -------------------------------------------------------------------------------------------
+
+/** `resends`: a write that is refused for the broker's rate is sent again, and all later ones with it. */
+export const hello = (instance: string, client: string, resends = true): Uint8Array => encode([1, VERSION, instance, client, resends]);
+
+/** `spec` is encoded already. */
+export function open(req: number, scope: string, name: string | null, spec: Uint8Array, owner: string, cap: string, create: boolean) {
+  check([scope, name ?? "", owner, cap].every(isText), "a wrong argument of bus()");
+  return encode([2, req, scope, name, new Raw(spec), owner, cap, Boolean(create as unknown)]);
+}
+
+/** `idOffset`: the offset of the message `id`, if it is not `offset` (0): messages for others followed. */
+export const subscribe = (req: number, bus: number, { epoch, offset, id }: Position, idOffset = 0): Uint8Array =>
+  encode([3, req, bus, epoch, offset, id, idOffset]);
+
+export const unsubscribe = (bus: number): Uint8Array => encode([4, bus]);
+
+export const fetchPage = (req: number, bus: number, after: number, until: number): Uint8Array => encode([5, req, bus, after, until]);
+
+/** `value` and `tail` are encoded already. */
+export function publish(bus: number, id: number, value: Uint8Array, { fields, bytes }: Tail): Uint8Array {
+  return concat([Uint8Array.of(0x94 + fields, 6), encode(bus), encode(id), value, bytes]);
+}
+
+/** `state` is encoded already. */
+export const setPresence = (bus: number, state: Uint8Array): Uint8Array => encode([7, bus, new Raw(state)]);
 
 export const watchPresence = (bus: number, watch: boolean): Uint8Array => encode([7, bus, null, watch]);
 
@@ -182,9 +217,20 @@ export const deleteBus = (req: number, bus: number): Uint8Array => encode([9, re
 
 export const listBuses = (req: number): Uint8Array => encode([10, req]);
 
+/** `n` 0: only a sign of life. Else the client has taken note of the writes that were refused for its rate. */
 export const ping = (n: number): Uint8Array => encode([11, n]);
 
 export const leave = (bus: number): Uint8Array => encode([12, bus]);
+
+function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((size, { length }) => size + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
 
 /** Joins encoded frames into one WebSocket message. */
 export function join(frames: readonly Uint8Array[]): Uint8Array {
@@ -215,88 +261,98 @@ export function joinAll(frames: readonly Uint8Array[], maxBytes: number): Uint8A
  */
 export function fromBroker(bytes: Uint8Array): BrokerFrame[] {
   try {
-    const frames = decode(bytes);
-    if (!Array.isArray(frames)) throw new TypeError("not an array");
-    return frames.map((frame: unknown) => read(frame as Fields)).filter((frame) => frame !== null);
+    const reader = new Reader(bytes);
+    const found = reader.list(() => read(fieldsOf(reader))).filter((frame) => frame !== null);
+    if (reader.at < bytes.length) throw new RangeError("it is too long");
+    return found;
   } catch (error) {
-    throw new ProtocolError(
-      `the broker's message is not an array of ebus frames (${reason(error)}). Do both sides have the same version of ` +
-        `ebus_jupyter (protocol ${VERSION})? Reload the page.`,
-    );
+    throw new ProtocolError(`the server does not speak ebus protocol ${VERSION}: ${reason(error)}`);
   }
 }
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the wire is not typed; `ebus_jupyter.core.protocol.frames` defines the fields
 type Fields = any[];
 
-/* eslint-disable @typescript-eslint/no-unsafe-assignment -- as above */
-function read(frame: Fields): BrokerFrame | null {
-  if (!Array.isArray(frame) || typeof frame[0] !== "number") throw new TypeError("a frame is an array that begins with a number");
-  switch (frame[0]) {
-    case 64: {
-      const [, version, you, broker, limits = {}] = frame;
-      return { type: "welcome", version, you: participant(you as Fields), broker, limits };
-    }
-    case 65: {
-      const [, req, bus, address, epoch, last, spec = {}, cap = ""] = frame;
-      return { type: "opened", req, bus, address, epoch, last, spec, cap };
-    }
-    case 66: {
-      const [, req, bus, epoch, after, last, recovered = true, skipped = 0, fresh = false] = frame;
-      return { type: "subscribed", req, bus, epoch, after, last, recovered, skipped, fresh };
-    }
-    case 67:
-      return { type: "delivery", bus: frame[1], write: frame[3], message: message(frame) };
-    case 68:
-      return { type: "advance", bus: frame[1], offset: frame[2] };
-    case 69:
-      return { type: "lag", bus: frame[1], skipped: frame[2], resumeAfter: frame[3] };
-    case 70: {
-      const [, req, bus, epoch, through, floor, more, messages = []] = frame;
-      return { type: "page", req, bus, epoch, through, floor, more, messages: (messages as Fields[]).map(message) };
-    }
-    case 71: {
-      const [, bus, id, offset, count = 1] = frame;
-      return { type: "ok", bus, id, offset, count };
-    }
-    case 72:
-      return { type: "done", req: frame[1] };
-    case 73: {
-      const [, code, text, req = 0, id = 0, bus = 0, , details = {}] = frame;
-      return { type: "error", code, text, req, id, bus, details };
-    }
-    case 74: {
-      const [, bus, full, here = [], left = []] = frame;
-      return { type: "presence", bus, full, here: (here as Fields[]).map(seat), left };
-    }
-    case 76:
-      return { type: "listed", req: frame[1], buses: frame[2] };
-    case 77:
-      return { type: "pong", n: frame[1] };
-    case 78:
-      return { type: "gone", bus: frame[1], reason: frame[2] };
-    case 79: {
-      const [, code, text, reconnect = true] = frame;
-      return { type: "bye", code, text, reconnect };
-    }
-    default:
-      return null;
-  }
+/** The fields of the broker's frames, by type; see `BrokerFrame`. */
+const FIELDS: Readonly<Record<number, string>> = {
+  64: "welcome version you broker limits",
+  65: "opened req bus address epoch last spec cap",
+  66: "subscribed req bus epoch after last recovered skipped fresh",
+  68: "advance bus offset",
+  69: "lag bus skipped resumeAfter",
+  70: "page req bus epoch through floor more messages",
+  71: "ok bus id offset count",
+  72: "done req",
+  73: "error code text req id bus temporary details",
+  74: "presence bus full here left",
+  76: "listed req buses",
+  77: "pong n",
+  78: "gone bus reason",
+  79: "bye code text reconnect",
+};
+
+/** The values of fields that may be missing at a frame's end. */
+const DEFAULTS: Readonly<Record<string, unknown>> = {
+  limits: {},
+  spec: {},
+  cap: "",
+  recovered: true,
+  skipped: 0,
+  fresh: false,
+  messages: [],
+  count: 1,
+  req: 0,
+  id: 0,
+  bus: 0,
+  details: {},
+  here: [],
+  left: [],
+  reconnect: true,
+};
+
+/** Reads the fields of a frame. What participants have written in it stays encoded: it may be anything. */
+function fieldsOf(reader: Reader): Fields {
+  return reader.list<unknown>((i, [tag]) => {
+    if (tag === 67 && i === 6) return reader.raw();
+    if (tag === 70 && i === 7) return reader.list(() => delivery(fieldsOf(reader)));
+    if (tag === 74 && i === 3) return reader.list(() => seat(reader.list((n) => (n === 3 ? reader.raw() : reader.value()))));
+    return reader.value();
+  });
+}
+
+function read(fields: Fields): BrokerFrame | null {
+  const [tag, bus, , write] = fields as number[];
+  if (tag === 67) return { type: "delivery", bus: bus ?? 0, write: write ?? 0, message: delivery(fields) };
+  check(typeof tag === "number", "a frame begins with a number");
+  const [type, ...names] = FIELDS[tag ?? 0]?.split(" ") ?? [];
+  if (!type) return null;
+  const frame: Record<string, unknown> = { type };
+  names.forEach((name, i) => (frame[name] = (fields[i + 1] as unknown) ?? DEFAULTS[name]));
+  if (type === "welcome") frame.you = participant(frame.you as Fields);
+  return frame as BrokerFrame;
 }
 
 const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+/* eslint-disable @typescript-eslint/no-unsafe-assignment -- as above */
 function participant([id, kind, user, name = "", kernelId = ""]: Fields): Participant {
   return { id, kind, user, name, kernelId };
 }
 
-function message([, , offset, id, time, who, value, key = null, deleted = false]: Fields): Message {
+function delivery([, , offset, id, time, who, value, key = null, deleted = false]: Fields): Delivery {
   const sender = participant(who as Fields);
-  return { offset, id: messageId(sender, id as number), time, value, sender, key, deleted };
+  return { offset, id: `${sender.id}-${id as number}`, time, value, sender, key, deleted };
 }
 
-function seat([who, status, since, state = null, activity = ""]: Fields): Seat {
-  return { who: participant(who as Fields), status, since, state, activity };
+function seat([who, status, since, state, activity = ""]: Fields): Seat {
+  return { who: participant(who as Fields), status, since, state: state ? readable(state as Uint8Array) : null, activity };
 }
 
-export const messageId = (sender: Participant, write: number): string => `${sender.id}-${write}`;
+/** A state that cannot be read counts as none. */
+function readable(state: Uint8Array): unknown {
+  try {
+    return decode(state);
+  } catch {
+    return null;
+  }
+}

@@ -14,10 +14,13 @@ export class Heartbeat {
   #lastCheck = 0;
   /** When the outstanding answer was requested; null if none is outstanding. */
   #waitingSince: number | null = null;
+  /** The number of freezes since then. */
+  #freezes = 0;
 
   /** Starts with a new connection. Its first message is due. */
   start(now: number): void {
-    this.#lastData = this.#lastCheck = this.#waitingSince = now;
+    this.dataReceived(now);
+    this.#lastCheck = this.#waitingSince = now;
   }
 
   /** Stops with the connection. No answer is due. */
@@ -28,6 +31,7 @@ export class Heartbeat {
   dataReceived(now: number): void {
     this.#lastData = now;
     this.#waitingSince = null;
+    this.#freezes = 0;
   }
 
   pingSent(now: number): void {
@@ -38,8 +42,12 @@ export class Heartbeat {
   check(now: number, patience: number): "alive" | "silent" | "lost" {
     const frozen = now - this.#lastCheck > FROZEN;
     this.#lastCheck = now;
-    // After a freeze, an answer may have arrived without having been read yet: ping again before giving up.
-    if (this.#waitingSince !== null && !frozen) return now - this.#waitingSince < patience ? "alive" : "lost";
+    // After a freeze, an answer may have arrived without having been read yet: ping again before giving up. A page whose
+    // timers are throttled freezes between all checks; then the second freeze in a row without an answer counts.
+    if (this.#waitingSince !== null) {
+      if (frozen) this.#freezes += 1;
+      if (!frozen || this.#freezes > 1) return now - this.#waitingSince < patience ? "alive" : "lost";
+    }
     return frozen || now - this.#lastData >= SILENCE ? "silent" : "alive";
   }
 }

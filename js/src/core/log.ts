@@ -29,6 +29,14 @@ interface Item {
   readonly offset: number;
   readonly key?: string | null;
   readonly deleted?: boolean;
+  /** The value, encoded. */
+  readonly value?: Uint8Array;
+}
+
+/** The place of an item that a newer one of the same key has replaced, or that was dropped. */
+interface Gone {
+  readonly gone: true;
+  readonly offset: number;
 }
 
 /** The number of dropped items that may stay at the front, so that a drop costs O(1). */
@@ -39,7 +47,7 @@ export interface LogOptions {
   retain?: "log" | "latest" | "keys" | undefined;
   /** The number of messages, or of keys. Default: 1000. */
   size?: number | undefined;
-  /** Default: 64 MiB. */
+  /** The bytes of the values. Default: 64 MiB. */
   maxBytes?: number | undefined;
 }
 
@@ -51,10 +59,7 @@ export class Log<T extends Item> {
   readonly retain: "log" | "latest" | "keys";
   readonly #size: number;
   readonly #maxBytes: number;
-  // `null` if a newer item of the same key has replaced it.
-  #items: (T | null)[] = [];
-  #offsets: number[] = [];
-  #sizes: number[] = [];
+  #items: (T | Gone)[] = [];
   #front = 0;
   #bytes = 0;
   /** The offset of each key's last item, and of each removed key's mark; oldest first. */
@@ -69,18 +74,15 @@ export class Log<T extends Item> {
 
   /** The number of items in the log. */
   get length(): number {
-    return this.retain === "keys" ? this.#keys.size + this.#removed.size : this.#offsets.length - this.#front;
+    return this.retain === "keys" ? this.#keys.size + this.#removed.size : this.#items.length - this.#front;
   }
 
-  /** Appends an item of about `bytes` bytes. Its offset must be greater than `last`. */
-  append(item: T, bytes = 0): void {
-    const { offset } = item;
-    if (offset <= this.last) throw new RangeError(`offset ${offset} does not follow ${this.last}`);
-    this.last = offset;
+  /** Appends an item. Its offset must be greater than `last`. */
+  append(item: T): void {
+    if (item.offset <= this.last) throw new RangeError(`${item.offset} does not follow ${this.last}`);
+    this.last = item.offset;
     this.#items.push(item);
-    this.#offsets.push(offset);
-    this.#sizes.push(bytes);
-    this.#bytes += bytes;
+    this.#bytes += item.value?.length ?? 0;
     if (this.retain === "keys") this.#replaceKey(item);
     else while (this.length > this.#size || (this.#bytes > this.#maxBytes && this.length > 1)) this.#drop();
   }
@@ -91,45 +93,35 @@ export class Log<T extends Item> {
    * @throws Lagged if items after `after` were dropped.
    */
   next(after: number): T | undefined {
-    return this.#from(after).next().value ?? undefined;
+    if (after < this.floor) throw new Lagged({ skipped: this.floor - after, resumeAfter: this.retain === "keys" ? 0 : this.floor });
+    for (let i = this.#index(after + 1); ; i++) {
+      const item = this.#items[i];
+      if (!item || !("gone" in item)) return item;
+    }
   }
 
-  /**
-   * Returns all items after offset `after`, oldest first.
-   *
-   * @throws Lagged if items after `after` were dropped.
-   */
-  read(after: number): T[] {
-    return [...this.#from(after)];
+  /** Returns the item at `offset`; undefined if there is none. */
+  at(offset: number): T | undefined {
+    const item = this.#items[this.#index(offset)];
+    return item?.offset === offset && !("gone" in item) ? item : undefined;
   }
 
   /** Drops all items and begins a new history after `floor`. */
   restart(floor = 0): void {
     this.#items = [];
-    this.#offsets = [];
-    this.#sizes = [];
     this.#front = this.#bytes = 0;
     this.#keys.clear();
     this.#removed.clear();
     this.floor = this.last = floor;
   }
 
-  *#from(after: number): Generator<T, undefined> {
-    if (after < this.floor) throw new Lagged({ skipped: this.floor - after, resumeAfter: this.retain === "keys" ? 0 : this.floor });
-    if (after >= this.last) return;
-    for (let i = this.#index(after + 1); i < this.#items.length; i++) {
-      const item = this.#items[i];
-      if (item) yield item;
-    }
-  }
-
   /** Returns the index of the first item whose offset is at least `offset`. */
   #index(offset: number): number {
     let low = this.#front;
-    let high = this.#offsets.length;
+    let high = this.#items.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if ((this.#offsets[middle] ?? 0) < offset) low = middle + 1;
+      if ((this.#items[middle]?.offset ?? 0) < offset) low = middle + 1;
       else high = middle;
     }
     return low;
@@ -151,26 +143,23 @@ export class Log<T extends Item> {
     if (this.#items.length > 2 * this.length + SLACK) this.#compact();
   }
 
-  #clear(offset: number | undefined): void {
-    if (offset === undefined) return;
-    const i = this.#index(offset);
-    this.#items[i] = null;
-    this.#bytes -= this.#sizes[i] ?? 0;
-    this.#sizes[i] = 0;
+  #clear(offset = -1): void {
+    const item = this.at(offset);
+    if (!item) return;
+    this.#bytes -= item.value?.length ?? 0;
+    this.#items[this.#index(offset)] = { gone: true, offset };
   }
 
   #drop(): void {
-    if (this.retain === "log") this.floor = this.#offsets[this.#front] ?? this.floor;
-    this.#clear(this.#offsets[this.#front]);
+    const offset = this.#items[this.#front]?.offset ?? 0;
+    if (this.retain === "log") this.floor = offset;
+    this.#clear(offset);
     this.#front += 1;
-    if (this.#front > SLACK && this.#front * 2 > this.#offsets.length) this.#compact();
+    if (this.#front > SLACK && this.#front * 2 > this.#items.length) this.#compact();
   }
 
   #compact(): void {
-    const kept = (_: unknown, i: number) => this.#items[i] !== null;
-    this.#offsets = this.#offsets.filter(kept);
-    this.#sizes = this.#sizes.filter(kept);
-    this.#items = this.#items.filter((item) => item !== null);
+    this.#items = this.#items.filter((item) => !("gone" in item));
     this.#front = 0;
   }
 }

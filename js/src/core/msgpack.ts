@@ -8,8 +8,10 @@
  * | Uint8Array, DataView, ArrayBuffer | bin | bytes |
  * | other typed arrays, `ndarray(…)` | extension 1: see `ndarray` | numpy array |
  *
- * Properties that are `undefined` are left out, as in JSON. A `bigint` is written exactly; integers beyond 2^53 lose their
- * last digits when they are read. Decoding accepts all valid MessagePack: map keys that are not strings become strings.
+ *
+ * Properties that are `undefined` are left out, as in JSON. Other objects of the platform (Map, Set, Promise, URL, Error, …)
+ * are refused. A `bigint` is written exactly; integers beyond 2^53 lose their last digits when they are read. Decoding accepts
+ * all valid MessagePack: map keys that are not strings become strings.
  */
 import { fromParts, NDARRAY, toParts } from "./ndarray.js";
 
@@ -18,7 +20,15 @@ const TIMESTAMP = -1;
 const MAX_DEPTH = 500;
 
 const utf8Encoder = new TextEncoder();
-const utf8Decoder = new TextDecoder();
+const utf8Decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** By the number of bytes. */
+const SETTERS = { 1: "setUint8", 2: "setUint16", 4: "setUint32" } as const;
+const GETTERS = { 1: "getUint8", 2: "getUint16", 4: "getUint32" } as const;
+/** By code from 0xca: the numbers. */
+const NUMBERS = ["Float32", "Float64", "Uint8", "Uint16", "Uint32", "BigUint64", "Int8", "Int16", "Int32", "BigInt64"] as const;
+/** By code from 0xc0: the number of bytes that follow, or (negative) the number of bytes of a count that follows. */
+const FOLLOWING = [0, NaN, 0, 0, -1, -2, -4, -1, -2, -4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17, -1, -2, -4, -2, -4, -2, -4];
 
 /** A value that is encoded already; the encoder inserts its bytes. */
 export class Raw {
@@ -37,14 +47,15 @@ export function encode(value: unknown): Uint8Array {
 }
 
 /**
- * Decodes one value. Binary data in it are views of `bytes`.
+ * Decodes one value. It shares no memory with `bytes`.
  *
- * @throws RangeError if `bytes` is not exactly one MessagePack value.
+ * @param freeze - Freeze the objects and arrays in it.
+ * @throws RangeError or TypeError if `bytes` is not exactly one MessagePack value that JavaScript can hold.
  */
-export function decode(bytes: Uint8Array): unknown {
-  const reader = new Reader(bytes);
+export function decode(bytes: Uint8Array, freeze = false): unknown {
+  const reader = new Reader(bytes, freeze);
   const value = reader.value();
-  if (reader.at !== bytes.length) throw new RangeError("bytes after the end");
+  if (reader.at !== bytes.length) throw new RangeError("it is too long");
   return value;
 }
 
@@ -54,7 +65,7 @@ class Writer {
   #view = new DataView(this.bytes.buffer);
 
   value(value: unknown, depth: number): void {
-    if (depth > MAX_DEPTH) throw new RangeError("it is nested too deeply, or contains itself");
+    if (depth > MAX_DEPTH) throw new RangeError("it contains itself");
     this.#reserve(16);
     switch (typeof value) {
       case "undefined":
@@ -95,17 +106,16 @@ class Writer {
       this.#head(bytes.length, 0, 0, 0xc4, 0xc5);
       return this.#raw(bytes);
     }
+    // An object of the platform (Map, Promise, URL, Error, …) has its content elsewhere than in its properties.
+    const kind = Object.prototype.toString.call(value);
+    if (kind !== "[object Object]") throw new TypeError(`it contains an ${kind}`);
     const entries = Object.entries(value).filter(([, item]) => item !== undefined);
     this.#head(entries.length, 0x80, 16, 0, 0xde);
-    for (const [key, item] of entries) {
-      this.#reserve(16);
-      this.#string(key);
-      this.value(item, depth + 1);
-    }
+    for (const each of entries) for (const item of each) this.value(item, depth + 1);
   }
 
   #number(value: number): void {
-    if (!Number.isSafeInteger(value)) {
+    if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
       this.#byte(0xcb);
       this.#view.setFloat64(this.at, value);
       this.at += 8;
@@ -123,7 +133,7 @@ class Writer {
   }
 
   #big(value: bigint): void {
-    if (value !== BigInt.asIntN(64, value) && value !== BigInt.asUintN(64, value)) throw new RangeError("an integer has at most 64 bits");
+    if (value !== BigInt.asIntN(64, value) && value !== BigInt.asUintN(64, value)) throw new RangeError("an integer is too large");
     this.#byte(value < 0 ? 0xd3 : 0xcf);
     this.#view.setBigInt64(this.at, value);
     this.at += 8;
@@ -153,9 +163,7 @@ class Writer {
     if (n < few) return this.#byte(fix | n);
     const width = code8 && n < 0x100 ? 1 : n < 0x10000 ? 2 : 4;
     this.#byte(width === 1 ? code8 : width === 2 ? code16 : code16 + 1);
-    if (width === 1) this.#view.setUint8(this.at, n);
-    else if (width === 2) this.#view.setUint16(this.at, n);
-    else this.#view.setUint32(this.at, n);
+    this.#view[SETTERS[width]](this.at, n);
     this.at += width;
   }
 
@@ -178,11 +186,15 @@ class Writer {
   }
 }
 
-class Reader {
+/** Reads values one after the other. */
+export class Reader {
   at = 0;
   readonly #view: DataView;
 
-  constructor(readonly bytes: Uint8Array) {
+  constructor(
+    readonly bytes: Uint8Array,
+    readonly freeze = false,
+  ) {
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
@@ -193,6 +205,8 @@ class Reader {
     if (code < 0xa0) return this.#array(code & 15);
     if (code < 0xc0) return this.#string(code & 31);
     if (code >= 0xe0) return code - 0x100;
+    const read = NUMBERS[code - 0xca];
+    if (read) return Number(this.#view[`get${read}`](this.#skip(FOLLOWING[code - 0xc0] ?? NaN)));
     switch (code) {
       case 0xc0:
         return null;
@@ -202,54 +216,59 @@ class Reader {
       case 0xc4:
       case 0xc5:
       case 0xc6:
-        return this.#raw(this.#count(code - 0xc4));
+        return this.#raw(this.#count(code - 0xc4)).slice();
       case 0xc7:
       case 0xc8:
       case 0xc9:
         return this.#extension(this.#count(code - 0xc7));
-      case 0xca:
-        return this.#view.getFloat32(this.#skip(4));
-      case 0xcb:
-        return this.#view.getFloat64(this.#skip(8));
-      case 0xcc:
-      case 0xcd:
-      case 0xce:
-        return this.#count(code - 0xcc);
-      case 0xcf:
-        return Number(this.#view.getBigUint64(this.#skip(8)));
-      case 0xd0:
-        return this.#view.getInt8(this.#skip(1));
-      case 0xd1:
-        return this.#view.getInt16(this.#skip(2));
-      case 0xd2:
-        return this.#view.getInt32(this.#skip(4));
-      case 0xd3:
-        return Number(this.#view.getBigInt64(this.#skip(8)));
-      case 0xd4:
-      case 0xd5:
-      case 0xd6:
-      case 0xd7:
-      case 0xd8:
-        return this.#extension(1 << (code - 0xd4));
-      case 0xd9:
-      case 0xda:
-      case 0xdb:
-        return this.#string(this.#count(code - 0xd9));
-      case 0xdc:
-      case 0xdd:
-        return this.#array(this.#count(code - 0xdb));
-      case 0xde:
-      case 0xdf:
-        return this.#map(this.#count(code - 0xdd));
-      default:
-        throw new RangeError("0xc1 is not a type");
+      case 0xc1:
+        throw new RangeError("it is invalid");
     }
+    if (code < 0xd9) return this.#extension(1 << (code - 0xd4));
+    if (code < 0xdc) return this.#string(this.#count(code - 0xd9));
+    return code < 0xde ? this.#array(this.#count(code - 0xdb)) : this.#map(this.#count(code - 0xdd));
+  }
+
+  /** Reads an array; `item` reads the item with the given index, and is told those before it. */
+  list<T>(item: (i: number, before: readonly T[]) => T): T[] {
+    const code = this.#uint(1);
+    if (code < 0x90 || (code > 0x9f && code !== 0xdc && code !== 0xdd)) throw new RangeError("it is invalid");
+    return this.#items(code < 0xdc ? code & 15 : this.#count(code - 0xdb), item);
+  }
+
+  /** Reads over one value, and returns its bytes: a copy, unless they are most of what there is. */
+  raw(): Uint8Array {
+    const from = this.at;
+    for (let left = 1; left > 0; left--) {
+      const code = this.#uint(1);
+      if (code < 0x80 || code >= 0xe0) continue;
+      if (code < 0xa0) left += (code & 15) * (code < 0x90 ? 2 : 1);
+      else if (code < 0xc0) this.#skip(code & 31);
+      else {
+        const following = FOLLOWING[code - 0xc0] ?? NaN;
+        const count = following < 0 ? this.#uint(-following) : following;
+        if (code >= 0xdc) left += count * (code < 0xde ? 1 : 2);
+        // The type of an extension is a byte more.
+        else this.#skip(count + (code > 0xc6 && code < 0xca ? 1 : 0));
+      }
+    }
+    const found = this.bytes.subarray(from, this.at);
+    // A view would keep the memory of everything that came with it.
+    return 2 * found.length > found.buffer.byteLength ? found : found.slice();
   }
 
   #array(count: number): unknown[] {
-    const found: unknown[] = [];
-    for (let i = 0; i < count; i++) found.push(this.value());
+    return this.#frozen(this.#items(count, () => this.value()));
+  }
+
+  #items<T>(count: number, item: (i: number, before: readonly T[]) => T): T[] {
+    const found: T[] = [];
+    for (let i = 0; i < count; i++) found.push(item(i, found));
     return found;
+  }
+
+  #frozen<T extends object>(value: T): T {
+    return this.freeze ? Object.freeze(value) : value;
   }
 
   #map(count: number): Record<string, unknown> {
@@ -261,33 +280,29 @@ class Reader {
       if (key === "__proto__") Object.defineProperty(found, key, { value, enumerable: true, configurable: true, writable: true });
       else found[key] = value;
     }
-    return found;
+    return this.#frozen(found);
   }
 
   #string(length: number): string {
-    const bytes = this.#raw(length);
-    if (length > 16) return utf8Decoder.decode(bytes);
-    // For short ASCII strings this is faster than the decoder.
-    let text = "";
-    for (const byte of bytes) {
-      if (byte > 127) return utf8Decoder.decode(bytes);
-      text += String.fromCharCode(byte);
-    }
-    return text;
+    return utf8Decoder.decode(this.#raw(length));
   }
 
   #extension(length: number): unknown {
     const type = this.#view.getInt8(this.#skip(1));
     const data = this.#raw(length);
     if (type === NDARRAY) return fromParts(decode(data));
-    if (type !== TIMESTAMP) return data;
+    if (type !== TIMESTAMP) return data.slice();
     const view = new DataView(data.buffer, data.byteOffset, length);
-    if (length === 4) return new Date(view.getUint32(0) * 1000);
+    const word = view.getUint32(0);
     const [nanoseconds, seconds] =
-      length === 8
-        ? [view.getUint32(0) >>> 2, (view.getUint32(0) & 3) * 2 ** 32 + view.getUint32(4)]
-        : [view.getUint32(0), Number(view.getBigInt64(4))];
-    return new Date(seconds * 1000 + nanoseconds / 1e6);
+      length === 4
+        ? [0, word]
+        : length === 8
+          ? [word >>> 2, (word & 3) * 2 ** 32 + view.getUint32(4)]
+          : [word, Number(view.getBigInt64(4))];
+    const found = new Date(seconds * 1000 + nanoseconds / 1e6);
+    if (isNaN(+found)) throw new RangeError("it is invalid");
+    return found;
   }
 
   /** Reads a count of 1, 2 or 4 bytes (`power` 0, 1 or 2). */
@@ -296,8 +311,7 @@ class Reader {
   }
 
   #uint(width: number): number {
-    const at = this.#skip(width);
-    return width === 1 ? this.#view.getUint8(at) : width === 2 ? this.#view.getUint16(at) : this.#view.getUint32(at);
+    return this.#view[GETTERS[width as 1]](this.#skip(width));
   }
 
   #raw(length: number): Uint8Array {
@@ -308,7 +322,7 @@ class Reader {
   #skip(n: number): number {
     const from = this.at;
     this.at += n;
-    if (this.at > this.bytes.length) throw new RangeError("it ends too early");
+    if (!(this.at <= this.bytes.length)) throw new RangeError("it is too short");
     return from;
   }
 }

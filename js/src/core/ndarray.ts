@@ -47,7 +47,7 @@ export class RawArray {
 export function ndarray<T extends TypedArray>(data: T, shape: readonly number[] = [data.length]): NDArray<T> {
   const dtype = dtypeOf(data);
   if (!dtype || shape.reduce((a, b) => a * b, 1) !== data.length) {
-    throw new RangeError(`an array of shape ${shape.join("×")} does not have ${data.length} elements`);
+    throw new RangeError("the shape does not fit");
   }
   return Object.assign(data, { shape, dtype });
 }
@@ -62,13 +62,20 @@ export function toParts(value: object): Parts | undefined {
   return [own ?? dtype, shape ?? [length], new Uint8Array(buffer, byteOffset, byteLength)];
 }
 
-/** Returns the array for encoded parts; a `RawArray` if JavaScript has no typed array for it. */
+/**
+ * Returns the array for encoded parts; a `RawArray` if JavaScript has no typed array for it.
+ *
+ * @throws RangeError or TypeError if they are not the parts of an array.
+ */
 export function fromParts(parts: unknown): unknown {
   const [dtype, shape, bytes] = parts as Parts;
-  const type = (TYPES as Partial<Record<string, (typeof TYPES)[keyof typeof TYPES]>>)[dtype];
+  const elements = shape.reduce((a, b) => a * b, 1);
+  const type = Object.hasOwn(TYPES, dtype) && TYPES[dtype as keyof typeof TYPES];
+  if (!(bytes instanceof Uint8Array)) throw new TypeError("not an array");
   if (!type) return new RawArray(dtype, shape, bytes);
-  // Copied, because a typed array must be aligned to the size of its elements.
-  return Object.assign(new type(bytes.slice().buffer), { shape, dtype });
+  const data = new type(bytes.buffer as ArrayBuffer);
+  if (elements !== data.length) throw new RangeError("not an array");
+  return Object.assign(data, { shape, dtype });
 }
 
 function dtypeOf(value: object): string | undefined {

@@ -8,14 +8,25 @@
  * `readNowait` holds all the rules and never waits. `wake` is called when it may return something else.
  */
 import type { Channel, ChannelHandle } from "./channel.js";
+import { check } from "./check.js";
 import { Lagged, type EbusError } from "./errors.js";
-import type { Message, Page } from "./frames.js";
+import type { Delivery, Page } from "./frames.js";
+import type { Position } from "./position.js";
 
 /**
  * The position where a reader begins. Undefined: with the messages written from now on; "start": with all retained
- * messages; an offset: after that offset; -n: with the last n messages.
+ * messages; an offset: after that offset; -n: with the last n messages; a `Position`: after it, where the bus's history is
+ * still the same one: else `Lagged`, and all retained messages.
  */
-export type Since = "start" | number | undefined;
+export type Since = "start" | number | Position | undefined;
+
+/** @throws TypeError if `since` is not a beginning. */
+function checkSince(since: unknown): void {
+  const { epoch, offset = since, id = "" } = (since ?? {}) as Partial<Position>;
+  const isPosition = typeof since === "object" && typeof epoch === "string" && typeof id === "string";
+  const valid = since == null || since === "start" || (Number.isSafeInteger(offset) && (isPosition || typeof since === "number"));
+  check(valid, 'since is an offset, a Position, "start", or undefined');
+}
 
 /** Fetches pages of history for a reader. */
 export interface PageSource {
@@ -31,10 +42,10 @@ export class Reader {
   /** The reader is older than the live log: it reads all of the log, including what came together with its beginning. */
   #early = false;
   /** The fetched messages that were not read yet, newest first. */
-  #past: Message[] = [];
+  #past: Delivery[] = [];
   #lag: Lagged | null = null;
-  /** Why a page of history could not be fetched. */
-  #failed: EbusError | null = null;
+  /** The first page begins with this message, or the history is another one. */
+  #expected: Position | null = null;
   /** The offset after which the next page begins; null if all of the history was fetched. */
   #nextPage: number | null = null;
   /** The page under way. */
@@ -47,6 +58,7 @@ export class Reader {
   readonly #wake: () => void;
 
   constructor(handle: ChannelHandle, since: Since, pages: PageSource, wake: () => void) {
+    checkSince(since);
     this.#handle = handle;
     this.#since = since;
     this.#pages = pages;
@@ -64,7 +76,7 @@ export class Reader {
     clone.#early = this.#early;
     clone.#past = [...this.#past];
     clone.#lag = this.#lag;
-    clone.#failed = this.#failed;
+    clone.#expected = this.#expected;
     clone.#nextPage = this.#nextPage; // the page under way stays this reader's; the clone requests its own
     clone.#inSnapshot = this.#inSnapshot;
     return clone;
@@ -93,7 +105,7 @@ export class Reader {
 
   /** The reason why nothing more can be read; null while messages may still arrive. */
   get readError(): EbusError | null {
-    return this.#failed ?? this.#handle.readError;
+    return this.#handle.readError;
   }
 
   /**
@@ -102,7 +114,7 @@ export class Reader {
    * @throws Lagged if messages were missed. The next call continues after them.
    * @throws EbusError - the reason why the bus is closed, after all received messages were read.
    */
-  readNowait(): Message | undefined {
+  readNowait(): Delivery | undefined {
     const channel = this.#begin();
     if (channel && this.#begun) {
       if (this.#resets !== channel.resets) this.#startOver(channel);
@@ -115,7 +127,7 @@ export class Reader {
       if (found) return found;
       if (this.#nextPage !== null) {
         this.#requestPage();
-      } else if (!this.#failed) {
+      } else {
         const next = this.#readLog(channel);
         if (next) return next;
       }
@@ -128,9 +140,10 @@ export class Reader {
   /** Requests the next page of history, if one is needed and none is under way. */
   #requestPage(): void {
     const after = this.#nextPage;
-    if (after === null || this.#requested || this.#handle.error) return;
+    if (after === null || this.#requested || this.readError) return;
     this.#requested = { after, resets: this.#handle.channel?.resets };
-    this.#pages.fetch(this.#handle, after, this.#position, (error, page) => {
+    // The message that is expected is fetched, too.
+    this.#pages.fetch(this.#handle, after - (this.#expected ? 1 : 0), this.#position, (error, page) => {
       this.#pageReceived(page, error);
       this.#wake();
     });
@@ -140,14 +153,18 @@ export class Reader {
   #pageReceived(page: Page | undefined, error: EbusError | null): void {
     const requested = this.#requested;
     this.#requested = null;
-    if (error) {
-      this.#failed = error;
-    } else if (page && requested?.after === this.#nextPage && requested.resets === this.#handle.channel?.resets) {
+    if (requested?.after !== this.#nextPage || requested.resets !== this.#handle.channel?.resets) return;
+    if (page) {
       this.#takePage(page, requested.after);
+      return;
+    }
+    this.#nextPage = null;
+    if (error && !this.#handle.error) {
+      this.#lag = new Lagged({ skipped: null, resumeAfter: this.#position }); // the messages of the page count as missed
     }
   }
 
-  #readLog(channel: Channel): Message | undefined {
+  #readLog(channel: Channel): Delivery | undefined {
     let item;
     try {
       item = channel.log.next(this.#position);
@@ -172,21 +189,30 @@ export class Reader {
     if (this.#begun || !channel?.resumable) return channel;
     this.#begun = true;
     this.#resets = channel.resets;
-    this.#position = this.#early ? channel.logStart : channel.last;
-    if (this.#since === undefined) return channel;
+    this.#position = this.#early ? (this.#handle.joinedAt ?? channel.logStart) : channel.last;
+    const since = this.#since;
+    const position = typeof since === "object" && since;
+    if (since == null || (position && !position.epoch && position.offset === 0)) return channel;
     // Messages that the broker sends after a reconnect may still be under way: for this reader they are history.
     const end = Math.max(this.#position, channel.target);
-    let since = this.#since === "start" ? 0 : this.#since;
-    if (since > end) {
+    let after = position ? position.offset : since === "start" ? 0 : since;
+    if (position && position.epoch) {
+      const seen = channel.log.at(after);
+      const isOther = seen && !("gap" in seen) && position.id && position.id !== seen.id;
+      if (position.epoch !== channel.epoch || isOther) after = end + 1;
+      else if (position.id && !seen) this.#expected = position;
+    }
+    if (after > end) {
       // This history has not reached the offset, so the offset is from another history.
       this.#lag = new Lagged({ skipped: null, resumeAfter: 0 });
-      since = 0;
+      this.#expected = null;
+      after = 0;
     }
-    if (since > 0 && since >= channel.log.floor) {
-      this.#position = since; // the log has all messages since then
+    if (after > 0 && after >= channel.log.floor && !this.#expected) {
+      this.#position = after; // the log has all messages since then
     } else if (end > 0) {
       this.#position = end;
-      this.#beginPages(since);
+      this.#beginPages(after);
     }
     return channel;
   }
@@ -205,13 +231,20 @@ export class Reader {
   }
 
   #takePage(page: Page, after: number): void {
+    const expected = this.#expected;
+    const [first] = page.messages;
+    this.#expected = null;
+    if (expected && first?.offset === expected.offset && first.id !== expected.id) {
+      this.#lag = new Lagged({ skipped: null, resumeAfter: 0 });
+      return this.#beginPages(0);
+    }
     // Nothing is lost between the pages of a snapshot: an entry leaves it only when a newer one replaces it.
     if (after > 0 && page.floor > after && !this.#inSnapshot) {
       const keyed = this.#handle.channel?.log.retain === "keys";
       this.#lag = new Lagged({ skipped: page.floor - after, resumeAfter: keyed ? 0 : page.floor });
       if (keyed) return this.#beginPages(0);
     }
-    this.#past = page.messages.filter(({ offset }) => offset <= this.#position).reverse();
+    this.#past = page.messages.filter(({ offset }) => offset > after && offset <= this.#position).reverse();
     this.#nextPage = page.more && page.through > after ? page.through : null;
   }
 }

@@ -5,15 +5,17 @@
  * sends what the handles want, in the order subscription, presence, writes, requests. A bus without handles is left when
  * nothing of it waits for an answer.
  */
-import { Channel, ChannelHandle, reopenParams, type OpenParams } from "./channel.js";
+import { Channel, ChannelHandle, reopenParams, type OpenParams, type Request } from "./channel.js";
 import type { EbusError } from "./errors.js";
 import type { SessionEvent } from "./events.js";
 import * as frames from "./frames.js";
 import type { BrokerFrame } from "./frames.js";
+import { encode } from "./msgpack.js";
+import type { Outbox } from "./outbox.js";
 import type { PendingRequests } from "./requests.js";
 
 export class ChannelRegistry {
-  readonly #out: Uint8Array[];
+  readonly #out: Outbox;
   readonly #pending: PendingRequests;
   readonly #opening = new Set<ChannelHandle>();
   readonly #channels = new Map<string, Channel>();
@@ -21,8 +23,7 @@ export class ChannelRegistry {
   /** The channels that may have no use any more. */
   readonly #idle = new Set<Channel>();
 
-  /** @param out - The session's outgoing frames. */
-  constructor(out: Uint8Array[], pending: PendingRequests) {
+  constructor(out: Outbox, pending: PendingRequests) {
     this.#out = out;
     this.#pending = pending;
   }
@@ -63,27 +64,32 @@ export class ChannelRegistry {
   }
 
   /** The broker has opened a bus. */
-  opened(frame: BrokerFrame & { type: "opened" }): SessionEvent[] {
+  opened(frame: BrokerFrame & { type: "opened" }, now: number): SessionEvent[] {
     const sent = this.#pending.answered(frame.req);
     const handle = sent?.kind === "open" ? sent.handle : null;
     let channel = sent?.kind === "reopen" ? sent.channel : this.#channels.get(frame.address);
+    const asked = channel?.params ?? handle?.params;
+    if (!asked) return [];
+    const params = reopenParams(frame, { ...asked, create: asked.create || !!handle?.params.create }, handle?.params.spec);
     if (!channel) {
-      channel = new Channel(frame.address, frame.epoch, frame.spec, frame.cap, reopenParams(frame, handle?.params));
+      channel = new Channel(frame.address, frame.epoch, frame.spec, frame.cap, params);
       this.#channels.set(frame.address, channel);
     }
+    channel.params = params;
     const reopened = channel.number === null;
     channel.opened(frame);
     this.#numbers.set(frame.bus, channel);
     if (handle) {
       this.#opening.delete(handle);
       handle.channel = channel;
+      if (channel.resumable) handle.joinedAt = channel.last;
       for (const write of this.#pending.writes.values()) if (write.handle === handle) channel.unacked.set(write.id, write);
       // A handle may have been closed meanwhile: only its writes are left to send.
       if (handle.error) this.#idle.add(channel);
       else channel.handles.add(handle);
-      if (!reopened) this.#resume(channel, handle);
+      if (!reopened) this.#resume(channel, handle, now);
     }
-    if (reopened) this.#resume(channel, null);
+    if (reopened) this.#resume(channel, null, now);
     return handle && !handle.error ? [{ type: "bus_opened", handle }] : [];
   }
 
@@ -94,14 +100,15 @@ export class ChannelRegistry {
   }
 
   /** Removes a closed handle; `finished` states that nothing of it is left to send. */
-  leave(handle: ChannelHandle, finished: boolean): void {
+  leave(handle: ChannelHandle, finished: boolean, now: number): void {
     if (finished) this.#opening.delete(handle);
     const { channel } = handle;
     if (!channel) return;
     channel.handles.delete(handle);
     this.#idle.add(channel);
-    this.flush(channel);
+    this.flush(channel, now);
     this.updateSubscription(channel);
+    if (channel.handles.size > 0) this.updatePresence(channel);
   }
 
   /** Leaves the buses without handles. An `open` under way may be for one of them, so they stay until it is answered. */
@@ -111,7 +118,7 @@ export class ChannelRegistry {
       if (channel.handles.size === 0 && this.#pending.of(channel).length > 0) continue;
       this.#idle.delete(channel);
       if (channel.handles.size > 0 || this.#channels.get(channel.address) !== channel) continue;
-      if (channel.number !== null) this.#out.push(frames.leave(channel.number));
+      if (channel.number !== null) this.#out.send(frames.leave(channel.number));
       this.#forget(channel);
     }
   }
@@ -128,10 +135,8 @@ export class ChannelRegistry {
   }
 
   /** Sends the writes that wait for a flush. */
-  flush(channel: Channel): void {
-    const { number, batch } = channel;
-    if (number === null) return;
-    for (const { id, value, options } of batch) this.#out.push(frames.publish(number, id, value, options));
+  flush(channel: Channel, now: number): void {
+    for (const write of channel.batch) this.#out.write(write, now);
     channel.batch = [];
   }
 
@@ -139,30 +144,45 @@ export class ChannelRegistry {
   updateSubscription(channel: Channel): void {
     const { number, subscription } = channel;
     if (!channel.wantsMessages || channel.unreadable) {
-      if (subscription !== "none" && number !== null) this.#out.push(frames.unsubscribe(number));
+      if (subscription !== "none" && number !== null) this.#out.send(frames.unsubscribe(number));
       channel.unsubscribed();
     } else if (subscription === "none" && number !== null) {
       channel.subscription = "requested";
       channel.subscribeRequest = this.#pending.number({ kind: "subscribe", channel });
-      this.#out.push(frames.subscribe(channel.subscribeRequest, number, channel.resumePosition()));
+      this.#out.send(frames.subscribe(channel.subscribeRequest, number, ...channel.resumePosition()));
     }
   }
 
-  /** Sends what the handle wants of the bus or, without a handle (the bus is new on this connection), what all handles want. */
-  #resume(channel: Channel, only: ChannelHandle | null): void {
-    const { number } = channel;
+  /** Watches the participants, and sets this client's state, as the handles of the bus require: the last one that set it. */
+  updatePresence(channel: Channel): void {
+    const { number, handles } = channel;
     if (number === null) return;
+    const watching = [...handles].some((handle) => handle.wantsPresence);
+    const state = [...handles].findLast((handle) => handle.state)?.state ?? null;
+    if (watching !== channel.watching) this.#out.send(frames.watchPresence(number, watching));
+    if (state !== channel.state) this.#out.send(frames.setPresence(number, state ?? encode(null)));
+    channel.watching = watching;
+    channel.state = state;
+  }
+
+  /** Sends what the handle wants of the bus or, without a handle (the bus is new on this connection), what all handles want. */
+  #resume(channel: Channel, only: ChannelHandle | null, now: number): void {
     this.updateSubscription(channel);
-    const handles = only ? [only] : [...channel.handles];
-    if (handles.some((handle) => handle.wantsPresence)) this.#out.push(frames.watchPresence(number, true));
-    for (const { state } of handles) if (state !== undefined) this.#out.push(frames.setPresence(number, state));
+    this.updatePresence(channel);
     if (!only) channel.batch = [];
-    for (const { id, handle, value, options } of channel.unacked.values()) {
-      if (!only || only === handle) this.#out.push(frames.publish(number, id, value, options));
-    }
+    for (const write of channel.unacked.values()) if (!only || only === write.handle) this.#out.write(write, now);
     for (const request of this.#pending.requests) {
-      if (request.handle?.channel === channel && (!only || only === request.handle)) this.#pending.send(request, number);
+      if (request.handle?.channel === channel && (!only || only === request.handle)) this.sendRequest(request, channel);
     }
+  }
+
+  /** Sends a request about the bus. A deletion does not overtake writes. */
+  sendRequest(request: Request, channel: Channel): void {
+    const send = () => {
+      if (channel.number !== null && this.#pending.isWaiting(request)) this.#pending.send(request, channel.number);
+    };
+    if (request.kind === "delete") this.#out.behind(send);
+    else send();
   }
 
   #sendOpen(handle: ChannelHandle): void {
@@ -175,7 +195,7 @@ export class ChannelRegistry {
   }
 
   #pushOpen(req: number, { scope, name, spec, owner, cap, create }: OpenParams): void {
-    this.#out.push(frames.open(req, scope, name, spec, owner, cap, create));
+    this.#out.send(frames.open(req, scope, name, spec, owner, cap, create));
   }
 
   #closeHandle(handle: ChannelHandle, error: EbusError): SessionEvent {

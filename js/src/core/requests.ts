@@ -2,15 +2,39 @@
  * The writes and requests of a session that have no answer yet.
  *
  * Write ids count from 1 over all buses and survive reconnects, as do the requests themselves. Request numbers name one
- * attempt on one connection. At most `MAX_PENDING` writes and `MAX_PENDING_BYTES` wait for an answer.
+ * attempt on one connection. The writes are bounded in bytes, `WRITE_BYTES` for each included.
  */
 import { Write, type Channel, type ChannelHandle, type Request } from "./channel.js";
 import { RateLimited, TooLarge, type EbusError } from "./errors.js";
 import type { SessionEvent } from "./events.js";
-import { deleteBus, fetchPage, listBuses, type WriteOptions } from "./frames.js";
+import { deleteBus, fetchPage, listBuses, type Tail } from "./frames.js";
+import type { Outbox } from "./outbox.js";
 
-export const MAX_PENDING = 10_000;
 export const MAX_PENDING_BYTES = 64 << 20;
+/** The memory that a write takes besides its value. */
+export const WRITE_BYTES = 256;
+/** More than a write and its message have besides the value and the options. */
+const FRAME_BYTES = 64;
+
+/** The broker's bounds, as far as they are known. */
+export type Limits = Readonly<Record<string, number>>;
+
+/** @throws TooLarge if `size` bytes are more than the broker's `limit`. */
+export function checkSize(limits: Limits, limit: string, size: number, what: string): void {
+  const most = limits[limit];
+  if (most === undefined || size <= most) return;
+  const text = `${what} has ${size} bytes, at most ${most} are allowed (${limit}).`;
+  throw new TooLarge(text, { limit });
+}
+
+/**
+ * @param mayBeAccepted - It was sent already, perhaps to a broker with other limits: only what cannot be sent is an error.
+ * @throws TooLarge if the broker takes no such write.
+ */
+export function checkWrite(limits: Limits, { value, size }: Write, mayBeAccepted = false): void {
+  if (!mayBeAccepted) checkSize(limits, "value_bytes", value.length, "the value");
+  checkSize(limits, "batch_bytes", size + FRAME_BYTES, "the write");
+}
 
 /** The meaning of a numbered frame on the present connection. */
 export type Sent =
@@ -20,46 +44,39 @@ export class PendingRequests {
   readonly writes = new Map<number, Write>();
   readonly requests = new Set<Request>();
   readonly #sent = new Map<number, Sent>();
-  readonly #out: Uint8Array[];
+  readonly #out: Outbox;
   #bytes = 0;
   #lastWrite = 0;
   #lastRequest = 0;
 
-  /** @param out - The session's outgoing frames. */
-  constructor(out: Uint8Array[]) {
+  constructor(out: Outbox) {
     this.#out = out;
   }
 
   /**
    * Adds a write with the next id.
    *
-   * @throws RateLimited if too many writes wait for an answer.
-   * @throws TooLarge if the value has more than `maxBytes` bytes.
+   * @throws RateLimited if there is no room: too many writes wait for an answer.
+   * @throws TooLarge if the broker takes no such write.
    */
-  addWrite(handle: ChannelHandle, value: Uint8Array, options: WriteOptions, maxBytes: number): Write {
-    if (this.writes.size >= MAX_PENDING || this.#bytes + value.length > MAX_PENDING_BYTES) {
-      throw new RateLimited(
-        `${handle.label}: ${this.writes.size} writes wait for an answer (at most ${MAX_PENDING}, and ${MAX_PENDING_BYTES} bytes). ` +
-          "Await write() as you write.",
-        { limit: "max_pending", retry_after: 1 },
-      );
+  addWrite(handle: ChannelHandle, value: Uint8Array, tail: Tail, limits: Limits): Write {
+    const write = new Write(handle, this.#lastWrite + 1, value, tail);
+    checkWrite(limits, write);
+    const bytes = this.#bytes + write.size + WRITE_BYTES;
+    if (this.writes.size > 0 && bytes > MAX_PENDING_BYTES) {
+      throw new RateLimited(`${handle.label}: ${this.writes.size} writes wait. Await write().`, { limit: "max_pending" });
     }
-    if (value.length > maxBytes) {
-      throw new TooLarge(`${handle.label}: the value has ${value.length} bytes, at most ${maxBytes} are allowed. Send it in pieces.`, {
-        limit: "value_bytes",
-      });
-    }
-    const write = new Write(handle, (this.#lastWrite += 1), value, options);
+    this.#lastWrite += 1;
+    this.#bytes = bytes;
     this.writes.set(write.id, write);
-    this.#bytes += value.length;
     return write;
   }
 
   /** Sends a request on the present connection, where the bus has the given number (a listing needs none). */
   send(request: Request, bus = 0): void {
     const req = this.number(request);
-    if (request.kind === "fetch") this.#out.push(fetchPage(req, bus, request.after, request.until));
-    else this.#out.push(request.kind === "delete" ? deleteBus(req, bus) : listBuses(req));
+    if (request.kind === "fetch") this.#out.send(fetchPage(req, bus, request.after, request.until));
+    else this.#out.send(request.kind === "delete" ? deleteBus(req, bus) : listBuses(req));
   }
 
   /** Returns the number for a frame that asks for `sent`. */
@@ -95,7 +112,8 @@ export class PendingRequests {
       this.requests.delete(pending);
       return { type: "request_settled", request: pending, error, value };
     }
-    if (this.writes.delete(pending.id)) this.#bytes -= pending.value.length;
+    if (this.writes.delete(pending.id)) this.#bytes -= pending.size + WRITE_BYTES;
+    this.#out.settled(pending);
     pending.handle.channel?.unacked.delete(pending.id);
     return { type: "write_settled", write: pending, error, offset: value as number | undefined };
   }

@@ -11,7 +11,8 @@
  *     outcome always becomes a known one.
  *
  * Writing
- *     A write is settled once, by its `ok`, by an `error`, or by its own delivery, whichever comes first.
+ *     A write is settled once, by its `ok`, by an `error`, or by its own delivery, whichever comes first. What the program
+ *     gives is checked and encoded in its own call: what reaches `dataToSend` can be sent. `outbox` keeps to the broker's rate.
  *
  * Reading
  *     Each bus has one log of received messages (`channel`). A message whose offset is not greater than the last one seen
@@ -20,19 +21,32 @@
  *
  * `registry` opens and leaves buses, `requests` holds what waits for an answer, `heartbeat` detects a broker that is gone.
  */
-import { Deletion, Fetch, Listing, type Channel, type ChannelHandle, type OpenParams, type Request, type Write } from "./channel.js";
-import { Closed, ConnectionLost, EbusError, fromWire } from "./errors.js";
+import {
+  Request,
+  type Channel,
+  type ChannelHandle,
+  type Deletion,
+  type Fetch,
+  type Listing,
+  type OpenParams,
+  type Write,
+} from "./channel.js";
+import { Closed, ConnectionLost, EbusError, fromWire, RateLimited } from "./errors.js";
 import type { SessionEvent } from "./events.js";
 import * as frames from "./frames.js";
-import type { BrokerFrame, Participant, WriteOptions } from "./frames.js";
+import type { BrokerFrame, Participant, Spec, WriteOptions } from "./frames.js";
 import { Heartbeat, PATIENCE } from "./heartbeat.js";
+import { encode } from "./msgpack.js";
+import { Outbox } from "./outbox.js";
 import { ChannelRegistry } from "./registry.js";
-import { PendingRequests } from "./requests.js";
+import { checkSize, checkWrite, PendingRequests, type Limits } from "./requests.js";
 
 /** The delay before a bus is opened again that the broker could not reopen. */
 const RETRY = 1_000;
 /** The maximal size of a message before the broker has stated its limits. */
-const MESSAGE_BYTES = 1 << 20;
+const EARLY_BYTES = 64 << 10;
+/** The limits of which no broker has less: what is set before they are known is held to them. */
+const DEFAULTS: Limits = { batch_bytes: 8 << 20, presence_bytes: 4 << 10 };
 
 export class Session {
   /** This client, as the broker knows it; null until the first welcome. */
@@ -42,9 +56,8 @@ export class Session {
   /** The reason why the session is closed; null while it is not. */
   error: EbusError | null = null;
   #connected = false;
-  #limits: Record<string, number> = {};
-  #lastPing = 0;
-  readonly #out: Uint8Array[] = [];
+  #limits: Limits | null = null;
+  readonly #out = new Outbox();
   readonly #pending = new PendingRequests(this.#out);
   readonly #buses = new ChannelRegistry(this.#out, this.#pending);
   readonly #heartbeat = new Heartbeat();
@@ -64,7 +77,8 @@ export class Session {
   connectionMade(now: number): void {
     this.#connected = true;
     this.#heartbeat.start(now);
-    this.#out.splice(0, Infinity, frames.hello(this.instance, this.client));
+    this.#out.clear();
+    this.#out.send(frames.hello(this.instance, this.client));
     this.#buses.connectionMade();
   }
 
@@ -72,10 +86,10 @@ export class Session {
   connectionLost(): SessionEvent[] {
     this.#connected = this.live = false;
     this.#heartbeat.stop();
-    this.#out.length = 0;
+    this.#out.clear();
     this.#buses.connectionLost();
     // Another bus may have the name by then.
-    const error = new ConnectionLost("the connection was lost before the broker answered: it is unknown whether the bus was deleted.");
+    const error = new ConnectionLost("the bus may be deleted or not.");
     return this.#pending.connectionLost().map((deletion) => this.#pending.settle(deletion, error));
   }
 
@@ -90,8 +104,14 @@ export class Session {
   }
 
   /** Returns the WebSocket messages to send now. None exceeds the broker's limit, unless a single frame does. */
-  dataToSend(): Uint8Array[] {
-    return frames.joinAll(this.#out.splice(0), this.#limits.batch_bytes ?? MESSAGE_BYTES);
+  dataToSend(now: number): Uint8Array[] {
+    this.#out.tick(now);
+    return this.#out.take(this.#limits?.batch_bytes ?? EARLY_BYTES);
+  }
+
+  /** Returns the time until there is more to send; null if only a frame of the broker, or a call, can give more. */
+  wait(now: number): number | null {
+    return this.#out.wait(now);
   }
 
   /** Advances the time. Returns false if the connection is to be given up: the broker did not answer within `patience`. */
@@ -107,24 +127,33 @@ export class Session {
   ping(now: number): void {
     if (!this.#connected) return;
     this.#heartbeat.pingSent(now);
-    if (this.live) this.#out.push(frames.ping((this.#lastPing += 1)));
+    if (this.live) this.#out.send(frames.ping(0));
   }
 
   // --- the program's calls ------------------------------------------------------------------------------------------
 
-  /** Opens a bus. */
-  open(params: OpenParams): ChannelHandle {
+  /**
+   * Opens a bus.
+   *
+   * @throws TypeError if a field cannot be encoded. Nothing is opened then.
+   * @throws TooLarge if the server takes no such specification.
+   */
+  open({ spec, ...where }: Omit<OpenParams, "spec"> & { spec: Spec }): ChannelHandle {
     if (this.error) throw this.error;
+    const params = { ...where, spec: encode(spec) };
+    const { scope, name, owner, cap, create } = params;
+    const frame = frames.open(0, scope, name, params.spec, owner, cap, create);
+    checkSize(this.#limits ?? DEFAULTS, "batch_bytes", frame.length + 16, "the specification");
     return this.#buses.open(params, this.#connected);
   }
 
   /** Closes a handle. Its writes and deletions are still sent; its page requests end with an error. */
-  leave(handle: ChannelHandle): SessionEvent[] {
+  leave(handle: ChannelHandle, now: number): SessionEvent[] {
     handle.error ??= new Closed(`${handle.label} was closed on this page.`, { reason: "closed" });
     const { error } = handle;
     const pending = this.#pending.of(handle);
-    const fetches = pending.filter((each) => each instanceof Fetch);
-    this.#buses.leave(handle, pending.length === fetches.length);
+    const fetches = pending.filter((each) => "kind" in each && each.kind === "fetch");
+    this.#buses.leave(handle, pending.length === fetches.length, now);
     this.#buses.leaveIdle();
     return fetches.map((fetch) => this.#pending.settle(fetch, error));
   }
@@ -135,63 +164,77 @@ export class Session {
    * @param batch - Wait for a `flush`, or for a write that does not wait.
    * @throws RateLimited if too many writes wait for an answer.
    * @throws TooLarge if the value exceeds the broker's limit.
+   * @throws TypeError if an option has another type than the broker reads.
    * @throws EbusError - the reason why the handle is closed.
    */
-  publish(handle: ChannelHandle, value: Uint8Array, options: WriteOptions = {}, batch = false): Write {
+  publish(handle: ChannelHandle, value: Uint8Array, now: number, options: WriteOptions = {}, batch = false): Write {
     if (handle.error) throw handle.error;
-    const write = this.#pending.addWrite(handle, value, options, this.#limits.value_bytes ?? Infinity);
+    const write = this.#pending.addWrite(handle, value, frames.encodeOptions(options), this.#limits ?? {});
     const { channel } = handle;
     if (channel) {
       channel.unacked.set(write.id, write);
       channel.batch.push(write);
-      if (!batch) this.flush(handle);
+      if (!batch) this.flush(handle, now);
     }
     return write;
   }
 
   /** Sends the writes that wait for a flush. */
-  flush({ channel }: ChannelHandle): void {
-    if (channel) this.#buses.flush(channel);
+  flush({ channel }: ChannelHandle, now: number): void {
+    if (channel?.number != null) this.#buses.flush(channel, now);
   }
 
   /** Adds a reader that needs live messages. */
   subscribe(handle: ChannelHandle): void {
-    handle.readers += 1;
+    handle.reading += 1;
     if (handle.channel) this.#buses.updateSubscription(handle.channel);
   }
 
   /** Removes a reader. */
   unsubscribe(handle: ChannelHandle): void {
-    handle.readers -= 1;
+    handle.reading -= 1;
     if (handle.channel) this.#buses.updateSubscription(handle.channel);
   }
 
   /** Requests a page of history: see `Fetch`. */
   fetch(handle: ChannelHandle, after: number, until = 0): Fetch {
-    return this.#addRequest(new Fetch(handle, after, until));
+    return this.#addRequest(new Request("fetch", handle, after, until));
+  }
+
+  /** Forgets a request that nobody waits for any more: it is not sent again, and its answer changes nothing. */
+  cancel<T>(request: Request<T>): void {
+    this.#pending.requests.delete(request as Request);
   }
 
   /** Deletes the bus and its log for all participants. */
   delete(handle: ChannelHandle): Deletion {
-    return this.#addRequest(new Deletion(handle));
+    return this.#addRequest(new Request("delete", handle));
   }
 
   /** Requests the list of the buses that this client may open. */
   listBuses(): Listing {
-    return this.#addRequest(new Listing());
+    return this.#addRequest(new Request("list"));
   }
 
-  /** Sets this client's presence state, now and after every reconnect; null withdraws it. */
-  setPresence(handle: ChannelHandle, state: unknown): void {
+  /**
+   * Sets this client's presence state (encoded), now and after every reconnect; null withdraws it. With several handles of
+   * one bus, the state is that of the one that has set it last.
+   *
+   * @throws TooLarge if the server takes no such state.
+   */
+  setPresence(handle: ChannelHandle, state: Uint8Array | null): void {
+    const { channel, error } = handle;
+    checkSize(this.#limits ?? DEFAULTS, "presence_bytes", state?.length ?? 0, "the presence state");
     handle.state = state;
-    if (handle.channel?.number != null) this.#out.push(frames.setPresence(handle.channel.number, state));
+    if (error || !channel?.handles.delete(handle)) return;
+    channel.handles.add(handle);
+    this.#buses.updatePresence(channel);
   }
 
   /** Requests the participants and their changes, now and after every reconnect. */
   watchPresence(handle: ChannelHandle): void {
-    const already = handle.wantsPresence;
     handle.wantsPresence = true;
-    if (!already && handle.channel?.number != null) this.#out.push(frames.watchPresence(handle.channel.number, true));
+    if (handle.channel) this.#buses.updatePresence(handle.channel);
   }
 
   // --- the broker's frames ------------------------------------------------------------------------------------------
@@ -202,7 +245,7 @@ export class Session {
     const events: SessionEvent[] = [];
     try {
       const batch = frames.fromBroker(bytes);
-      for (const frame of batch) this.#receive(frame, events, bytes.length / batch.length, now);
+      for (const frame of batch) this.#receive(frame, events, now);
     } catch (error) {
       if (!(error instanceof EbusError)) throw error;
       events.push({ type: "connection_ended", error, reconnect: false });
@@ -211,26 +254,36 @@ export class Session {
     return events;
   }
 
-  #receive(frame: BrokerFrame, events: SessionEvent[], size: number, now: number): void {
+  #receive(frame: BrokerFrame, events: SessionEvent[], now: number): void {
     const channel = this.#buses.get((frame as { bus?: number }).bus);
     switch (frame.type) {
       case "delivery":
         if (frame.message.sender.id === this.you?.id) this.#accepted(frame.write, frame.message.offset, events);
-        return arrived(channel, channel?.delivered(frame.message, size), events);
+        return arrived(channel, channel?.delivered(frame.message), events);
       case "ok":
         for (let i = 0; i < frame.count; i++) this.#accepted(frame.id + i, frame.offset + i, events);
         return;
       case "error":
         return this.#errorReceived(frame, events, now);
-      case "welcome":
+      case "welcome": {
+        const { limits } = frame;
+        this.#out.pace.begin(limits.publish_rate ?? 0, limits.publish_burst ?? limits.publish_rate ?? 0, now);
+        for (const write of [...this.#pending.writes.values()]) {
+          try {
+            checkWrite(limits, write, this.#limits !== null);
+          } catch (error) {
+            events.push(this.#pending.settle(write, error as EbusError));
+          }
+        }
         this.you = frame.you;
         this.live = true;
-        this.#limits = frame.limits;
+        this.#limits = { ...DEFAULTS, ...limits };
         for (const request of this.#pending.requests) if (request.kind === "list") this.#pending.send(request);
         events.push({ type: "welcomed", you: frame.you });
         return;
+      }
       case "opened":
-        events.push(...this.#buses.opened(frame));
+        events.push(...this.#buses.opened(frame, now));
         return;
       case "subscribed": {
         const sent = this.#pending.answered(frame.req);
@@ -256,7 +309,7 @@ export class Session {
         return;
       case "gone": {
         if (!channel) return;
-        const deletions = this.#pending.of(channel).filter((each) => each instanceof Deletion);
+        const deletions = this.#pending.of(channel).filter((each) => "kind" in each && each.kind === "delete");
         events.push(...deletions.map((deletion) => this.#pending.settle(deletion, null, null)));
         events.push(...this.#buses.end(channel, new Closed(`${channel.address} is gone: ${frame.reason}.`, { reason: frame.reason })));
         return;
@@ -265,7 +318,7 @@ export class Session {
         events.push({ type: "connection_ended", error: fromWire(frame.code, frame.text), reconnect: frame.reconnect });
         return;
       case "pong":
-        return;
+        return this.#out.ponged(frame.n);
     }
   }
 
@@ -278,7 +331,9 @@ export class Session {
     const error = fromWire(frame.code, frame.text, frame.details);
     const write = this.#pending.writes.get(frame.id);
     const sent = this.#pending.answered(frame.req);
-    if (write) {
+    if (frame.id > 0 && error instanceof RateLimited && error.details.limit === "publish_rate" && this.#out.pace.rate) {
+      this.#out.refused(write, Number(error.details.retry_after ?? 0), now);
+    } else if (write) {
       events.push(this.#pending.settle(write, error));
     } else if (!sent) {
       if (frame.id === 0) events.push({ type: "error_reported", error });
@@ -303,8 +358,8 @@ export class Session {
     const error = handle ? handle.error : this.error;
     if (error) throw error;
     this.#pending.requests.add(request);
-    const number = handle?.channel?.number;
-    if (number != null || (!handle && this.live)) this.#pending.send(request, number ?? 0);
+    if (handle?.channel) this.#buses.sendRequest(request, handle.channel);
+    else if (!handle && this.live) this.#pending.send(request);
     return request;
   }
 }

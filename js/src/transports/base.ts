@@ -27,3 +27,6 @@ export interface Transport {
  * @throws EbusError if no attempt can succeed.
  */
 export type Connect = (listener: Listener) => Transport;
+
+/** Another way to connect: returns it, or `first` (the page's own way to its server, if it has one) where that is better. */
+export type Way = (first: Connect | null) => Connect;

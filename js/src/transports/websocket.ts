@@ -1,6 +1,6 @@
 /** The WebSocket transport, and the address of the broker's socket. */
 import { ConnectionLost, fromWire, type EbusError } from "../core/errors.js";
-import type { Connect } from "./base.js";
+import type { Connect, Listener } from "./base.js";
 import { page } from "./page.js";
 
 /** How long a refused page waits for the reason, in milliseconds. */
@@ -11,33 +11,27 @@ export function webSocket(url: string): Connect {
   return (listener) => {
     const socket = new WebSocket(url);
     let wasOpen = false;
-    let silent = false;
+    /** Null once the transport has ended. */
+    let told: Listener | null = listener;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       wasOpen = true;
-      if (!silent) listener.opened();
+      told?.opened();
     };
-    socket.onmessage = (event: MessageEvent<ArrayBuffer>) => {
-      if (!silent) listener.message(new Uint8Array(event.data));
-    };
+    socket.onmessage = (event: MessageEvent<ArrayBuffer>) => told?.message(new Uint8Array(event.data));
     const end = (error: EbusError | null) => {
-      if (!silent) listener.closed(error);
-      silent = true;
+      told?.closed(error);
+      told = null;
     };
-    socket.onclose = () => {
-      if (wasOpen) end(null);
-    };
+    socket.onclose = () => wasOpen && end(null);
     // In browsers `close` follows a failure; in some versions of Node nothing does.
-    socket.onerror = () => {
-      if (wasOpen) end(null);
-      else void refusal(url).then(end);
-    };
+    socket.onerror = () => void (wasOpen ? end(null) : refusal(url).then(end));
     return {
       send: (bytes) => {
         if (socket.readyState === WebSocket.OPEN) socket.send(bytes as Uint8Array<ArrayBuffer>);
       },
       close: () => {
-        silent = true;
+        told = null;
         socket.close(1000);
       },
     };
@@ -49,7 +43,7 @@ async function refusal(url: string): Promise<EbusError | null> {
   try {
     const signal = AbortSignal.timeout(REFUSAL_TIMEOUT);
     const answer = await fetch(url.replace(/^ws/, "http"), { credentials: "same-origin", cache: "no-store", signal });
-    if (answer.status !== 401 && answer.status !== 403) return null;
+    if (answer.status === 404) return new ConnectionLost("", { reason: "no_endpoint" });
     const { code, text } = (await answer.json()) as { code?: unknown; text?: unknown };
     return typeof code === "string" ? fromWire(code, String(text)) : null;
   } catch {
@@ -67,7 +61,7 @@ async function refusal(url: string): Promise<EbusError | null> {
 export function socketUrl(url?: string | URL, token?: string): string {
   const target = new URL(url ?? pageUrl(), page.location?.href);
   target.protocol = target.protocol.replace(/^http/, "ws");
-  if (!target.pathname.endsWith("/ebus/ws")) target.pathname = `${target.pathname.replace(/\/$/, "")}/ebus/ws`;
+  target.pathname = target.pathname.replace(/\/?(ebus\/ws)?$/, "/ebus/ws");
   if (token) target.searchParams.set("token", token);
   return target.href;
 }
@@ -75,11 +69,14 @@ export function socketUrl(url?: string | URL, token?: string): string {
 /** JupyterLab, Notebook 7 and Voila state the server's base URL in an element, the classic notebook on the body. */
 function pageUrl(): string {
   const config = page.document?.getElementById("jupyter-config-data")?.textContent;
-  const base = config ? (JSON.parse(config) as { baseUrl?: string }).baseUrl : page.document?.body.dataset.baseUrl;
+  let base = page.document?.body.dataset.baseUrl;
+  try {
+    base = (JSON.parse(String(config)) as { baseUrl?: string }).baseUrl ?? base;
+  } catch {
+    // A broken configuration says nothing.
+  }
   if (!base) {
-    throw new ConnectionLost("this page belongs to no Jupyter server that it knows of; give connect() the server's URL.", {
-      reason: "no_server",
-    });
+    throw new ConnectionLost("this page belongs to no Jupyter server.");
   }
   return base;
 }

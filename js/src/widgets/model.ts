@@ -1,6 +1,7 @@
 /** The parts of the hosts' widget models that the widgets use, and the client and the bus that a model names. */
 import { connect, type BusOptions, type Client, type Spec } from "../client/index.js";
 import { viaKernel, type CommModel } from "../transports/comm.js";
+import { orElse } from "../transports/fallback.js";
 
 export interface WidgetManager {
   get_model(id: string): Promise<TargetModel> | undefined;
@@ -47,7 +48,7 @@ interface BusRef {
 /** Returns a client for a widget, on the page's own connection if possible, else through the widget's kernel. */
 export function clientOf(props: Props): Client {
   const { kernel: name, embedded = false } = props.model.get("_bus") as BusRef;
-  const kernel = name ? { name, connect: viaKernel(name, props), only: embedded } : undefined;
+  const kernel = name ? { name, way: orElse(viaKernel(name, props)), only: embedded } : undefined;
   return connect(undefined, { signal: props.signal, kernel });
 }
 

@@ -4,7 +4,8 @@
  * Each ready-made widget has a view module of its own, `widgets/NAME.js` (the trait `_face` is the name), which draws the
  * messages of the bus and writes the user's input.
  */
-import { State, type Bus, type Client } from "../client/index.js";
+import type { Bus, Client } from "../client/index.js";
+import { sharedState, type State } from "../client/state.js";
 import { busOf, clientOf, type HostModel, type Props } from "./model.js";
 
 /** The arguments of a view module. Everything ends with `signal`. */
@@ -29,7 +30,7 @@ export async function attachView(props: Props & { readonly el: HTMLElement }): P
   if (props.signal.aborted) return;
   const client = clientOf(props);
   const bus = client.bus(...busOf(props.model));
-  module.render({ ...props, client, bus, state: () => new State(bus) });
+  module.render({ ...props, client, bus, state: () => sharedState(client, ...busOf(props.model)) });
 }
 
 function fromServer(model: HostModel): Promise<ViewModule> {

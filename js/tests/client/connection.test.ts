@@ -33,7 +33,7 @@ describe("status", () => {
     await vi.advanceTimersByTimeAsync(200);
     client.close();
     await vi.advanceTimersByTimeAsync(1000);
-    expect(statuses).toEqual(["live", "reconnecting", "live"]);
+    expect(statuses).toEqual(["live", "reconnecting", "live", "closed"]);
     expect(client.status).toBe("closed");
     expect(broker.connected).toBe(false);
   });
@@ -104,6 +104,36 @@ describe("status", () => {
     page.dispatchEvent(new Event("offline"));
     await vi.advanceTimersByTimeAsync(4_000);
     expect(statuses).toEqual(expected);
+    client.close();
+  });
+
+  it("a broker that welcomes and then closes is dialled ever less often", async () => {
+    let dials = 0;
+    const client = connect(undefined, {
+      transport: (listener) => {
+        dials += 1;
+        queueMicrotask(() => {
+          listener.opened();
+          listener.message(message([64, 1, ALICE, "b", {}], [79, "closed", "too slow", true]));
+        });
+        return { send: () => {}, close: () => {} };
+      },
+    });
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(dials).toBeLessThan(80);
+    client.close();
+  });
+
+  it("listeners that are removed leave nothing behind", async () => {
+    const { client } = connected(new FakeBroker());
+    const signal = new AbortController().signal;
+    const added = vi.spyOn(AbortSignal.prototype, "addEventListener");
+    const removed = vi.spyOn(AbortSignal.prototype, "removeEventListener");
+    for (let i = 0; i < 10; i++) {
+      client.onStatus(() => {}, { signal })();
+      client.onError(() => {}, { signal })();
+    }
+    expect(removed.mock.calls.length).toBeGreaterThanOrEqual(added.mock.calls.length);
     client.close();
   });
 

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
 import { connect, type Client } from "../../src/client/client.js";
-import type { State } from "../../src/client/state.js";
+import { sharedState, type State } from "../../src/client/state.js";
 import { FakeBroker, quiet } from "../fake_broker.js";
 
 let broker: FakeBroker;
@@ -38,7 +38,7 @@ function watch(state: State, key: string): unknown[] {
 
 it("has the whole state when it is ready", async () => {
   for (const key of "abcdefg") broker.write(broker.bus("dash"), key.toUpperCase(), { key });
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await state.ready;
   expect(Object.fromEntries(state)).toEqual({ a: "A", b: "B", c: "C", d: "D", e: "E", f: "F", g: "G" });
   expect([state.size, state.has("a"), state.has("z"), [...state.keys()].length, [...state.values()].length]).toEqual([
@@ -51,13 +51,13 @@ it("has the whole state when it is ready", async () => {
 });
 
 it("is ready at once on an empty bus", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await state.ready;
   expect(state.size).toBe(0);
 });
 
 it("applies writes of others and sends its own", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   const shown = watch(state, "speed");
   await state.ready;
   await bobSets("speed", 3);
@@ -68,7 +68,7 @@ it("applies writes of others and sends its own", async () => {
 });
 
 it("does not jump back while a write is under way", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   const shown = watch(state, "speed");
   await state.ready;
   broker.unanswered.add(6);
@@ -87,7 +87,7 @@ it("does not jump back while a write is under way", async () => {
 });
 
 it("sends the first and the last value of a fast drag", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await state.ready;
   const answers = Array.from({ length: 60 }, (_, i) => state.set("speed", i));
   const offsets = await Promise.all(answers);
@@ -96,7 +96,7 @@ it("sends the first and the last value of a fast drag", async () => {
 });
 
 it("shows the server's value when a write is refused", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   const shown = watch(state, "speed");
   await state.ready;
   await bobSets("speed", 3);
@@ -106,7 +106,7 @@ it("shows the server's value when a write is refused", async () => {
 });
 
 it("replace is a compare-and-set", async () => {
-  const state = client.state<number>("dash");
+  const state = sharedState<number>(client, "dash");
   await state.ready;
   expect(await state.replace("count", undefined, 1)).toBe(true);
   expect(state.get("count")).toBe(1);
@@ -122,7 +122,7 @@ it("replace is a compare-and-set", async () => {
 it("replaces the state by another history without flicker", async () => {
   const dash = broker.bus("dash");
   for (const [key, value] of [["a", 1], ["b", 2]] as const) broker.write(dash, value, { key }); // prettier-ignore
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await state.ready;
   const changes: unknown[] = [];
   state.onChange(({ key, value }) => changes.push([key, value]));
@@ -136,7 +136,7 @@ it("replaces the state by another history without flicker", async () => {
 });
 
 it("sends what was set while disconnected", async () => {
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await state.ready;
   broker.cut();
   const answer = state.set("speed", 5);
@@ -149,12 +149,12 @@ it("sends what was set while disconnected", async () => {
 
 it("ready rejects with the reason if the bus cannot be read", async () => {
   broker.unanswered.add(2);
-  const state = client.state("dash");
+  const state = sharedState(client, "dash");
   await quiet();
   broker.send([73, "spec_conflict", "it keeps no keys", broker.received(2)[0]![1]]);
   broker.settle();
   await expect(state.ready).rejects.toMatchObject({ code: "spec_conflict" });
-  const other = client.state("other");
+  const other = sharedState(client, "other");
   other.close();
   await expect(other.ready).rejects.toMatchObject({ code: "closed" });
 });

@@ -1,7 +1,8 @@
 /** The types that programs see. `npm run check` verifies the expectations; running the tests does not. */
 import { expectTypeOf, it } from "vitest";
 
-import { connect, type Bus, type Client, type Message, type State } from "../../src/client/index.js";
+import { connect, type Bus, type Client, type Message } from "../../src/client/index.js";
+import { sharedState, type State } from "../../src/client/state.js";
 
 interface Vote {
   choice: string;
@@ -51,7 +52,7 @@ export async function aBusWithoutAType(): Promise<void> {
 }
 
 export async function aState(): Promise<void> {
-  const speeds = client.state<number>("speeds");
+  const speeds = sharedState<number>(client, "speeds");
   expectTypeOf(speeds).toEqualTypeOf<State<number>>();
   expectTypeOf(speeds.get("left")).toEqualTypeOf<number | undefined>();
   // @ts-expect-error -- the value has another type

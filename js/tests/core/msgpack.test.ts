@@ -47,7 +47,7 @@ it("undefined properties are left out, as in JSON", () => {
 
 it("a bigint is encoded exactly", () => {
   expect(library.decode(encode([2n ** 64n - 1n, -(2n ** 63n)]), { useBigInt64: true })).toEqual([2n ** 64n - 1n, -(2n ** 63n)]);
-  expect(() => encode(2n ** 64n)).toThrow(/64 bits/);
+  expect(() => encode(2n ** 64n)).toThrow(/too large/);
 });
 
 it("values that cannot be encoded are named", () => {
@@ -69,7 +69,7 @@ it("non-string keys become strings, and __proto__ is a plain key", () => {
 it("truncated and overlong input is refused", () => {
   const whole = encode({ a: ["tea", 1.5, new Uint8Array(3), new Date(5)] });
   for (let n = 0; n < whole.length; n++) expect(() => decode(whole.subarray(0, n))).toThrow(RangeError);
-  expect(() => decode(Uint8Array.of(1, 2))).toThrow(/after the end/);
+  expect(() => decode(Uint8Array.of(1, 2))).toThrow(/too long/);
   expect(() => decode(Uint8Array.of(0xdd, 255, 255, 255, 255))).toThrow(RangeError);
   expect(() => decode(Uint8Array.of(0xc1))).toThrow(RangeError);
 });
@@ -82,5 +82,5 @@ it("arrays keep their shape, and bytes stay bytes", () => {
   expect(decode(encode(new Uint8Array([1])))).toEqual(new Uint8Array([1]));
   const odd = new RawArray("<c16", [1], new Uint8Array(16));
   expect(decode(encode(odd))).toEqual(odd);
-  expect(() => ndarray(new Float32Array(5), [2, 3])).toThrow(/2×3/);
+  expect(() => ndarray(new Float32Array(5), [2, 3])).toThrow(/does not fit/);
 });

@@ -4,9 +4,10 @@ import { describe, expect, it } from "vitest";
 import type { ChannelHandle, Write } from "../../src/core/channel.js";
 import { Closed } from "../../src/core/errors.js";
 import type { SessionEvent } from "../../src/core/events.js";
-import { encode } from "../../src/core/msgpack.js";
+import { decode, encode } from "../../src/core/msgpack.js";
 import { PATIENCE, SILENCE } from "../../src/core/heartbeat.js";
-import { MAX_PENDING } from "../../src/core/requests.js";
+import { MAX_IN_FLIGHT } from "../../src/core/outbox.js";
+import { MAX_PENDING_BYTES } from "../../src/core/requests.js";
 import { Session } from "../../src/core/session.js";
 import { ALICE, BOB, framesOf, message } from "../fake_broker.js";
 
@@ -20,7 +21,7 @@ class Script {
 
   /** Returns the frames that the session sends. */
   sent(): Frames {
-    return this.session.dataToSend().flatMap((bytes) => framesOf(bytes) as Frames);
+    return this.session.dataToSend(this.now).flatMap((bytes) => framesOf(bytes) as Frames);
   }
 
   /** The broker sends frames. */
@@ -55,7 +56,7 @@ class Script {
   }
 
   publish(handle: ChannelHandle, value: unknown, how = {}): Write {
-    return this.session.publish(handle, encode(value), how);
+    return this.session.publish(handle, encode(value), this.now, how);
   }
 }
 
@@ -66,8 +67,14 @@ function live(): Script {
 }
 
 const delivery = (offset: number, value: unknown, { sender = BOB, id = offset, bus = 7 } = {}) => [67, bus, offset, id, 1.5, sender, value];
-const log = (handle: ChannelHandle) =>
-  handle.channel!.log.read(handle.channel!.log.floor).map((item) => ("gap" in item ? `gap ${item.skipped}` : item.value));
+function log(handle: ChannelHandle): unknown[] {
+  const { log } = handle.channel!;
+  const found: unknown[] = [];
+  for (let item = log.next(log.floor); item; item = log.next(item.offset)) {
+    found.push("gap" in item ? `gap ${item.skipped}` : decode(item.value));
+  }
+  return found;
+}
 const types = (events: SessionEvent[]) => events.map(({ type }) => type);
 const settledWrites = (events: SessionEvent[]) => events.filter((event) => event.type === "write_settled");
 const settledRequests = (events: SessionEvent[]) => events.filter((event) => event.type === "request_settled");
@@ -75,10 +82,10 @@ const settledRequests = (events: SessionEvent[]) => events.filter((event) => eve
 describe("hello", () => {
   it("is the first frame, with the same instance id on each connection", () => {
     const script = new Script();
-    expect(script.connect()).toEqual([[1, 1, INSTANCE, "test"]]);
+    expect(script.connect()).toEqual([[1, 1, INSTANCE, "test", true]]);
     expect(script.session.you?.user).toBe("alice");
     script.lose();
-    expect(script.connect()).toEqual([[1, 1, INSTANCE, "test"]]);
+    expect(script.connect()).toEqual([[1, 1, INSTANCE, "test", true]]);
   });
 
   it("bye ends the connection for good, or until a reconnect", () => {
@@ -97,6 +104,29 @@ describe("hello", () => {
 });
 
 describe("opening", () => {
+  it("a wrong argument is refused in the call, and opens nothing", () => {
+    const script = new Script();
+    const params = { scope: "server", name: "votes", spec: {}, owner: "", cap: "", create: true };
+    const wrong = [{ scope: null }, { name: 5 }, { owner: 1 }, { cap: {} }, { spec: { schema: { parse: () => 1 } } }];
+    for (const field of wrong) expect(() => script.session.open({ ...params, ...field } as never)).toThrow(TypeError);
+    expect(() => script.session.open({ ...params, spec: { type: "x".repeat(9 << 20) } })).toThrow(/batch_bytes/);
+    expect(script.connect()).toHaveLength(1);
+  });
+
+  it("a second opening that is refused leaves the first one as it is", () => {
+    const script = live();
+    const first = script.open();
+    script.read(first);
+    const second = script.session.open({ ...first.params, spec: { size: 5 } });
+    script.session.subscribe(second);
+    const lost = script.publish(second, 1);
+    const [open] = script.sent();
+    const events = script.receive([73, "spec_conflict", "another size", open![1]]);
+    expect(events).toMatchObject([{ type: "bus_closed", handle: second }, { type: "write_settled", write: lost }]); // prettier-ignore
+    script.receive(delivery(1, "tea"));
+    expect([first.error, log(first)]).toEqual([null, ["tea"]]);
+  });
+
   it("an open before the connection is sent with hello", () => {
     const script = new Script();
     const handle = script.session.open({ scope: "server", name: "votes", spec: { size: 5 }, owner: "", cap: "", create: true });
@@ -123,13 +153,13 @@ describe("opening", () => {
     const script = live();
     const first = script.open();
     const second = script.session.open({ scope: "server", name: "votes", spec: {}, owner: "", cap: "", create: true });
-    script.session.leave(first);
+    script.session.leave(first, script.now);
     const [open, ...more] = script.sent();
     expect(more).toEqual([]); // the open under way is for the bus of `first`
     script.receive([65, open![1], 7, "ebus:server/votes", "e1", 0, {}]);
     expect(second.channel).toBe(first.channel);
     expect(script.sent()).toEqual([]);
-    script.session.leave(second);
+    script.session.leave(second, script.now);
     expect(script.sent()).toEqual([[12, 7]]);
   });
 
@@ -137,7 +167,7 @@ describe("opening", () => {
     const script = live();
     const handle = script.session.open({ scope: "server", name: "votes", spec: {}, owner: "", cap: "", create: true });
     const write = script.publish(handle, "last words");
-    script.session.leave(handle);
+    script.session.leave(handle, script.now);
     const [open] = script.sent();
     expect(types(script.receive([65, open![1], 7, "ebus:server/votes", "e1", 0, {}]))).toEqual([]);
     expect(script.sent()).toEqual([[6, 7, write.id, "last words"]]);
@@ -201,14 +231,14 @@ describe("writing", () => {
     const script = live();
     const handle = script.open();
     for (let i = 0; i < 100; i++) script.publish(handle, i);
-    expect(script.session.dataToSend()).toHaveLength(1);
+    expect(script.session.dataToSend(script.now)).toHaveLength(1);
   });
 
   it("messages are split at the broker's limit", () => {
     const script = live();
     const handle = script.open();
     for (let i = 0; i < 300; i++) script.publish(handle, "x".repeat(900));
-    const messages = script.session.dataToSend();
+    const messages = script.session.dataToSend(script.now);
     expect(messages).toHaveLength(3);
     for (const each of messages) expect(each.length).toBeLessThanOrEqual(100_000);
   });
@@ -216,8 +246,8 @@ describe("writing", () => {
   it("batched writes wait for a flush, and later writes do not overtake", () => {
     const script = live();
     const handle = script.open();
-    script.session.publish(handle, encode("a"), {}, true);
-    script.session.publish(handle, encode("b"), {}, true);
+    script.session.publish(handle, encode("a"), 0, {}, true);
+    script.session.publish(handle, encode("b"), 0, {}, true);
     expect(script.sent()).toEqual([]);
     script.publish(handle, "c");
     expect(script.sent().map((frame) => frame[3])).toEqual(["a", "b", "c"]);
@@ -278,14 +308,35 @@ describe("writing", () => {
     expect(script.receive([71, 7, 1, 1])).toEqual([]);
   });
 
-  it("too many pending writes, and too large values, are refused", () => {
+  it("writes without an answer are bounded in bytes; too large ones are refused", () => {
+    const script = live();
+    script.receive([64, 1, ALICE, "broker", { value_bytes: MAX_PENDING_BYTES, batch_bytes: MAX_PENDING_BYTES }]);
+    const handle = script.open();
+    expect(() => script.publish(handle, new Uint8Array(MAX_PENDING_BYTES))).toThrow(/value_bytes/);
+    script.publish(handle, new Uint8Array(MAX_PENDING_BYTES - 2000));
+    for (let i = 0; i < 3; i++) script.publish(handle, i);
+    expect(() => script.publish(handle, new Uint8Array(1000))).toThrow(/4 writes wait/);
+    script.receive([71, 7, 1, 1]);
+    expect(() => script.publish(handle, new Uint8Array(1000))).not.toThrow();
+  });
+
+  it("no more writes are in flight than a bus remembers", () => {
     const script = live();
     const handle = script.open();
-    expect(() => script.publish(handle, "x".repeat(2000))).toThrow(/at most 1000/);
-    for (let i = 0; i < MAX_PENDING; i++) script.publish(handle, i);
-    expect(() => script.publish(handle, "one more")).toThrow(/10000 writes wait/);
-    script.receive([71, 7, 1, 1]);
-    expect(() => script.publish(handle, "now")).not.toThrow();
+    for (let i = 0; i < MAX_IN_FLIGHT + 5; i++) script.publish(handle, i);
+    expect(script.sent()).toHaveLength(MAX_IN_FLIGHT);
+    script.receive([71, 7, 1, 1, 3]);
+    expect(script.sent().map((frame) => frame[2])).toEqual([1, 2, 3].map((n) => MAX_IN_FLIGHT + n));
+  });
+
+  it("a wrong option is refused in the call", () => {
+    const script = live();
+    const handle = script.open();
+    for (const how of [{ key: 5 }, { to: "bob" }, { to: [1] }, { expect: 1.5 }, { expect: "1" }]) {
+      expect(() => script.publish(handle, 1, how)).toThrow(TypeError);
+    }
+    expect(script.sent()).toEqual([]);
+    expect(script.publish(handle, 1).id).toBe(1);
   });
 
   it("close settles everything that waits with the error", () => {
@@ -299,7 +350,7 @@ describe("writing", () => {
       { type: "bus_closed", handle, error: end },
       { type: "request_settled", request: list, error: end },
     ]);
-    expect(() => script.session.open(handle.params)).toThrow("over");
+    expect(() => script.session.open({ ...handle.params, spec: {} })).toThrow("over");
   });
 });
 
@@ -424,7 +475,7 @@ describe("presence", () => {
   it("changes are merged, and states are sent again after a reconnect", () => {
     const script = live();
     const handle = script.open();
-    script.session.setPresence(handle, { typing: true });
+    script.session.setPresence(handle, encode({ typing: true }));
     script.session.watchPresence(handle);
     expect(script.sent()).toEqual([[7, 7, { typing: true }], [7, 7, null, true]]); // prettier-ignore
     script.receive([74, 7, true, [[ALICE, "here", 1, null, ""], [BOB, "here", 1, { n: 1 }, "busy"]]]); // prettier-ignore
@@ -435,6 +486,33 @@ describe("presence", () => {
     script.receive([65, open![1], 7, "ebus:server/votes", "e1", 0, {}]);
     expect(script.sent()).toEqual([[7, 7, null, true], [7, 7, { typing: true }]]); // prettier-ignore
   });
+
+  it("of several handles, the last state counts; it ends with its handle", () => {
+    const script = live();
+    const [first, second] = [script.open(), script.open()];
+    script.session.setPresence(first, encode(1));
+    script.session.setPresence(second, encode(2));
+    script.session.setPresence(first, encode(3));
+    expect(script.sent().map((frame) => frame[2])).toEqual([1, 2, 3]);
+    script.session.leave(first, 0);
+    expect(script.sent()).toEqual([[7, 7, 2]]);
+    script.session.setPresence(second, null);
+    expect(script.sent()).toEqual([[7, 7, null]]);
+  });
+
+  it("is watched as long as a handle wants it", () => {
+    const script = live();
+    const [first] = [script.open(), script.open()];
+    script.session.watchPresence(first);
+    expect(script.sent()).toEqual([[7, 7, null, true]]);
+    script.session.leave(first, 0);
+    expect(script.sent()).toEqual([[7, 7, null, false]]);
+  });
+
+  it("a state that is too large is refused in the call", () => {
+    const handle = live().open();
+    expect(() => new Script().session.setPresence(handle, new Uint8Array(5000))).toThrow(/presence_bytes/);
+  });
 });
 
 describe("heartbeat", () => {
@@ -443,7 +521,7 @@ describe("heartbeat", () => {
     for (let now = 0; now < SILENCE; now += 2000) script.session.tick(now);
     expect(script.sent()).toEqual([]);
     script.session.tick(SILENCE);
-    expect(script.sent()).toEqual([[11, 1]]);
+    expect(script.sent()).toEqual([[11, 0]]);
     const ticks = Array.from({ length: 6 }, (_, i) => script.session.tick(SILENCE + 2000 * i));
     expect(ticks).toEqual([true, true, true, true, true, false]);
     expect(PATIENCE).toBe(10_000);
@@ -453,7 +531,7 @@ describe("heartbeat", () => {
     const script = live();
     for (let now = 0; now <= SILENCE; now += 2000) script.session.tick(now);
     script.session.tick((script.now = SILENCE + 5000));
-    script.receive([77, 1]);
+    script.receive([77, 0]);
     expect(script.session.tick(script.now + 6000)).toBe(true);
   });
 
@@ -468,6 +546,21 @@ describe("heartbeat", () => {
     script.session.ping(0);
     script.sent();
     expect(script.session.tick(3_600_000)).toBe(true);
-    expect(script.sent()).toEqual([[11, 2]]);
+    expect(script.sent()).toEqual([[11, 0]]);
+  });
+
+  it("gives up in a page whose timers are throttled to one a minute", () => {
+    const script = live();
+    const ticks = [1, 2, 3, 4].map((minute) => script.session.tick(minute * 60_000));
+    expect(ticks).toEqual([true, true, false, false]);
+  });
+
+  it("an answer between throttled checks keeps the connection", () => {
+    const script = live();
+    for (let minute = 1; minute < 60; minute++) {
+      script.now = minute * 60_000;
+      expect(script.session.tick(script.now)).toBe(true);
+      script.receive([77, 0]);
+    }
   });
 });

@@ -7,7 +7,7 @@ import * as errors from "../../src/core/errors.js";
 import { EbusError, Lagged } from "../../src/core/errors.js";
 import type { SessionEvent } from "../../src/core/events.js";
 import * as frames from "../../src/core/frames.js";
-import type { BrokerFrame, Message, Participant, Seat } from "../../src/core/frames.js";
+import type { BrokerFrame, Delivery, Participant, Seat } from "../../src/core/frames.js";
 import { decode, encode } from "../../src/core/msgpack.js";
 import { ndarray, RawArray } from "../../src/core/ndarray.js";
 import { Reader, type PageSource } from "../../src/core/reader.js";
@@ -36,13 +36,13 @@ it("all files are run", () => {
 const KERNEL_FRAMES = ["filter_answer", "filter_ask"];
 
 const writers: Record<string, (f: Record<string, Json>) => Uint8Array> = {
-  hello: (f) => frames.hello(f.instance, f.client),
-  open: (f) => frames.open(f.req, f.scope, f.name, f.spec, f.owner, f.cap, f.create),
-  subscribe: (f) => frames.subscribe(f.req, f.bus, { epoch: f.epoch, offset: f.after, id: f.last_id, idOffset: f.id_offset }),
+  hello: (f) => frames.hello(f.instance, f.client, f.resends),
+  open: (f) => frames.open(f.req, f.scope, f.name, encode(f.spec), f.owner, f.cap, f.create),
+  subscribe: (f) => frames.subscribe(f.req, f.bus, { epoch: f.epoch, offset: f.after, id: f.last_id }, f.id_offset),
   unsubscribe: (f) => frames.unsubscribe(f.bus),
   fetch: (f) => frames.fetchPage(f.req, f.bus, f.after, f.until),
-  publish: ({ bus, id, value, ...options }) => frames.publish(bus, id, encode(value), options),
-  set_presence: (f) => (f.watch === null ? frames.setPresence(f.bus, f.state) : frames.watchPresence(f.bus, f.watch)),
+  publish: ({ bus, id, value, ...options }) => frames.publish(bus, id, encode(value), frames.encodeOptions(options)),
+  set_presence: (f) => (f.watch === null ? frames.setPresence(f.bus, encode(f.state)) : frames.watchPresence(f.bus, f.watch)),
   delete: (f) => frames.deleteBus(f.req, f.bus),
   list: (f) => frames.listBuses(f.req),
   ping: (f) => frames.ping(f.n),
@@ -51,10 +51,10 @@ const writers: Record<string, (f: Record<string, Json>) => Uint8Array> = {
 
 const person = ({ kernelId, ...rest }: Participant) => ({ ...rest, kernel_id: kernelId });
 const seat = ({ who, ...rest }: Seat) => ({ who: person(who), ...rest });
-function delivery(bus: number, { id, sender, ...rest }: Message): Json {
+function delivery(bus: number, { id, sender, value, ...rest }: Delivery): Json {
   const [, write] = id.split("-");
   expect(id).toBe(`${sender.id}-${write}`);
-  return { bus, id: Number(write), sender: person(sender), ...rest };
+  return { bus, id: Number(write), sender: person(sender), value: decode(value), ...rest };
 }
 
 /** Returns a frame as scenarios name it. A page does not read `temporary`: the class of the error states it. */
@@ -311,7 +311,7 @@ class ScriptedSession {
   }
 
   #sent(): Record<string, Json>[] {
-    return this.#session.dataToSend().flatMap(decodeMessage);
+    return this.#session.dataToSend(this.#now).flatMap(decodeMessage);
   }
 
   readonly #pages: PageSource = {
@@ -324,7 +324,7 @@ class ScriptedSession {
     // calls
     connection_made: (what) => {
       expect(what).toBe(true);
-      this.#session.connectionMade(0);
+      this.#session.connectionMade(this.#now);
     },
     connection_lost: (what) => {
       expect(what).toBe(true);
@@ -348,20 +348,21 @@ class ScriptedSession {
       reading(what, (given) => {
         const [as, handle, value] = [given.take("as"), this.#handle(given.take("bus")), encode(given.take("value"))];
         const options = given.some("key", "deleted", "echo", "to", "expect");
-        this.#names.set(this.#session.publish(handle, value, options, this.#batching.has(handle)), as);
+        this.#names.set(this.#session.publish(handle, value, this.#now, options, this.#batching.has(handle)), as);
       }),
-    flush: (what) => this.#session.flush(this.#handle(what)),
+    flush: (what) => this.#session.flush(this.#handle(what), this.#now),
     delete: (what) =>
       reading(what, (given) => {
         const as = given.take("as");
         this.#names.set(this.#session.delete(this.#handle(given.take("bus"))), as);
       }),
-    leave: (what) => this.#dispatch(this.#session.leave(this.#handle(what))),
+    leave: (what) => this.#dispatch(this.#session.leave(this.#handle(what), this.#now)),
     reader: (what) =>
       reading(what, (given) => {
         const handle = this.#handle(given.take("bus"));
         this.#session.subscribe(handle);
-        this.#readers.set(given.take("as"), new Reader(handle, given.take("since") ?? undefined, this.#pages, () => undefined));
+        const since = given.take("since") ?? undefined;
+        this.#readers.set(given.take("as"), new Reader(handle, since, this.#pages, () => undefined));
       }),
     clone: (what) =>
       reading(what, (given) => {
@@ -372,7 +373,8 @@ class ScriptedSession {
         );
       }),
     watch_presence: (what) => this.#session.watchPresence(this.#handle(what)),
-    set_presence: (what) => reading(what, (given) => this.#session.setPresence(this.#handle(given.take("bus")), given.take("state"))),
+    set_presence: (what) =>
+      reading(what, (given) => this.#session.setPresence(this.#handle(given.take("bus")), encode(given.take("state")))),
     receive_data: (what: Json[]) => {
       const message = encodeMessage(
         what.map((frame) => this.#complete(frame)),
@@ -412,6 +414,12 @@ class ScriptedSession {
     caught_up: (what: Record<string, Json>) => {
       for (const [name, wanted] of Object.entries(what)) expect(this.#reader(name).caughtUp).toBe(wanted);
     },
+    position: (what: Record<string, Json>) => {
+      for (const [name, wanted] of Object.entries(what)) {
+        const { epoch, offset, id } = this.#handle(name).channel!.position;
+        expect([epoch, offset, id]).toEqual(wanted);
+      }
+    },
     participants: (what: Record<string, Json>) => {
       for (const [name, wanted] of Object.entries(what)) {
         const seats = [...(this.#handle(name).channel?.participants.values() ?? [])];
@@ -438,9 +446,9 @@ class ScriptedSession {
           this.#settled[this.#names.get(event.write)!] = event.error ? event.error.code : event.offset;
           break;
         case "request_settled": {
-          const name = this.#names.get(event.request as Deletion);
+          const name = this.#names.get(event.request);
           if (name !== undefined) this.#settled[name] = event.error ? event.error.code : "done";
-          else event.request.done?.(event.error, event.value as never);
+          else event.request.done?.(event.error, event.value);
           break;
         }
         case "bus_closed": {
@@ -461,7 +469,7 @@ class ScriptedSession {
         const item = reader.readNowait();
         if (!item) return found;
         const { offset, key, deleted, value } = item;
-        found.push({ offset, ...(key !== null && { key }), ...(deleted ? { deleted } : { value }) });
+        found.push({ offset, ...(key !== null && { key }), ...(deleted ? { deleted } : { value: decode(value) }) });
       } catch (error) {
         if (error instanceof Lagged) found.push({ lagged: error.skipped, resume_after: error.resumeAfter });
         else return [...found, { error: (error as EbusError).code }];

@@ -12,7 +12,7 @@
  * - Any other change is the user's, or made by a program on the page, and is written.
  * - A change that the user makes before the state has arrived is written when it arrives.
  */
-import type { State } from "../../client/index.js";
+import type { State } from "../../client/state.js";
 import { onAbort } from "../../core/abort.js";
 import { equal } from "../../core/equal.js";
 import type { TargetModel } from "../model.js";

@@ -11,7 +11,8 @@
  *   connection's status.
  * - The kernel sends `{ebus: "fit", target, trait, of, value}`: the widget cannot have `of`, and uses `value` instead.
  */
-import { EbusError, NoSuchBus, State, type Client } from "../../client/index.js";
+import { EbusError, NoSuchBus, type Client } from "../../client/index.js";
+import { sharedState, type State } from "../../client/state.js";
 import { onAbort } from "../../core/abort.js";
 import { equal } from "../../core/equal.js";
 import { busOf, clientOf, type HostModel, type Props, type TargetModel } from "../model.js";
@@ -143,7 +144,7 @@ class Share {
 async function openState(model: HostModel, client: Client, signal: AbortSignal): Promise<State | null> {
   return retry(signal, async () => {
     const [name, options] = busOf(model);
-    const state = new State(client.bus(name, { ...options, signal }));
+    const state = sharedState(client, name, { ...options, signal });
     try {
       await state.ready;
       return state;
