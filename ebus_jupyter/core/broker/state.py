@@ -181,7 +181,8 @@ class BrokerState:
                 case frames.List():
                     return [ListBuses(conn.id, frame.req)]
                 case frames.Ping():
-                    conn.refuses = False
+                    if frame.n:
+                        conn.refuses = False
                     return [Send(conn.id, frames.encode(frames.Pong(frame.n)))]
                 case frames.Leave():
                     return self.registry.leave(conn, frame.bus, now)

@@ -149,7 +149,10 @@ class List(Frame, tag=10):
 
 
 class Ping(Frame, tag=11):
-    """Check that the broker is there; answered by `Pong` with the same ``n``."""
+    """Check that the broker is there; answered by `Pong` with the same ``n``.
+
+    With ``n`` 0 that is all. Else the client knows, too, which of its writes were refused for its rate.
+    """
 
     n: int
 

@@ -103,6 +103,8 @@ def test_law_8_writes_behind_a_refused_one_wait_for_a_ping():
     play.pass_time(10)
     (error,) = alice.say(writes[3])
     assert (error.code, error.details["limit"]) == ("rate_limited", "publish_rate")
+    _, error = alice.say(frames.Ping(0), writes[3])  # a sign of life, of a client that may not know
+    assert (error.id, error.code) == (4, "rate_limited")
     _, *answers = alice.say(frames.Ping(1), writes[2], writes[3])
     assert {answer.id: answer.offset for answer in answers} == {3: 3, 4: 4}
 
