@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import os
+import shutil
 import sys
+import urllib.error
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +34,7 @@ from .core.client.reader import Since
 from .core.protocol import json_value
 from .errors import Closed, EbusError, Lagged
 from .terminal import printable, printable_json, printable_lines
+from .transports.websocket import tls_context
 
 CONNECT_SECONDS = 5.0
 """The time that a command waits for the server to answer."""
@@ -159,6 +165,51 @@ def _replay(client: Client, options: argparse.Namespace) -> None:
     print(printable(f"{count} messages were written to {bus.name}."), file=sys.stderr)
 
 
+def _kick(client: Client, options: argparse.Namespace) -> None:
+    answer = msgspec.json.decode(_administer(client, options, "kick", {"who": options.who}).read())
+    if not answer["ended"]:
+        raise _UsageError(f"no user {options.who!r} is connected, and no participant has that id.")
+    print(answer["ended"])
+
+
+def _backup(client: Client, options: argparse.Namespace) -> None:
+    path = Path(options.file)
+    path.touch(mode=0o600, exist_ok=False)  # it holds the messages of all users
+    try:
+        with path.open("wb") as file, _administer(client, options, "backup", {}) as copy:
+            shutil.copyfileobj(copy, file)
+            if copy.length:
+                raise _UsageError("the server ended in the midst of the backup.")
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _compact(client: Client, options: argparse.Namespace) -> None:
+    print(msgspec.json.decode(_administer(client, options, "compact", {}).read())["freed"])
+
+
+def _administer(
+    client: Client, options: argparse.Namespace, what: str, body: dict[str, str]
+) -> http.client.HTTPResponse:
+    """Ask the server that ``client`` is connected to for something that needs the right to administer."""
+    url = options.url or os.environ.get("EBUS_URL", "")
+    address = f"{url.rstrip('/')}/ebus/api/{what}"  # the client has checked that it is a server's
+    request = urllib.request.Request(address, msgspec.json.encode(body), method="POST")  # noqa: S310
+    request.add_header("Authorization", f"token {options.token or os.environ.get('EBUS_TOKEN', '')}")
+    request.add_header("Content-Type", "application/json")
+    context = tls_context(url, os.environ.get("EBUS_CERT", ""))
+    try:
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, context=context)  # noqa: S310
+    except urllib.error.HTTPError as refused:
+        try:
+            text = msgspec.json.decode(refused.read())["text"]
+        except (msgspec.MsgspecError, LookupError, TypeError):
+            text = refused.reason
+        raise _UsageError(f"{client.where} refused: {text}") from None
+    return answer
+
+
 def _open(client: Client, options: argparse.Namespace, *, create: bool = False) -> Bus[Any, Any]:
     return client.open_bus(options.name, scope=options.scope or "server", create=create)
 
@@ -205,7 +256,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             default="",
             help="the server's token; default: EBUS_TOKEN, which other users of the machine can't see",
         )
-        if name != "ls":
+        if name not in ("ls", "kick", "backup", "compact"):
             sub.add_argument("--scope", help="default: server; replay: as recorded")
         return sub
 
@@ -243,6 +294,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     replay.add_argument("file")
     replay.add_argument("name", nargs="?", help="the bus; default: as recorded")
     replay.add_argument("--speed", type=float, help="1: at the recorded pace, 2: twice as fast; default: at once")
+
+    kick = command("kick", _kick, "End the connections of a user, or one of them, and print how many were ended.")
+    kick.add_argument("who", help="a user, or the id of a participant")
+
+    backup = command("backup", _backup, "Copy what the server keeps to a new file, while it runs.")
+    backup.add_argument("file")
+
+    command("compact", _compact, "Return the space of what was deleted, and print how many bytes.")
     return parser, commands.choices
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -11,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import ebus_jupyter as ebus
 from ebus_jupyter import cli, recording
+from ebus_jupyter.backends.sqlite import SqliteBackend
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.limits import Limits
@@ -22,10 +25,22 @@ from ebus_jupyter.core.protocol.limits import Limits
 from .server.harness import Server
 from .server.wire import Wire
 
+RULES = """
+from jupyter_server.auth.authorizer import Authorizer
+
+class Rules(Authorizer):
+    '''Bob does not administer buses.'''
+
+    def is_authorized(self, handler, user, action, resource):
+        return not (resource == "ebus" and action == "execute" and user.username == "bob")
+
+c.ServerApp.authorizer_class = Rules
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("cli")) as running:
+    with Server(tmp_path_factory.mktemp("cli"), config=RULES) as running:
         yield running
 
 
@@ -170,6 +185,70 @@ def test_refused_write_is_an_error(run: Callable[..., list[str]], name: str, cli
     client.bus(name, int)
     [line] = run("write", name, '"tea"', code=2)
     assert "at $" in line
+
+
+# --- administration ---------------------------------------------------------------------------------------------------
+
+
+def test_kick_ends_all_connections_of_a_user(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    stream = client.bus(name).stream()
+    assert int(run("kick", "bob")[0]) >= 1
+    with pytest.raises(ebus.EbusError, match="alice has ended the connection"):
+        stream.get(10)
+    assert client.status == "closed"
+    [line] = run("kick", "nobody", code=2)
+    assert "no user 'nobody' is connected" in line
+
+
+def test_kick_by_id_ends_one_connection(run: Callable[..., list[str]], server: Server, client: Client) -> None:
+    with ebus.connect(server.url, server.token("bob")) as other:
+        other.wait_live(10)
+        client.wait_live(10)
+        assert client.you is not None
+        assert run("kick", client.you.id) == ["1"]
+        assert other.status == "live"
+
+
+def test_backup_is_a_file_that_a_server_can_use(
+    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path
+) -> None:
+    client.bus(name, int).write(7).result(10)
+    file = tmp_path / "copy.sqlite"
+    run("backup", str(file))
+    assert file.stat().st_mode & 0o077 == 0
+    client.bus(name, int).write(8).result(10)
+    kept = asyncio.run(kept_values(file, f"ebus:server/{name}"))
+    assert kept == [7]
+    [line] = run("backup", str(file), code=2)
+    assert "exists" in line
+
+
+async def kept_values(file: Path, bus: str) -> list[int]:
+    backend = SqliteBackend(file)
+    found = await backend.open(bus, None, "")
+    await backend.aclose()
+    assert found is not None
+    return [msgspec.msgpack.decode(entry.value) for entry in found.entries]
+
+
+def test_compact_returns_the_space_of_deleted_buses(run: Callable[..., list[str]], name: str, client: Client) -> None:
+    bus = client.bus(name)
+    for _ in range(5):
+        bus.write("x" * 200_000).result(10)
+    run("rm", name)
+    assert int(run("compact")[0]) >= 900_000
+    assert run("compact") == ["0"]
+
+
+@pytest.mark.parametrize("words", [["kick", "alice"], ["backup", "FILE"], ["compact"]])
+def test_administration_needs_the_right_to_execute(
+    run: Callable[..., list[str]], server: Server, words: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "copy.sqlite"
+    words = [str(file) if word == "FILE" else word for word in words]
+    [line] = run(*words, "--token", server.token("bob"), code=2)
+    assert "refused" in line
+    assert not file.exists()
 
 
 def test_command_is_registered_with_jupyter() -> None:

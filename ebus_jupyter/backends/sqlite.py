@@ -134,6 +134,27 @@ class SqliteBackend:
                 self._tables.delete(db, bus)
             self._heads.pop(bus, None)
 
+    async def backup(self, path: str | Path) -> None:
+        """Write a copy of the file, as it is at one moment, to ``path``, which must not exist. Writes wait meanwhile."""
+        async with self._lock:
+            db = self._file.connection or await self._file.open()
+            with explained(f"the copy {path} could not be made"):
+                await _on_thread(db.execute, "VACUUM INTO ?", (str(path),))
+
+    async def compact(self) -> int:
+        """Return the space of what was deleted to the file system. Writes wait meanwhile.
+
+        Returns:
+            By how many bytes the file has shrunk.
+        """
+        async with self._lock:
+            db = self._file.connection or await self._file.open()
+            before = self._file.size(db)
+            with explained("the file could not be compacted"):
+                await _on_thread(db.execute, "VACUUM")
+                await _on_thread(lambda: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+            return before - self._file.size(db)
+
     async def aclose(self) -> None:
         self._file.refuse_opening()
         async with self._lock:

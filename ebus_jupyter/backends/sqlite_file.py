@@ -106,6 +106,11 @@ class DatabaseFile:
             raise
         return None
 
+    def size(self, db: sqlite3.Connection) -> int:
+        """The bytes of the database's pages."""
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        return int(pages) * PAGE_BYTES
+
     def refuse_opening(self) -> None:
         """From now on, `open` raises an error instead of opening the file."""
         self._closed = True

@@ -251,6 +251,21 @@ class Broker:
         """See `Connection.close`."""
         self._connections.remove(conn_id)
 
+    def kick(self, who: str, text: str) -> int:
+        """End all connections of a user, or one connection by its participant's id; see `BrokerState.kick`.
+
+        Returns:
+            How many were ended.
+        """
+        count, effects = self.state.kick(who, text, self._clock())
+        self.perform(effects)
+        return count
+
+    @property
+    def durable(self) -> Backend:
+        """What keeps the named buses."""
+        return self._storage.durable
+
     # --- kernels ----------------------------------------------------------------------------------------------------
 
     def kernel_stopped(self, kernel_id: str) -> None:

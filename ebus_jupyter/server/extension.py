@@ -27,7 +27,7 @@ from ebus_jupyter.broker.host import Broker
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError
 
-from . import rest, storage
+from . import administration, rest, storage
 from .handlers import ClientHandler, SocketHandler
 from .health import HealthHandler
 from .identity import Identities
@@ -165,6 +165,7 @@ class EBus(ExtensionApp):
                 (r"ebus/ws", SocketHandler, {"services": services}),
                 (r"ebus/api/health", HealthHandler, {"services": services}),
                 *rest.routes(services),
+                *administration.routes(services),
                 (r"ebus/((?:widgets/)?[\w-]+\.js(?:\.map)?)", ClientHandler, {"path": str(STATIC)}),
             ]
         )

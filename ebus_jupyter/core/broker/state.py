@@ -24,7 +24,7 @@ from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import GROUP, Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
-from ebus_jupyter.errors import EbusError, FilterUnavailable, Forbidden, ProtocolError, RateLimited, TooLarge
+from ebus_jupyter.errors import Closed, EbusError, FilterUnavailable, Forbidden, ProtocolError, RateLimited, TooLarge
 
 from .clock import WallClock
 from .conn import Conn
@@ -126,6 +126,23 @@ class BrokerState:
             return self._expel(conn, error, now)
         return self.take_slice(conn_id, now)
 
+    def kick(self, who: str, text: str, now: float) -> tuple[int, list[Effect]]:
+        """End connections. Their clients are told why, and do not come back by themselves.
+
+        Args:
+            who: A user, all of whose connections are meant, or a participant's id.
+            text: The reason.
+            now: The time.
+
+        Returns:
+            How many were ended, and the effects.
+        """
+        meant = [conn for conn in self._connections.values() if who and who in (conn.who.user, conn.who.id)]
+        effects: list[Effect] = []
+        for conn in meant:
+            effects += self._expel(conn, Closed(text, reason="kicked"), now)
+        return len(meant), effects
+
     def has_more(self, conn_id: int) -> bool:
         """True if frames of this connection wait for `take_slice`."""
         conn = self._connections.get(conn_id)
@@ -148,7 +165,7 @@ class BrokerState:
             effects += self._expel(conn, error, now)
         return effects
 
-    def _expel(self, conn: Conn, error: ProtocolError, now: float) -> list[Effect]:
+    def _expel(self, conn: Conn, error: EbusError, now: float) -> list[Effect]:
         conn.unread.clear()
         bye = frames.Bye(error.code, error.text, reconnect=False)
         return [Send(conn.id, frames.encode(bye)), Hangup(conn.id), *self.disconnect(conn.id, now)]
