@@ -25,10 +25,11 @@ function baseUrl(): string {
   return (config && (JSON.parse(config) as { baseUrl?: string }).baseUrl) || document.body.dataset.baseUrl || "/";
 }
 
-function fromServer(model: LoaderModel): Promise<Entries> {
+/** Rejects, rather than throws, where the page has a broken configuration or no origin: then the kernel is asked. */
+async function fromServer(model: LoaderModel): Promise<Entries> {
   const url = new URL(`${baseUrl()}ebus/attach.js`, location.origin);
   url.searchParams.set("v", String(model.get("_version")));
-  return import(url.href) as Promise<Entries>;
+  return (await import(url.href)) as Entries;
 }
 
 /** Requests the text from the kernel, once for a page, however many widgets ask. */
