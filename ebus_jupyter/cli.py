@@ -8,11 +8,13 @@ line on stderr, and the exit code 2. What others have written is made `printable
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import http.client
 import os
 import shutil
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections import deque
@@ -25,6 +27,7 @@ import msgspec
 import ebus_jupyter
 
 from . import recording
+from .backends.sqlite_heads import heads
 from .client.ack import Ack
 from .client.bus import Bus
 from .client.bus_table import table
@@ -55,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _options(sys.argv[1:] if argv is None else argv)
     try:
+        if getattr(options, "other", None):
+            _diff_files(options.file, options.other)
+            return 0
         client = _connect(options)
         try:
             options.run(client, options)
@@ -172,8 +178,31 @@ def _kick(client: Client, options: argparse.Namespace) -> None:
     print(answer["ended"])
 
 
+def _diff(client: Client, options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        now = Path(folder) / "now.sqlite"
+        _save_backup(client, options, now)
+        _diff_files(options.file, now)
+
+
+def _diff_files(before: str | Path, after: str | Path) -> None:
+    old, new = asyncio.run(heads(Path(before))), asyncio.run(heads(Path(after)))
+    for uri in sorted(old.keys() | new.keys()):
+        a, b = old.get(uri), new.get(uri)
+        if a is None or b is None:
+            found, sign = (a, "-") if a is not None else (b, "+")
+            print(printable(f"{sign} {uri} {found.last if found is not None else 0}"))
+        elif a.epoch != b.epoch:
+            print(printable(f"! {uri} {a.last} {b.last} (another history)"))
+        elif a.last != b.last:
+            print(printable(f"~ {uri} {a.last} {b.last}"))
+
+
 def _backup(client: Client, options: argparse.Namespace) -> None:
-    path = Path(options.file)
+    _save_backup(client, options, Path(options.file))
+
+
+def _save_backup(client: Client, options: argparse.Namespace, path: Path) -> None:
     path.touch(mode=0o600, exist_ok=False)  # it holds the messages of all users
     try:
         with path.open("wb") as file, _administer(client, options, "backup", {}) as copy:
@@ -256,7 +285,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             default="",
             help="the server's token; default: EBUS_TOKEN, which other users of the machine can't see",
         )
-        if name not in ("ls", "kick", "backup", "compact"):
+        if name not in ("ls", "kick", "backup", "diff", "compact"):
             sub.add_argument("--scope", help="default: server; replay: as recorded")
         return sub
 
@@ -300,6 +329,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     backup = command("backup", _backup, "Copy what the server keeps to a new file, while it runs.")
     backup.add_argument("file")
+
+    diff = command("diff", _diff, "Compare two backups: which buses came (+), went (-), grew (~) or began anew (!).")
+    diff.add_argument("file", help="a backup")
+    diff.add_argument("other", nargs="?", help="a later one; default: what the server keeps now")
 
     command("compact", _compact, "Return the space of what was deleted, and print how many bytes.")
     return parser, commands.choices

@@ -231,6 +231,28 @@ async def kept_values(file: Path, bus: str) -> list[int]:
     return [msgspec.msgpack.decode(entry.value) for entry in found.entries]
 
 
+def test_diff_of_backups_names_the_buses_that_changed(
+    run: Callable[..., list[str]], name: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = str(tmp_path / "a.sqlite"), str(tmp_path / "b.sqlite")
+    grew, went, renewed = (client.bus(f"{name}-{what}", int) for what in ("grew", "went", "renewed"))
+    for bus in (grew, went, renewed):
+        bus.write(1).result(10)
+    run("backup", a)
+    grew.write(2).result(10)
+    for bus in (went, renewed):
+        bus.delete()
+    for what in ("came", "renewed"):
+        client.bus(f"{name}-{what}", int).write(1).result(10)
+    at = f"ebus:server/{name}"
+    changes = [f"+ {at}-came 1", f"~ {at}-grew 1 2", f"! {at}-renewed 1 1 (another history)", f"- {at}-went 1"]
+    assert [line for line in run("diff", a) if name in line] == changes
+    run("backup", b)
+    monkeypatch.delenv("EBUS_URL")  # two files need no server
+    assert [line for line in run("diff", a, b) if name in line] == changes
+    assert run("diff", b, b) == []
+
+
 def test_compact_returns_the_space_of_deleted_buses(run: Callable[..., list[str]], name: str, client: Client) -> None:
     bus = client.bus(name)
     for _ in range(5):

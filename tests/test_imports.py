@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "server": {"terminal", "errors", "core.protocol", "backends", "transports", "broker", "client", ""},
     "widgets": {"terminal", "errors", "core.protocol", "core.client", "client", ""},
     "magics": {"terminal", "errors", "core.protocol", "client", "widgets", ""},
-    "cli": {"terminal", "errors", "core.protocol", "core.client", "client", "recording", "transports", ""},
+    "cli": {"terminal", "errors", "core.protocol", "core.client", "client", "recording", "transports", "backends", ""},
     "": {"terminal", "errors", "core.protocol", "client", "widgets", "server", "magics"},
 }
 """Rooms, and the rooms they may import. "" is the package itself: its public names, which are loaded when asked for."""
