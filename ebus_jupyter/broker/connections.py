@@ -211,5 +211,5 @@ class Connections:
         self._host.perform(self._state.resume_writing(conn.id))
 
     def _drop(self, conn: Connection, why: str) -> None:
-        self._log.warning("ebus: closed a connection that %s", why)
+        self._log.warning("ebus: connection_closed connection=%d ip=%s: it %s", conn.id, conn.ip, why)
         self._hangups.append(conn)

@@ -363,7 +363,7 @@ class Broker:
         try:
             return await authorize(address, "read"), await authorize(address, "write")
         except Exception:
-            self._log.exception("ebus: the authorizer failed; %s stays closed", address)
+            self._log.exception("ebus: authorizer_failed connection=%d bus=%s: it stays closed", effect.conn, address)
             return False, False
 
     async def reassess(self, conn_id: int, who: Participant, may_write: bool) -> None:
@@ -394,7 +394,9 @@ class Broker:
                 if await conn.authorize(address, "read") or await conn.authorize(address, "write"):
                     allowed[uri] = spec
             except Exception:
-                self._log.exception("ebus: the authorizer failed; %s stays closed", address)
+                self._log.exception(
+                    "ebus: authorizer_failed connection=%d bus=%s: it stays closed", effect.conn, address
+                )
         self.perform(self.state.registry.list_authorized(effect.conn, effect.req, allowed))
 
     async def _filter(self, effect: Filter) -> None:

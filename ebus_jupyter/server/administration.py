@@ -67,7 +67,7 @@ class KickHandler(AdministrationHandler):
             raise ProtocolError(f'the body is not {{"who": USER}}: {error}.') from None
         by = self.current_user.username
         ended = self.services.broker.kick(who, f"{by} has ended the connection.")
-        self.log.info("ebus: kicked who=%r by=%r connections=%d", printable(who), printable(by), ended)
+        self.log.info("ebus: connections_kicked who=%r by=%r connections=%d", printable(who), printable(by), ended)
         self.answer({"ended": ended})
 
 

@@ -258,7 +258,8 @@ class SocketHandler(JupyterHandler):
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], HandshakeRefused):
-            self.log.info("ebus: refused a connection from %s: %s", self.request.remote_ip, exc_info[1].error)
+            error = exc_info[1].error
+            self.log.info("ebus: connection_refused ip=%s code=%s: %s", self.request.remote_ip, error.code, error)
         else:
             super().log_exception(*exc_info)
 

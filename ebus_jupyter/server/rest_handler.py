@@ -179,6 +179,9 @@ class RestHandler(APIHandler):
 
     def log_exception(self, *exc_info: Any) -> None:
         if isinstance(exc_info[1], EbusError):
-            self.log.info("ebus: refused %s: %s", printable(self.request.path), exc_info[1])
+            path, error = printable(self.request.path), exc_info[1]
+            self.log.info(
+                "ebus: request_refused ip=%s path=%s code=%s: %s", self.request.remote_ip, path, error.code, error
+            )
         else:
             super().log_exception(*exc_info)

@@ -17,6 +17,7 @@ from ebus_jupyter.server.metrics import METRICS
 
 from .harness import Server
 from .room import Room
+from .wire import Refused, Wire
 
 Sample = tuple[str, tuple[str, ...]]
 
@@ -82,6 +83,16 @@ def test_metrics_of_two_brokers_in_a_process_are_added_up() -> None:
             assert not samples(generate_latest().decode())
 
     asyncio.run(story())
+
+
+def test_log_lines_have_an_event_and_fields(server: Server) -> None:
+    with pytest.raises(Refused):
+        Wire(server, auth="token wrong")
+    assert server.request("GET", "ebus/api/buses/server/nowhere/messages", "alice").status == 404
+    log = server.output()
+    assert "ebus: connection_refused ip=127.0.0.1 code=unauthenticated: " in log
+    path = "/deep/er/ebus/api/buses/server/nowhere/messages"
+    assert f"ebus: request_refused ip=127.0.0.1 path={path} code=no_such_bus: " in log
 
 
 def test_health_is_public_and_its_reasons_are_not(server: Server) -> None:
