@@ -20,7 +20,7 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server import CallContext
-from jupyter_server.auth.identity import User
+from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider, User
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
@@ -57,6 +57,11 @@ class Identities:
         """Restore them."""
         for name in ("generate_anonymous_user", "clear_login_cookie", "set_login_cookie"):
             vars(self._provider).pop(name, None)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if a user whom the provider knows stays known until log-out: its answers are in the cookie and the token."""
+        return type(self._provider) in (IdentityProvider, PasswordIdentityProvider)
 
     def settle(self, handler: Any) -> None:
         """The provider has answered for a request: replace a random user by the one of the token's holders.

@@ -73,8 +73,8 @@ async def fold(
         size: The image's width and height, in pixels.
         every: The minimum time between two images, in seconds.
     """
-    board = await ebus.bus(strokes, Stroke).opened()
-    pictures = await ebus.bus(picture, bytes, retain="latest").opened()
+    board = await ebus.bus(strokes, Stroke, filter=False).opened()
+    pictures = await ebus.bus(picture, bytes, retain="latest", filter=False).opened()
     image, after = await _load(board, pictures, size)
     stream = board.messages(since=after or "start")
     while True:

@@ -30,7 +30,7 @@ def test_shared_markup_of_others_runs_no_code(lab: Lab) -> None:
             bob.send(frames.Publish(state.bus, n, msgspec.Raw(msgspec.msgpack.encode(ATTACK)), key))
         bob.send(frames.Publish(state.bus, 3, msgspec.Raw(msgspec.msgpack.encode(7)), "children/2/value"))
         bob.expect(frames.Ok)
-    expect(alice.output().locator("input")).to_have_value("7")
-    expect(alice.output().locator(".widget-label", has_text="pwned")).to_have_text(ATTACK)
-    expect(alice.output().locator(".widget-html-content")).to_have_text("mine")
+    expect(alice.page.get_by_role("spinbutton")).to_have_value("7")
+    expect(alice.page.locator(".widget-label", has_text="pwned")).to_have_text(ATTACK)
+    expect(alice.page.locator(".widget-html-content")).to_have_text("mine")
     assert alice.page.evaluate("window.pwned") is None

@@ -87,3 +87,14 @@ def test_poll_counts_one_vote_for_all_clients_of_a_token(shared: Server) -> None
             stuffer.expect(frames.Ok)
     assert kernel.run("poll.results").value == "{'Thai': 1, 'Pizza': 0}"
     kernel.shutdown()
+
+
+def test_log_out_ends_a_socket_of_jupyter_s_own_provider(shared: Server) -> None:
+    answer = shared.request("GET", f"api/me?token={shared.token('')}").good()
+    cookie = {"Cookie": str(answer.headers["Set-Cookie"]).partition(";")[0]}
+    with Wire(shared, headers=cookie) as page:
+        page.hello()
+        shared.request("GET", "logout", headers=cookie).good()
+        bye = page.read()
+        assert isinstance(bye, frames.Bye)
+        assert bye.code == "unauthenticated"

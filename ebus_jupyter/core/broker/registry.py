@@ -30,9 +30,8 @@ from .capabilities import Capabilities
 from .clock import WallClock
 from .conn import Access, Conn
 from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
-from .entry import Writer
 from .kept import Kept
-from .rights import ensure_may_delete, rights
+from .rights import ensure_may_delete, reassess, rights
 
 BUSES_PER_TICK = 500
 """The most buses that one tick looks at: a few milliseconds."""
@@ -305,28 +304,15 @@ class BusRegistry:
         conn = self._connections.get(conn_id)
         if conn is None:
             return []
-        if (who.name, who.groups) != (conn.who.name, conn.who.groups):
-            conn.who = msgspec.structs.replace(conn.who, name=who.name, groups=who.groups)
-            if conn.writer is not None:
-                conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
-        conn.may_write = may_write
+        lost, silenced = reassess(conn, who, may_write, permits, self._capabilities.admit)
         effects: list[Effect] = []
-        for access in list(conn.open.values()):
-            bus, address = access.bus, access.bus.info.address
-            if address in permits:
-                conn.permits[address] = permits[address]
-            read, write = rights(conn, conn.permit(address), bus.info.spec)
-            is_in_scope = address.guarded or self._capabilities.admit(address, conn.who)
-            if not is_in_scope or (access.read and not read) or not (read or write):
-                gone = frames.Gone(bus.info.number, f"{conn.who.user or 'this participant'} may no longer read it")
-                effects += [*self._release(conn, bus, now), Send(conn.id, frames.encode(gone))]
-                bus.presence.leave(conn.who.id)
-                self.presence_dirty.add(bus)
-                continue
-            if access.write and not write:
-                bus.presence.set(conn.who.id, frames.NIL)
-                self.presence_dirty.add(bus)
-            access.read, access.write = read, write
+        for bus in lost:
+            gone = frames.Gone(bus.info.number, f"{conn.who.user or 'this participant'} may no longer read it")
+            effects += [*self._release(conn, bus, now), Send(conn.id, frames.encode(gone))]
+            bus.presence.leave(conn.who.id)
+        for bus in silenced:
+            bus.presence.set(conn.who.id, frames.NIL)
+        self.presence_dirty.update(lost, silenced)
         return effects
 
     def _release(self, conn: Conn, bus: BusState, now: float) -> list[Effect]:
