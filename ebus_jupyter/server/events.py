@@ -26,6 +26,7 @@ from .rest_handler import RestHandler, encode_json
 class EventsHandler(RestHandler):
     """``ebus/api/buses/{scope}/{name}/events``"""
 
+    lasts = True
     _is_disconnected = False
 
     @web.authenticated

@@ -64,12 +64,14 @@ class RestHandler(APIHandler):
     Attributes:
         allows: The HTTP methods of the resource, for the header ``Allow``.
         needs_broker: Whether requests wait for the broker's start.
+        lasts: Whether an answer goes on for as long as its client listens, so that its rights are looked at again.
         bus: The bus that the Authorizer is asked about; None: the request as such.
     """
 
     auth_resource = RESOURCE
     allows = "GET, OPTIONS"
     needs_broker = True
+    lasts = False
     bus: Address | None = None
 
     def initialize(self, services: Services) -> None:
@@ -125,7 +127,8 @@ class RestHandler(APIHandler):
             await attached[-1].reassess(participant("client", user), may_write)
 
         async with RequestClient(attach, instance) as self._client:
-            self._recheck.start(authorizer, reassess, self._recheck_failed)
+            if self.lasts:
+                self._recheck.start(authorizer, reassess, self._recheck_failed)
             try:
                 yield self._client
             finally:

@@ -45,8 +45,8 @@ MARKUP: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 """Traits, or patterns of their names, by model module and model name. "" stands for all models of the module."""
 
-NAMES = re.compile(r"html|markdown|svg|attribution", re.IGNORECASE)
-"""What the name of a trait has in it that is markup, in a widget of a module that `MARKUP` does not know."""
+NAMES = re.compile(r"html|markdown|svg|attribution|(^|_)(css|esm|js|javascript|script)(_|$)", re.IGNORECASE)
+"""What the name of a trait has in it that is markup or code, in a widget of a module that `MARKUP` does not know."""
 
 URL_FORMAT = "url"
 """The format of an ipywidgets image, audio or video whose value is an address to load from."""

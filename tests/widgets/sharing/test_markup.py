@@ -120,6 +120,17 @@ async def test_author_and_name_of_a_trait_say_that_it_is_markup() -> None:
     assert set(share_of(ebus.share(Card(), "trusted", trust_markup=True)).traits) == {"html", "body", "title"}
 
 
+@pytest.mark.parametrize("trait", ["_esm", "_css"])
+@pytest.mark.asyncio
+async def test_code_of_a_widget_is_not_shared_even_if_it_is_named(trait: str) -> None:
+    class Styled(anywidget.AnyWidget):
+        _esm = "export default {}"
+        _css = ".x {}"
+
+    with pytest.raises(ValueError, match="is markup"):
+        ebus.share(Styled(), "code", traits=[trait])
+
+
 @pytest.mark.asyncio
 async def test_adapter_may_say_that_it_is_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     class Notes:
