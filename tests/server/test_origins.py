@@ -66,6 +66,7 @@ def test_request_without_a_host_has_no_own_origin() -> None:
     [
         ("GET", "ebus/api/buses"),
         ("GET", "ebus/api/status"),
+        ("GET", "ebus/api/health"),
         ("GET", "ebus/api/openapi.json"),
         ("GET", BUS.format(scope="server", name="origins", what="messages")),
         ("POST", BUS.format(scope="server", name="origins", what="messages")),
