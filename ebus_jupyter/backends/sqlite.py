@@ -36,6 +36,10 @@ PATIENCE_SECONDS = 2.0
 """The time that a new process waits for the file: a server that was told to restart may not have ended yet."""
 
 
+SPARE_PAGES = 1024
+"""The free pages that the file keeps for what is written next. Those above it are returned, so many at a time."""
+
+
 class SqliteBackend:
     """Keeps logs in the file ``path``.
 
@@ -133,6 +137,9 @@ class SqliteBackend:
                 db.execute("BEGIN IMMEDIATE")
                 self._tables.delete(db, bus)
             self._heads.pop(bus, None)
+            if self._free_pages(db) > SPARE_PAGES:
+                self._uncheckpointed = CHECKPOINT_BYTES + 1
+        self._checkpoint_if_due()
 
     async def backup(self, path: str | Path) -> None:
         """Write a copy of the file, as it is at one moment, to ``path``, which must not exist. Writes wait meanwhile."""
@@ -213,12 +220,37 @@ class SqliteBackend:
 
     async def _make_checkpoint(self) -> None:
         # A checkpoint that fails loses nothing: SQLite tries again by itself, and the next write reports what is wrong.
+        with contextlib.suppress(sqlite3.Error):
+            async with self._lock:
+                db = self._file.connection
+                if db is not None:
+                    await _on_thread(lambda: db.execute("PRAGMA wal_checkpoint").fetchall())
+                self._uncheckpointed = 0
+            while await self._return_some_space():
+                continue
+        self._uncheckpointed, self._checkpoint = 0, None
+
+    async def _return_some_space(self) -> bool:
+        """Return a few megabytes to the file system, where there are more than enough; appends come in between."""
         async with self._lock:
             db = self._file.connection
-            if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    await _on_thread(lambda: db.execute("PRAGMA wal_checkpoint").fetchall())
-            self._uncheckpointed, self._checkpoint = 0, None
+            if db is None or self._free_pages(db) <= SPARE_PAGES:
+                return False
+            await _on_thread(self._return_space, db)
+            return True
+
+    @staticmethod
+    def _free_pages(db: sqlite3.Connection) -> int:
+        """The free pages that the file could return."""
+        if db.execute("PRAGMA auto_vacuum").fetchone() != (2,):
+            return 0  # it was made by a version that asked for none of this
+        free: int = db.execute("PRAGMA freelist_count").fetchone()[0]
+        return free
+
+    @staticmethod
+    def _return_space(db: sqlite3.Connection) -> None:
+        db.execute(f"PRAGMA incremental_vacuum({SPARE_PAGES})").fetchall()
+        db.execute("PRAGMA wal_checkpoint").fetchall()
 
 
 async def _on_thread(function: Callable[..., object], *args: object) -> None:

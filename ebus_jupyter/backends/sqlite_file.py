@@ -135,6 +135,7 @@ class DatabaseFile:
         try:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")  # must precede the first access, to avoid shared memory
             version = self._version(db)
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before it has a write-ahead log
             (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise BackendError(

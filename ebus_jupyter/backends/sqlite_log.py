@@ -15,7 +15,8 @@
     row notes the last offset: so no offset is assigned twice, even where every message was dropped.
 
 The file may hold a little more than a bus's bound: segments are dropped as a whole, many at a time, and `Tables.load`
-leaves out the entries that are over the bound. Freed space is reused, not returned to the file system.
+leaves out the entries that are over the bound. Freed space is reused; what is over a few megabytes is returned to the
+file system.
 """
 
 from __future__ import annotations

@@ -79,6 +79,21 @@ async def test_file_of_a_busy_bus_stops_growing(backend: SqliteBackend, path: Pa
 
 
 @pytest.mark.asyncio
+async def test_file_returns_the_space_of_a_deleted_bus(path: Path) -> None:
+    backend = await begin(SqliteBackend(path))
+    for _ in range(30):
+        await backend.append([write("x" * 1_000_000)])
+        if backend._checkpoint is not None:
+            await backend._checkpoint
+    assert path.stat().st_size > 20_000_000
+    await backend.delete("ebus:server/votes")
+    assert backend._checkpoint is not None
+    await backend._checkpoint
+    assert path.stat().st_size < 3 * CHECKPOINT_BYTES
+    await backend.aclose()
+
+
+@pytest.mark.asyncio
 async def test_number_of_buses_is_bounded(path: Path) -> None:
     backend = SqliteBackend(path, max_buses=2)
     await check_max_buses_of_two(backend)
