@@ -358,12 +358,12 @@ class Broker:
 
     # --- code of others: authorizers and filters --------------------------------------------------------------------
 
-    async def _permit(self, authorize: Authorizer, address: Address) -> tuple[bool, bool]:
+    async def _permit(self, conn_id: int, authorize: Authorizer, address: Address) -> tuple[bool, bool]:
         """Whether the authorizer allows to read a bus, and to write to it."""
         try:
             return await authorize(address, "read"), await authorize(address, "write")
         except Exception:
-            self._log.exception("ebus: authorizer_failed connection=%d bus=%s: it stays closed", effect.conn, address)
+            self._log.exception("ebus: authorizer_failed connection=%d bus=%s: it stays closed", conn_id, address)
             return False, False
 
     async def reassess(self, conn_id: int, who: Participant, may_write: bool) -> None:
@@ -372,7 +372,7 @@ class Broker:
         permits: dict[Address, tuple[bool, bool]] = {}
         if conn is not None and conn.authorize is not None:
             for address in self.state.registry.opened_by(conn_id):
-                permits[address] = await self._permit(conn.authorize, address)
+                permits[address] = await self._permit(conn.id, conn.authorize, address)
         self.perform(self.state.registry.reassess(conn_id, who, may_write, permits, self._clock()))
 
     async def _authorize(self, effect: Authorize) -> None:
@@ -380,7 +380,7 @@ class Broker:
         if conn is None or conn.authorize is None:
             return
         address = effect.address
-        read, write = await self._permit(conn.authorize, address)
+        read, write = await self._permit(conn.id, conn.authorize, address)
         self.perform(self.state.registry.authorized(effect.conn, effect.frame, address, read, write, self._clock()))
 
     async def _authorize_list(self, effect: AuthorizeList) -> None:
