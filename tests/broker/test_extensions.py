@@ -59,7 +59,7 @@ async def test_failing_authorizer_denies_access(caplog: pytest.LogCaptureFixture
         await maker.open("votes")
         with pytest.raises(NoSuchBus):
             await peer.open("votes")
-        assert "authorizer failed" in caplog.text
+        assert "ebus: authorizer_failed connection=2 bus=ebus:server/votes: " in caplog.text
         assert await maker.write((await maker.open("votes")).bus, "hi") == 1
 
 
