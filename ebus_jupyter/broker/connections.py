@@ -143,7 +143,7 @@ class Connections:
 
     def schedule_flush(self) -> None:
         """Flush in the next iteration of the event loop, where anything is queued."""
-        if self._dirty and not self._flush_scheduled:
+        if (self._dirty or self._state.awaits_flush) and not self._flush_scheduled:
             assert self._loop is not None, "start() comes first"
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
@@ -151,10 +151,13 @@ class Connections:
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
         self.flush()
+        if self._state.agenda:  # there is room again in what was flushed
+            self._host.perform([])
 
     def flush(self) -> None:
         """Send everything that is queued, now."""
         if not self._dirty:
+            self._state.flushed()
             return
         time_slice = self._slice
         assert time_slice is not None, "start() comes first"
@@ -182,12 +185,11 @@ class Connections:
                 self._drop(conn, "stopped reading, and its answers no longer fit (the server's limit `control_bytes`)")
             elif buffered > self._limits.send_bytes:
                 self._pause(conn)
-            elif not conn.paused and self._state.is_catching_up(conn.id):
-                self._resume_soon(conn)
         hangups, self._hangups = self._hangups, []
         for conn in hangups:
             conn.outlet.close(1000, "bye")
             self.remove(conn.id)
+        self._state.flushed()
         seconds = time_slice.clock() - began
         time_slice.delivered(seconds, len(dirty))
         self.delivering.add(seconds)
@@ -201,14 +203,10 @@ class Connections:
             self._state.pause_writing(conn.id)
             conn.outlet.on_drain(lambda: self._resume(conn))
 
-    def _resume_soon(self, conn: Connection) -> None:
-        conn.paused = True  # until then: other connections come first
-        assert self._loop is not None
-        self._loop.call_soon(self._resume, conn)
-
     def _resume(self, conn: Connection) -> None:
         conn.paused = False
-        self._host.perform(self._state.resume_writing(conn.id))
+        self._state.resume_writing(conn.id)
+        self._host.perform([])  # has the agenda worked on
 
     def _drop(self, conn: Connection, why: str) -> None:
         self._log.warning("ebus: connection_closed connection=%d ip=%s: it %s", conn.id, conn.ip, why)

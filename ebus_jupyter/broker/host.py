@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from ebus_jupyter.backends.base import Backend
-from ebus_jupyter.core.broker.effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, Filter, Hangup, Send
+from ebus_jupyter.core.broker.effects import Authorize, AuthorizeList, Deliver, Effect, Filter, Hangup, Send
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import BusSpec, Participant
+from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import ConnectionLost, EbusError
 
 from .connections import Connections
@@ -103,6 +103,8 @@ class Broker:
         self._is_receiving = False
         self._received_bytes = 0
         self._receiving = Timing()
+        self._unread: dict[int, asyncio.Future[None]] = {}  # done when a connection may be read from again
+        self._has_work = asyncio.Event()
 
     def keep_in(self, durable: Backend) -> None:
         """Keep the named buses in ``durable``. Before `start`."""
@@ -116,10 +118,14 @@ class Broker:
         self._slice = TimeSlice(self._loop, self._slice_seconds, time.monotonic)
         self._connections.start(self._loop, self._slice)
         self._storage.start()
-        for uri in await self._storage.durable.buses():
-            if Address.parse(uri).scope == "kernel":  # its kernel ended with the previous server
+        for uri, spec in (await self._storage.durable.buses()).items():
+            address = Address.parse(uri)
+            if address.scope == "kernel":  # its kernel ended with the previous server
                 await self._storage.durable.delete(uri)
+            else:
+                self.state.registry.catalogue.add(address, spec, self._clock())
         self._spawn(self._storage.work(self._slice))
+        self._spawn(self._work(self._slice))
         self._spawn(self._tick())
 
     async def aclose(self) -> None:
@@ -219,10 +225,9 @@ class Broker:
         self._is_receiving = True  # most often, nothing is left for a later iteration of the event loop
         try:
             self.perform(self.state.receive(conn_id, data, self._clock()))
+            if self.state.agenda and not time_slice.is_over():
+                self._take_turns(time_slice)
             has_more = self.state.has_more(conn_id)
-            if has_more and not time_slice.is_over():
-                self._take_slices(conn_id, time_slice)
-                has_more = self.state.has_more(conn_id)
             if is_quiet and not has_more and len(data) <= SMALL_BYTES:
                 self._storage.append_now()
         finally:
@@ -230,26 +235,61 @@ class Broker:
             self._schedule_rest()
             self._receiving.add(time_slice.clock() - began)
         if has_more:
-            return self._spawn(self._take_rest(conn_id, time_slice))
+            assert self._loop is not None
+            return self._unread.setdefault(conn_id, self._loop.create_future())
         return time_slice.next_slice() if time_slice.is_over() else None
 
-    def _take_slices(self, conn_id: int, time_slice: TimeSlice) -> None:
-        while self.state.has_more(conn_id):
-            self.perform(self.state.take_slice(conn_id, self._clock()))
+    def _take_turns(self, time_slice: TimeSlice) -> bool:
+        """Work on the agenda until the time slice is over. Returns whether there is anything left that can be done now."""
+        while True:
+            conn_id, effects = self.state.take_turn(self._clock())
+            if not conn_id:
+                return False
+            self.perform(effects)
+            if conn_id in self._unread and not self.state.has_more(conn_id):
+                self._read_on(conn_id)
             if time_slice.is_over():
-                return
+                return bool(self.state.agenda)
 
-    async def _take_rest(self, conn_id: int, time_slice: TimeSlice) -> None:
-        while self.state.has_more(conn_id):
+    def _read_on(self, conn_id: int) -> None:
+        waits = self._unread.pop(conn_id, None)
+        if waits is not None and not waits.done():
+            waits.set_result(None)
+
+    async def _work(self, time_slice: TimeSlice) -> None:
+        """Work on the agenda, a time slice at a time. What waits for a user's rate is tried again when that is refilled."""
+        assert self._loop is not None
+        while True:
+            if not self.state.agenda:
+                self._has_work.clear()
+                await self._has_work.wait()
             if time_slice.is_over():
                 await asyncio.shield(time_slice.next_slice())
             began = time_slice.clock()
-            self._take_slices(conn_id, time_slice)
+            try:
+                can_go_on = self._take_turns(time_slice)
+            except Exception:  # a bug of ours: the other connections go on
+                self._log.exception("ebus: a job of the broker failed; please report this")
+                can_go_on = False
             self._receiving.add(time_slice.clock() - began)
+            self._schedule_rest()
+            if not can_go_on:
+                self._has_work.clear()
+                wait = self.state.agenda.wait() if self.state.agenda else None
+                timer = None if wait is None else self._loop.call_later(max(wait, 0.001), self._has_work.set)
+                await self._has_work.wait()
+                if timer is not None:
+                    timer.cancel()
+
+    def hung_up(self, conn_id: int) -> None:
+        """See `Connection.hung_up`."""
+        self.state.hung_up(conn_id)
+        self.perform([])
 
     def detach(self, conn_id: int) -> None:
         """See `Connection.close`."""
         self._connections.remove(conn_id)
+        self._read_on(conn_id)
 
     def kick(self, who: str, text: str) -> int:
         """End all connections of a user, or one connection by its participant's id; see `BrokerState.kick`.
@@ -271,13 +311,6 @@ class Broker:
     def kernel_stopped(self, kernel_id: str) -> None:
         """A kernel was shut down: its scope ends, and the logs in it are deleted."""
         self.perform(self.state.registry.end_kernel(kernel_id))
-        self._spawn(self._delete_kernel(kernel_id))
-
-    async def _delete_kernel(self, kernel_id: str) -> None:
-        for uri in await self._storage.durable.buses():
-            address = Address.parse(uri)
-            if address.scope == "kernel" and address.owner == kernel_id:
-                self.perform([DeleteLog(address)])
 
     def kernel_activity(self, kernel_id: str, activity: str) -> None:
         """A kernel is "idle", "busy", "restarting" or "dead"."""
@@ -333,6 +366,7 @@ class Broker:
                 self._spawn(self._filter(effect))
             else:
                 connections.hang_up(effect.conn)
+                self._read_on(effect.conn)
         if not self._is_receiving:
             self._schedule_rest()
 
@@ -340,6 +374,8 @@ class Broker:
         """Have everything that was queued done in the next iteration of the event loop."""
         if self._storage.jobs:
             self._storage.wake()
+        if self.state.agenda and not self._has_work.is_set():
+            self._has_work.set()
         self._connections.schedule_flush()
         if self.state.registry.presence_dirty:
             self._schedule_presence()
@@ -347,6 +383,8 @@ class Broker:
     def flush(self) -> None:
         """Send what waits to be sent, now."""
         self._connections.flush()
+        if self.state.agenda:
+            self._has_work.set()
 
     def _schedule_presence(self) -> None:
         if self.state.presence_dirty and self._presence_timer is None and self._loop is not None:
@@ -387,17 +425,16 @@ class Broker:
         conn = self._connections.get(effect.conn)
         if conn is None or conn.authorize is None:
             return
-        allowed: dict[str, BusSpec] = {}
-        for uri, spec in effect.buses.items():
+        allowed = dict.fromkeys(effect.buses, False)
+        for uri in effect.buses:
             address = Address.parse(uri)
             try:
-                if await conn.authorize(address, "read") or await conn.authorize(address, "write"):
-                    allowed[uri] = spec
+                allowed[uri] = await conn.authorize(address, "read") or await conn.authorize(address, "write")
             except Exception:
                 self._log.exception(
                     "ebus: authorizer_failed connection=%d bus=%s: it stays closed", effect.conn, address
                 )
-        self.perform(self.state.registry.list_authorized(effect.conn, effect.req, allowed))
+        self.perform(self.state.list_authorized(effect.conn, effect.frame, allowed, self._clock()))
 
     async def _filter(self, effect: Filter) -> None:
         conn = self._connections.get(self.state.connection_of(effect.sender))

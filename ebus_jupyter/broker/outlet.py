@@ -38,6 +38,9 @@ class Receiver(Protocol):
     def receive(self, conn: int, data: bytes) -> Awaitable[None] | None:
         """See `Connection.receive`."""
 
+    def hung_up(self, conn: int) -> None:
+        """See `Connection.hung_up`."""
+
     def detach(self, conn: int) -> None:
         """See `Connection.close`."""
 
@@ -87,6 +90,10 @@ class Connection:
             may_write: Whether it may write at all.
         """
         await self._broker.reassess(self.id, who, may_write)
+
+    def hung_up(self) -> None:
+        """The socket has ended, and messages of it may still be handed over. It is sent nothing more."""
+        self._broker.hung_up(self.id)
 
     def close(self) -> None:
         """The socket has ended. Safe to call twice."""

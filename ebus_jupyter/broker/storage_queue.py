@@ -19,10 +19,9 @@ from functools import partial
 
 from ebus_jupyter.backends.base import Backend, SharedBackend, reader
 from ebus_jupyter.backends.memory import MemoryBackend
-from ebus_jupyter.core.broker.effects import Append, DeleteLog, ListBuses, OpenLog, Send, SendQueued
+from ebus_jupyter.core.broker.effects import Append, DeleteLog, OpenLog, Send, SendQueued
 from ebus_jupyter.core.broker.entry import Entry, by_bus
 from ebus_jupyter.core.broker.state import BrokerState
-from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.errors import BackendError, EbusError, Rejected
@@ -34,9 +33,9 @@ from .time_slice import TimeSlice
 BATCH_BYTES = 1 << 20
 """The bytes of values that are appended, and delivered, at once. A socket that is full meanwhile is given no more of them."""
 
-Job = Append | OpenLog | DeleteLog | ListBuses | SendQueued
+Job = Append | OpenLog | DeleteLog | SendQueued
 # For isinstance: a union would be built anew for each effect.
-JOBS = (Append, OpenLog, DeleteLog, ListBuses, SendQueued)
+JOBS = (Append, OpenLog, DeleteLog, SendQueued)
 
 
 class StorageQueue:
@@ -153,14 +152,6 @@ class StorageQueue:
                 self._host.perform(self._state.registry.log_deleted(deletion, error))
             case SendQueued(conn, frame):
                 self._host.perform([Send(conn, frame)])
-            case ListBuses(conn, req):
-                try:
-                    kept_buses = await self.durable.buses()
-                except Exception as failure:
-                    error = self._report("the buses that are kept could not be listed", failure)
-                    self._host.perform([Send(conn, frames.encode(frames.refusal(error, req=req)))])
-                else:
-                    self._host.perform(self._state.registry.listed(conn, req, kept_buses))
 
     # --- appending --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from ebus_jupyter.core.protocol import frames
@@ -201,17 +202,24 @@ class Client:
         """Open a bus with options that are known only at run time: those of `open.open_bus`. `bus` and `state` end here."""
         return open_bus(self.connection, name, type, **options)
 
-    def buses(self, timeout: float = REQUEST_SECONDS) -> list[dict[str, Any]]:
-        """The named buses within reach.
+    def buses(self, timeout: float = REQUEST_SECONDS, *, find: str = "") -> list[dict[str, Any]]:
+        """The named buses within reach, in the order of their addresses within each scope.
 
         Args:
-            timeout: Seconds to wait for the broker. Default: 15.
+            timeout: Seconds to wait for the broker, for each page of the list. Default: 15.
+            find: Only the buses with each of these words in their address. Default: all.
 
         Returns:
             For each bus its address, scope, name, spec, number of participants and last offset.
         """
-        found: frames.Listed = self.connection.request(self.connection.session.list_buses, timeout)
-        return found.buses
+        buses: list[dict[str, Any]] = []
+        session, after = self.connection.session, ""
+        while True:
+            page: frames.Listed = self.connection.request(partial(session.list_buses, after, find=find), timeout)
+            buses += page.buses
+            after = page.following
+            if not after:
+                return buses
 
 
 def _on_loop(connect: Connect, loop: asyncio.AbstractEventLoop | None) -> Driver:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -20,7 +21,7 @@ from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import Closed, ConnectionLost, EbusError, Lagged
 
 from .request_client import Missed, Since, filtered_by_of
-from .rest_handler import RestHandler, encode_json
+from .rest_handler import QUICK_BYTES, RestHandler, encode_json
 
 
 class EventsHandler(RestHandler):
@@ -45,7 +46,10 @@ class EventsHandler(RestHandler):
                 await self.flush()
                 async for batch in reading:
                     for item in batch:
-                        self.write(_event_of(bus, item))
+                        size = len(item.value) if isinstance(item, frames.Delivery) else 0
+                        self.write(await self.on_thread(partial(_event_of, bus, item), size))
+                        if size > QUICK_BYTES:
+                            await self.flush()
                     await self.flush()  # until the socket has taken it; the broker bounds what it sends meanwhile
             except Closed as closed:
                 self.write(_event("closed", _error(closed)))

@@ -36,6 +36,7 @@ from .metrics import METRICS
 from .participants import FILTERS, PARTICIPANTS, Participants, ServerClient, load_functions
 from .services import Services
 from .tokens import Tokens
+from .turns import Turns
 
 STATIC = Path(ebus_jupyter.__file__).parent / "static"
 
@@ -158,6 +159,7 @@ class EBus(ExtensionApp):
             kernels=self.kernels,
             allow_origin=frozenset(self.allow_origin),
             ping_interval=self.ping_interval,
+            turns=Turns(),
             ready=self._ready,
         )
         self.handlers.extend(

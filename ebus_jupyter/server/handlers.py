@@ -238,6 +238,10 @@ class SocketHandler(JupyterHandler):
             return self._connection.receive(message)
         return None
 
+    def on_hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.hung_up()
+
     def on_close(self) -> None:
         self._recheck.stop()
         if self._grant is not None:

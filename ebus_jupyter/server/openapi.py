@@ -10,9 +10,16 @@ LIMIT = 1000
 LIMIT_DEFAULT = 100
 """The number of messages in one answer where the request gives none."""
 
+BUSES = 500
+"""The maximum number of buses in one answer."""
+
+BUSES_DEFAULT = 100
+"""The number of buses in one answer where the request gives none."""
+
 Json = dict[str, Any]
 
 _POSITION = r"^[0-9a-f]{1,64}:[0-9]{1,15}:([0-9a-f]{1,64}-[0-9]{1,16})?$"
+_ADDRESS = r"^(ebus:(server|hub|user/[\w%]+)/[\w~:%.\-]+)?$"
 _NAME = r"^\w[\w.:@\-]{0,127}$"
 
 
@@ -37,10 +44,19 @@ def document(base_url: str, version: str) -> Json:
             "/buses": {
                 "get": {
                     "operationId": "list_buses",
-                    "summary": "The named buses within reach",
+                    "summary": "The named buses within reach, page by page",
+                    "parameters": [
+                        _query("after", {"type": "string", "pattern": _ADDRESS}, "The `next` of the page before."),
+                        _query(
+                            "limit",
+                            {"type": "integer", "minimum": 1, "maximum": BUSES, "default": BUSES_DEFAULT},
+                            "The maximum number of buses.",
+                        ),
+                        _query("find", {"type": "string"}, "Only the buses with each of these words in their address."),
+                    ],
                     "responses": {
-                        "200": _answer("The buses.", {"type": "array", "items": _ref("Bus")}),
-                        **_errors(401, 403, 503),
+                        "200": _answer("Buses.", _ref("Buses")),
+                        **_errors(400, 401, 403, 429, 503),
                     },
                 },
             },
@@ -190,6 +206,15 @@ _SCHEMAS: Json = {
             "last": {
                 "type": ["integer", "null"],
                 "description": "The last offset; null while no participant has the bus open.",
+            },
+        }
+    ),
+    "Buses": _object(
+        {
+            "buses": {"type": "array", "items": _ref("Bus"), "maxItems": BUSES},
+            "next": {
+                "type": ["string", "null"],
+                "description": "The `after` of the next request; null where there are no more. A page may be empty.",
             },
         }
     ),

@@ -207,9 +207,9 @@ class RequestClient:
                 await self._send(frames.Leave(bus))
         await self._transport.aclose()
 
-    async def buses(self) -> list[dict[str, Any]]:
-        """List the named buses within reach."""
-        return (await self.request(frames.List(self.next_request()), frames.Listed)).buses
+    async def buses(self, after: str = "", limit: int = 0, find: str = "") -> frames.Listed:
+        """List the named buses within reach, one page."""
+        return await self.request(frames.List(self.next_request(), after, limit, find), frames.Listed)
 
     async def open(self, scope: str, name: str, *, create: bool) -> frames.Opened:
         """Open a bus."""

@@ -2,7 +2,7 @@
 
 | | |
 | --- | --- |
-| ``GET  ebus/api/buses`` | the named buses within reach |
+| ``GET  ebus/api/buses?after=&limit=&find=`` | the named buses within reach, page by page |
 | ``GET  ebus/api/buses/{scope}/{name}/messages?since=&limit=`` | the messages in the log |
 | ``POST ebus/api/buses/{scope}/{name}/messages`` | write: ``{"value": …}``; 201 and the offset |
 | ``GET  ebus/api/buses/{scope}/{name}/events?since=`` | a stream of server-sent events (`events`) |
@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -39,10 +40,13 @@ from ebus_jupyter.core.protocol.position import Position
 from ebus_jupyter.errors import ProtocolError, TooLarge
 
 from .events import EventsHandler
-from .openapi import LIMIT, LIMIT_DEFAULT, document
+from .openapi import BUSES, BUSES_DEFAULT, LIMIT, LIMIT_DEFAULT, document
 from .request_client import Missed, filtered_by_of
-from .rest_handler import RestHandler
+from .rest_handler import RestHandler, encode_json
 from .services import Services
+
+FIELDS = 4096
+"""More commas than a body has besides those of its value."""
 
 _KEY = re.compile(r"[!-~]{16,128}")
 
@@ -66,9 +70,12 @@ class BusesHandler(RestHandler):
     @web.authenticated
     @authorized
     async def get(self) -> None:
+        self.check_query("after", "limit", "find")
+        after, find = self.get_query_argument("after", ""), self.get_query_argument("find", "")
+        limit = self.limit(BUSES, BUSES_DEFAULT)
         async with self.client() as client:
-            buses = await client.buses()
-        self.answer([_summary(bus) for bus in buses])
+            page = await client.buses(after, limit, find)
+        self.answer({"buses": [_summary(bus) for bus in page.buses], "next": page.following or None})
 
 
 def _summary(bus: dict[str, Any]) -> dict[str, Any]:
@@ -98,11 +105,12 @@ class MessagesHandler(RestHandler):
     @web.authenticated
     @authorized
     async def get(self, scope: str, name: str) -> None:
-        limit = self._limit()
+        limit = self.limit(LIMIT, LIMIT_DEFAULT)
         since = self.since()
-        messages: list[dict[str, Any]] = []
+        room = self.services.broker.limits.batch_bytes
+        messages: list[bytes] = []
         missed: int | None = 0
-        async with self.client() as client:
+        async with self.services.turns.of(self.user_name), self.client() as client:
             bus = await client.open(scope, name, create=False)
             filtered_by = filtered_by_of(bus)
             reading = await client.read(bus, "start" if since is None else since, live=False)
@@ -113,42 +121,47 @@ class MessagesHandler(RestHandler):
                     if isinstance(item, Missed):
                         missed = item.skipped
                         position = Position(bus.epoch, item.resume_after)
-                    elif len(messages) < limit:
-                        messages.append(json_value.message(item, filtered_by))
-                        position = Position(bus.epoch, item.offset, messages[-1]["id"])
+                    elif len(messages) < limit and (room > 0 or not messages):
+                        form = partial(json_value.message, item, filtered_by)
+                        messages.append(await self.in_json(form, len(item.value)))
+                        room -= len(messages[-1])
+                        position = Position(bus.epoch, item.offset, item.message_id)
                     else:
                         more = True
-                if more or (len(messages) == limit and reading.more):
+                        break
+                if more or ((len(messages) == limit or room <= 0) and reading.more):
                     more = True
                     break
             else:
                 position = reading.position
-        self.answer({"messages": messages, "next": str(position), "more": more, "missed": missed})
+        rest = encode_json({"next": str(position), "more": more, "missed": missed})
+        self.set_status(200)
+        self.finish(b'{"messages":[' + b",".join(messages) + b"]," + rest[1:])
 
     @web.authenticated
     @authorized
     async def post(self, scope: str, name: str) -> None:
-        write = self._write()
-        value = b"\xc0" if write.deleted else json_value.from_json(write.value)
+        write, value = await self.on_thread(self._write, len(self.request.body))
         to = [write.to] if isinstance(write.to, str) else write.to
         async with self.client(may_write=True, instance=self._instance()) as client:
             bus = await client.open(scope, name, create=True)
             offset = await client.write(bus, value, key=write.key, deleted=write.deleted, to=to, expect=write.expect)
         self.answer({"offset": offset}, 201)
 
-    def _limit(self) -> int:
-        text = self.get_query_argument("limit", str(LIMIT_DEFAULT))
-        if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= LIMIT:
-            raise ProtocolError(f"limit={text[:20]!r} is outside 1…{LIMIT}.")
-        return int(text)
-
-    def _write(self) -> Write:
+    def _write(self) -> tuple[Write, bytes]:
+        """The write that the body describes, and its encoded value."""
         body = self.request.body
-        bound = self.services.broker.limits.batch_bytes
-        if len(body) > bound:
+        limits = self.services.broker.limits
+        if len(body) > limits.batch_bytes:
             raise TooLarge(
-                f"a request of {len(body)} bytes is over this server's limit `batch_bytes` ({bound}).",
+                f"a request of {len(body)} bytes is over this server's limit `batch_bytes` ({limits.batch_bytes}).",
                 limit="batch_bytes",
+            )
+        # Each comma stands between two items, or in a text: it is a byte of the value at least. Decoded, it would be many.
+        if body.count(b",") > limits.value_bytes + FIELDS:
+            raise TooLarge(
+                f"the value has more than {limits.value_bytes} bytes; no more may travel (the server's limit `value_bytes`).",
+                limit="value_bytes",
             )
         try:
             write = _decode_write(body)
@@ -160,7 +173,7 @@ class MessagesHandler(RestHandler):
             if not (0 <= write.expect < 1 << 53 and write.expect == int(write.expect)):
                 raise ProtocolError(f'"expect" is an offset, not {write.expect}.')
             write.expect = int(write.expect)
-        return write
+        return write, b"\xc0" if write.deleted else json_value.from_json(write.value)
 
     def _instance(self) -> str:
         key = self.request.headers.get("Idempotency-Key")

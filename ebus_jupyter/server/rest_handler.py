@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -19,7 +20,7 @@ from tornado import web
 
 from ebus_jupyter.broker.outlet import Connection
 from ebus_jupyter.core.protocol.address import Address
-from ebus_jupyter.errors import EbusError, Unauthenticated
+from ebus_jupyter.errors import EbusError, ProtocolError, Unauthenticated
 from ebus_jupyter.terminal import printable
 from ebus_jupyter.transports.local import LocalTransport
 
@@ -54,6 +55,11 @@ CODE = {400: "protocol", 403: "forbidden", 404: "no_such_bus", 405: "protocol"}
 
 ALLOWED_HEADERS = "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-XSRFToken"
 """The request headers that a page of an allowed origin may send."""
+
+QUICK_BYTES = 1 << 14
+"""The most bytes of a value whose conversion from JSON or to it is no work that others would notice."""
+
+T = TypeVar("T")
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -140,6 +146,32 @@ class RestHandler(APIHandler):
     def on_connection_close(self) -> None:
         if self._client is not None:
             self._closing = asyncio.ensure_future(self._client.aclose())
+
+    def check_query(self, *names: str) -> None:
+        """Raise `ProtocolError` where the query has other parameters than ``names`` (and those of Jupyter)."""
+        unknown = sorted(set(self.request.query_arguments) - {*names, "token", "_xsrf"})
+        if unknown:
+            raise ProtocolError(f"there is no parameter {unknown[0][:20]!r} here; there are {', '.join(names)}.")
+
+    def limit(self, most: int, default: int) -> int:
+        """The query parameter ``limit``."""
+        text = self.get_query_argument("limit", str(default))
+        if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= most:
+            raise ProtocolError(f"limit={text[:20]!r} is outside 1…{most}.")
+        return int(text)
+
+    @property
+    def user_name(self) -> str:
+        """The user whose request this is."""
+        return participant("client", self.current_user).user
+
+    async def on_thread(self, function: Callable[[], T], size: int) -> T:
+        """Call ``function``, which handles so many bytes: where they are many, beside the event loop."""
+        return function() if size <= QUICK_BYTES else await asyncio.to_thread(function)
+
+    async def in_json(self, form: Callable[[], Any], size: int) -> bytes:
+        """What ``form`` makes of so many bytes, as JSON."""
+        return await self.on_thread(lambda: encode_json(form()), size)
 
     def since(self) -> Since:
         text = self.get_query_argument("since", None)

@@ -10,6 +10,7 @@ from ebus_jupyter.broker.host import Broker
 from .identity import Identities
 from .kernels import KernelWatcher
 from .tokens import Tokens
+from .turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Services:
         kernels: Reports the activity of kernels to the broker.
         allow_origin: Origins that may connect besides the server's own and those of ServerApp.allow_origin.
         ping_interval: Seconds between pings, and between the comments of an event stream; 0 for none.
+        turns: The requests that read a lot.
         ready: Waits for the broker's start, which requests can precede. Raises `BackendError` where the broker could not be
             started, or has ended.
     """
@@ -33,4 +35,5 @@ class Services:
     kernels: KernelWatcher
     allow_origin: frozenset[str]
     ping_interval: float
+    turns: Turns
     ready: Callable[[], Awaitable[None]]

@@ -43,6 +43,9 @@ class Receiver(Protocol):
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         """Take a message. The next one is handed over when the returned awaitable is done."""
 
+    def on_hang_up(self) -> None:
+        """The connection has ended while a message was waited for: nothing more is sent. `on_close` follows."""
+
     def on_close(self) -> None:
         """The connection has ended. Called once, after the last message."""
 
@@ -178,6 +181,8 @@ class WebSocket:
             self._drain()
             if not self._waiting:
                 self._end()
+            elif not self._told:
+                self._receiver.on_hang_up()
 
     # --- events -----------------------------------------------------------------------------------------------------
 

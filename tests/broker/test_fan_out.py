@@ -91,7 +91,7 @@ async def test_frames_of_a_closed_connection_are_still_handled() -> None:
         bus = (await ann.open("votes")).bus
         ann.transport._conn.receive(_writes(bus, 500))  # type: ignore[attr-defined]
         await ann.transport.aclose()
-        await iterations()
+        await iterations(200)
         kept = await backend.open("ebus:server/votes", None, "")
         assert kept is not None
         assert [entry.id for entry in kept.entries] == list(range(1, 501))

@@ -459,8 +459,7 @@ class SimLine:
         if up:
             play, data = self.world.play, self.sent.popleft()
             play.do(play.broker.receive(self.conn, data, play.now))
-            while not self.hung_up and play.broker.has_more(self.conn):
-                play.do(play.broker.take_slice(self.conn, play.now))
+            play.take_turns()
             play.do(play.broker.presence(play.now))
         elif self.inbox:
             frame, number = self.inbox.popleft()

@@ -25,7 +25,6 @@ from ebus_jupyter.core.broker.effects import (
     Effect,
     Filter,
     Hangup,
-    ListBuses,
     OpenLog,
     Send,
     SendQueued,
@@ -112,6 +111,8 @@ class Play:
         )
         if isinstance(self.durable, SharedBackend):
             self.durable.on_committed(self._committed)
+        for uri, spec in perform(self.durable.buses()).items():
+            self.broker.registry.catalogue.add(Address.parse(uri), spec, self.now)
 
     def new_connection(self) -> int:
         return next(self._conns)
@@ -143,6 +144,24 @@ class Play:
         self.volatile = MemoryBackend()
         self._begin()
 
+    def turn(self) -> bool:
+        """Let the broker take one turn of its agenda, or its sockets take what they are sent. Returns whether there was any."""
+        conn, effects = self.broker.take_turn(self.now)
+        if conn:
+            self.do(effects)
+        elif self.broker.awaits_flush:
+            self.broker.flushed()
+        else:
+            return False
+        return True
+
+    def take_turns(self) -> int:
+        """Go on until there are no more turns. Returns how many there were."""
+        turns = 0
+        while self.turn():
+            turns += 1
+        return turns
+
     # --- time -------------------------------------------------------------------------------------------------------
 
     def pass_time(self, seconds: float) -> None:
@@ -158,6 +177,7 @@ class Play:
             for player in self.players:
                 busy |= player.say() | player.hear()
             self.work()
+            busy |= self.take_turns() > 0
             self.do(self.broker.presence(self.now))
 
     # --- the host ---------------------------------------------------------------------------------------------------
@@ -183,11 +203,11 @@ class Play:
                     assert self.authorize is not None
                     read, write = self.authorize(self.wires[conn].who, address)
                     self.do(self.broker.registry.authorized(conn, frame, address, read, write, self.now))
-                case AuthorizeList(conn, req, buses):
+                case AuthorizeList(conn, listing, buses):
                     assert self.authorize is not None
                     who = self.wires[conn].who
-                    allowed = {uri: spec for uri, spec in buses.items() if any(self.authorize(who, Address.parse(uri)))}
-                    self.do(self.broker.registry.list_authorized(conn, req, allowed))
+                    allowed = {uri: any(self.authorize(who, Address.parse(uri))) for uri in buses}
+                    self.do(self.broker.list_authorized(conn, listing, allowed, self.now))
                 case Filter(address, request, name, value, sender):
                     self._filter(address, request, name, value, sender)
                 case _:
@@ -223,8 +243,6 @@ class Play:
                     self.lives.append([])
                 case SendQueued(conn, frame):
                     self._hand(conn, frame, 1)
-                case ListBuses(conn, req):
-                    self.do(self.broker.registry.listed(conn, req, perform(self.durable.buses())))
 
     def _backend(self, uri: str) -> Backend:
         return self.volatile if Address.parse(uri).unnamed else self.durable

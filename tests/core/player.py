@@ -32,6 +32,8 @@ class Stage(Protocol):
 
     def new_connection(self) -> int: ...
     def do(self, effects: Iterable[Effect]) -> None: ...
+    def turn(self) -> bool: ...
+    def take_turns(self) -> int: ...
     def settle(self) -> None: ...
 
 
@@ -81,6 +83,7 @@ class Player:
             self.writing_paused = False
             conn, self.conn = self.conn, 0
             self.play.do(self.play.broker.disconnect(conn, self.play.now))
+            self.play.take_turns()
             self._happened(self.session.connection_lost())
 
     def say(self) -> bool:
@@ -98,8 +101,8 @@ class Player:
     def send(self, data: bytes) -> None:
         broker, conn = self.play.broker, self.conn
         self.play.do(broker.receive(conn, data, self.play.now))
-        while broker.has_more(conn):
-            self.play.do(broker.take_slice(conn, self.play.now))
+        while broker.has_more(conn) and self.play.turn():
+            pass
 
     def hear(self, most: int = 1 << 30) -> bool:
         """Receive the messages in the inbox, up to ``most``."""
@@ -109,7 +112,8 @@ class Player:
             self._happened(self.session.receive_data(frames.head(number) + frame, self.play.now))
             heard, most = True, most - 1
         while self.conn and not self.writing_paused and self.play.broker.is_catching_up(self.conn) and not self.inbox:
-            self.play.do(self.play.broker.resume_writing(self.conn))
+            if not self.play.turn():
+                break
         return heard
 
     def block(self) -> None:
@@ -121,7 +125,8 @@ class Player:
     def drain(self) -> None:
         if self.conn and self.writing_paused:
             self.writing_paused = False
-            self.play.do(self.play.broker.resume_writing(self.conn))
+            self.play.broker.resume_writing(self.conn)
+            self.play.turn()
 
     def _happened(self, happened: list[events.Event]) -> None:
         for event in happened:
@@ -210,6 +215,7 @@ class Player:
             self._readers[req] = reader
         before = reader._next_page, len(reader._past), reader._page_request
         self.say()
+        self.play.take_turns()  # there may have been no room for the page before
         self.hear()
         return (reader._next_page, len(reader._past), reader._page_request) != before
 

@@ -15,17 +15,23 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import Id
 from ebus_jupyter.errors import BackendError, Conflict, EbusError, RateLimited, TooLarge, TypeMismatch
 
+from .account import Account
 from .answers import Answers, ClientAnswers, repeated
 from .bus_info import BusInfo
 from .bus_log import BusLog
 from .clock import WallClock
 from .effects import Append, Effect, Send
-from .entry import Entry, Writer, sender_key
+from .entry import Entry, Writer, recipients_size, sender_key
 from .filter_queue import FilterQueue, Pending
+
+_WRITE_BYTES = 256
+"""The bytes that a write in flight takes besides its value."""
 
 
 class Admission:
@@ -36,11 +42,12 @@ class Admission:
         log: Its committed messages.
         connections: The connection of each participant, by the participant's id.
         clock: The time of day, for the stamps of messages.
+        maker: The account of the user who has made the bus.
         latest: The stamp of the bus's last message. Stamps never go back, even where the time of day does.
 
     Attributes:
         answers: What became of each client's writes.
-        in_flight: The writes that were admitted and have no offset yet.
+        in_flight: The writes that were admitted and have no offset yet, with their bytes and the accounts that hold them.
         filter: The queue before the bus's filter; None where it has no filter.
     """
 
@@ -52,6 +59,7 @@ class Admission:
         "_exclusive",
         "_latest",
         "_log",
+        "_maker",
         "_waiting",
         "answers",
         "filter",
@@ -59,17 +67,24 @@ class Admission:
     )
 
     def __init__(
-        self, bus: BusInfo, log: BusLog, connections: Mapping[str, int], clock: WallClock, latest: float = 0.0
+        self,
+        bus: BusInfo,
+        log: BusLog,
+        connections: Mapping[str, int],
+        clock: WallClock,
+        maker: Account,
+        latest: float = 0.0,
     ) -> None:
         self._bus = bus
         self._log = log
         self._connections = connections
         self._clock = clock
         self._latest = latest
+        self._maker = maker
         self.answers = Answers(bus.limits.dedupe, bus.limits.dedupe_bytes, connections)
-        self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float]] = OrderedDict()
+        self._waiting: OrderedDict[Id, tuple[Writer, frames.Publish, float, int]] = OrderedDict()
         self._exclusive = False  # a filtered compare-and-set is in flight: nothing may overtake it
-        self.in_flight: dict[Id, None] = {}
+        self.in_flight: dict[Id, tuple[Account, int]] = {}
         self.filter = None if bus.spec.filter is None else FilterQueue(bus)
 
     @property
@@ -110,10 +125,15 @@ class Admission:
             if self._waiting or (self.in_flight and self._must_wait(frame)):
                 if len(self._waiting) >= self._bus.limits.pending:
                     raise self._too_many_waiting()
-                self._waiting[writer.id, frame.id] = writer, frame, now
+                size = _size(frame)
+                writer.account.take("pending", size)
+                frame.value = msgspec.Raw(bytes(frame.value))  # a copy: it may be a part of a large message
+                self._waiting[writer.id, frame.id] = writer, frame, now, size
                 self._arrived(writer, frame.id)
                 return []
             return self._admit(writer, frame, now)
+        except RateLimited:
+            raise  # nothing was decided: the same write may come again
         except EbusError as error:
             self._record(writer).refuse(frame.id, error.code)  # another copy of it may still be on its way
             raise
@@ -137,6 +157,15 @@ class Admission:
 
     def _admit(self, writer: Writer, frame: frames.Publish, now: float) -> list[Effect]:
         self._check(frame)
+        account, size = writer.account, _size(frame)
+        account.take("pending", size)
+        try:
+            return self._submit(writer, frame, now, (account, size))
+        except EbusError:
+            account.add("pending", -size)
+            raise
+
+    def _submit(self, writer: Writer, frame: frames.Publish, now: float, held: tuple[Account, int]) -> list[Effect]:
         filter_ = self.filter
         self._exclusive = frame.expect is not None and filter_ is not None
         stamp = now + self._clock.offset
@@ -154,13 +183,13 @@ class Admission:
             echo=frame.echo,
         )
         if filter_ is None:
-            self.in_flight[writer.who.id, frame.id] = None
+            self.in_flight[writer.who.id, frame.id] = held
             self._arrived(writer, frame.id)
             return [Append(entry)]
         filter_.check_available()
         if filter_.is_full_for(writer.id):
             raise self._too_many_waiting()
-        self.in_flight[writer.id, frame.id] = None
+        self.in_flight[writer.id, frame.id] = held
         self._arrived(writer, frame.id)
         return [filter_.submit(entry, writer, now)]
 
@@ -210,6 +239,8 @@ class Admission:
                     f"{bus.name} is full ({bus.spec.size} keys, {limits.log_bytes} bytes at most). Remove a key first.",
                     limit="size",
                 )
+            if has_keys and self._maker.excess("log") > 0 and self._log.grows_by(frame.key, size):
+                self._maker.check("log", size)
         if frame.expect is not None:
             self._check_expected(frame)
 
@@ -230,18 +261,32 @@ class Admission:
             limit="pending",
         )
 
+    def _landed(self, id_: Id) -> None:
+        held = self.in_flight.pop(id_, None)
+        if held is not None:
+            held[0].add("pending", -held[1])
+
+    def release(self) -> None:
+        """The bus is unloaded: give back what its writes hold."""
+        for account, size in self.in_flight.values():
+            account.add("pending", -size)
+        for writer, _, _, size in self._waiting.values():
+            writer.account.add("pending", -size)
+        self.in_flight.clear()
+        self._waiting.clear()
+
     # --- a write is decided -----------------------------------------------------------------------------------------
 
     def committed(self, id_: Id, offset: int, sender: bytes) -> None:
         """The write is in the log."""
-        self.in_flight.pop(id_, None)
+        self._landed(id_)
         self.accepted(id_, offset, sender)
 
     def refuse(self, sender: str, id_: int, error: EbusError) -> list[Effect]:
         """Refuse a write in flight, and tell its writer why."""
-        self.in_flight.pop((sender, id_), None)
+        self._landed((sender, id_))
         client = self.answers.get(sender)
-        if client is not None:
+        if client is not None and not isinstance(error, RateLimited):
             # A retry must not be accepted later: it would come behind the sender's later writes.
             client.refuse(id_, error.code)
         return self._send(sender, frames.refusal(error, id_=id_, bus=self._bus.number))
@@ -259,9 +304,15 @@ class Admission:
         """Admit the waiting writes that can be checked now. To be called whenever a write was decided."""
         effects: list[Effect] = []
         while self._waiting and not self._must_wait(next(iter(self._waiting.values()))[1]):
-            _, (writer, frame, now) = self._waiting.popitem(last=False)
+            _, (writer, frame, now, size) = self._waiting.popitem(last=False)
+            writer.account.add("pending", -size)
             try:
                 effects += self._admit(writer, frame, now)
+            except RateLimited:  # until there is room again: later writes of its sender wait behind it
+                writer.account.add("pending", size)
+                self._waiting[writer.id, frame.id] = writer, frame, now, size
+                self._waiting.move_to_end((writer.id, frame.id), last=False)
+                break
             except EbusError as error:
                 effects += self.refuse(writer.id, frame.id, error)
         return effects
@@ -298,3 +349,8 @@ class Admission:
         """Remember that a write was accepted. ``sender`` is the encoded participant."""
         client = self.answers.get(id_[0]) or self.answers.of(*sender_key(sender))
         self.answers.accept(id_[0], client, id_[1], offset)
+
+
+def _size(frame: frames.Publish) -> int:
+    """The bytes that a write in flight counts."""
+    return len(frame.value) + _WRITE_BYTES + (0 if frame.to is None else recipients_size(frame.to))

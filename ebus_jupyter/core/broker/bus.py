@@ -21,6 +21,7 @@ from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.message import Participant, message_id
 from ebus_jupyter.errors import BackendError, Lagged
 
+from .account import Account
 from .admission import Admission
 from .bus_info import BusInfo
 from .bus_log import BusLog, Older
@@ -55,6 +56,7 @@ class BusState:
         connections: The connection of each participant, by the participant's id.
         clock: The time of day.
         older: Reads the messages that are not in memory; None: all are.
+        account: The account of the user who has made the bus: it holds the log.
 
     Attributes:
         creator: On an unnamed bus, the id of the participant that made it: the bus lives as long as it is here.
@@ -70,6 +72,7 @@ class BusState:
         "_connections",
         "_latest",
         "_live",
+        "account",
         "creator",
         "creator_kernel",
         "due",
@@ -82,12 +85,19 @@ class BusState:
     )
 
     def __init__(
-        self, info: BusInfo, kept: Kept, connections: Mapping[str, int], clock: WallClock, older: Older | None = None
+        self,
+        info: BusInfo,
+        kept: Kept,
+        connections: Mapping[str, int],
+        clock: WallClock,
+        account: Account,
+        older: Older | None = None,
     ) -> None:
         self.info = info
         self.due: float | None = None
         self._clock = clock
         self._latest = kept.entries[-1].time if kept.entries else 0.0
+        self.account = account
         self.epoch = kept.epoch
         self.creator = self.creator_kernel = ""
         self.idle_since = 0.0
@@ -100,12 +110,13 @@ class BusState:
         self.log.load(kept)
         if kept.answers or kept.recent:
             self.admission.answers.load(kept.answers, kept.recent)
+        account.add("log", self.log.bytes)
 
     @property
     def admission(self) -> Admission:
         """Takes its writes in."""
         if self._admission is None:
-            self._admission = Admission(self.info, self.log, self._connections, self._clock, self._latest)
+            self._admission = Admission(self.info, self.log, self._connections, self._clock, self.account, self._latest)
         return self._admission
 
     @property
@@ -129,6 +140,7 @@ class BusState:
         effects: list[Effect] = []
         batch: list[Record] = []
         admission = self.admission
+        before = self.log.bytes
         for entry in entries:
             if entry.offset <= self.log.last:
                 continue  # reported twice, or part of what was loaded
@@ -144,9 +156,27 @@ class BusState:
                 ]
             else:
                 batch.append(record)
+        self._count_log(before)
         effects += self._deliver(batch)
         effects += admission.resume_waiting()
         return effects
+
+    def _count_log(self, before: int) -> None:
+        """Count the bytes of the log, which had ``before``. Where its maker holds too many, it does not grow."""
+        log, account = self.log, self.account
+        account.add("log", log.bytes - before)
+        excess = account.excess("log")
+        if excess > 0 and log.bytes > before:
+            grown = log.bytes
+            log.shrink(max(before, log.bytes - excess))
+            account.add("log", log.bytes - grown)
+
+    def release(self) -> None:
+        """The bus is unloaded: give back what it holds for others."""
+        self.account.add("log", -self.log.bytes)
+        self.presence.clear()
+        if self._admission is not None:
+            self._admission.release()
 
     def _deliver(self, batch: list[Record]) -> list[Effect]:
         if self._live is None:

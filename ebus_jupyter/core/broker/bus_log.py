@@ -14,7 +14,7 @@ from ebus_jupyter.core.protocol.log import Log
 from ebus_jupyter.errors import Lagged
 
 from .bus_info import BusInfo
-from .entry import Entry
+from .entry import Entry, recipients_size
 from .kept import Kept
 from .record import Record
 
@@ -94,6 +94,21 @@ class BusLog:
         """See `Log.full_for`."""
         return self._recent.full_for(key, size, others)
 
+    @property
+    def bytes(self) -> int:
+        """The bytes of the messages in memory."""
+        return self._recent.bytes
+
+    def grows_by(self, key: str | None, size: int) -> bool:
+        """See `Log.grows_by`."""
+        return self._recent.grows_by(key, size)
+
+    def shrink(self, max_bytes: int) -> None:
+        """See `Log.shrink`. What the backend keeps is read from there."""
+        self._recent.shrink(max_bytes)
+        if self._older is None:
+            self.floor = self._recent.floor
+
     def offset_of(self, key: str | None) -> int:
         """See `Log.offset_of`."""
         return self._recent.offset_of(key)
@@ -101,7 +116,10 @@ class BusLog:
     def append(self, record: Record, *, key: str | None = None, deleted: bool = False) -> None:
         """Add the newest message."""
         recent, offset = self._recent, record.offset
-        recent.append(offset, record, key=key, deleted=deleted, size=len(record.frame))
+        size = len(record.frame)
+        if record.hidden:
+            size += len(record.hidden) + (0 if record.to is None else recipients_size(record.to))
+        recent.append(offset, record, key=key, deleted=deleted, size=size)
         if self._older is None:
             self.floor = recent.floor
         elif offset - self._info.spec.size > self.floor:  # the offsets of a local backend have no gaps

@@ -5,6 +5,8 @@ What a connection may do follows from what it has authenticated as, never from w
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
@@ -12,8 +14,10 @@ from ebus_jupyter.core.protocol.address import Address
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import Forbidden, NoSuchBus
 
+from .account import Account
 from .bus import BusState
 from .entry import Writer
+from .unread import Unread
 
 
 class Access(msgspec.Struct):
@@ -37,7 +41,15 @@ class Conn(msgspec.Struct, weakref=True):
         open: The buses that it has opened, by their numbers.
         catching_up: The numbers of the buses that have messages in the log for it.
         missed_presence: The numbers of the buses whose changes to presence it has missed, as its socket was full.
-        unread: The frames that have arrived and are not handled yet, the next one last.
+        unread: The frames that have arrived and are not handled yet.
+        account: The account of its user.
+        requests: The requests whose answers did not fit yet, in order.
+        opening: The number of its requests to open a bus that have no answer.
+        answered: The bytes of the answers of the present round of sending; see `BrokerState.flushed`.
+        round: The round that ``answered`` is about.
+        gone: Whether it has ended: only what it has written is still handled.
+        ended: Whether it is to be removed once ``unread`` is empty.
+        counted: The bytes of ``unread`` that its account holds.
         permits: The authorizer's answers (may it read, may it write), for the buses that it has opened.
         tokens: The writes that its rate allows at once.
         refilled_at: When ``tokens`` was last brought up to date.
@@ -47,6 +59,8 @@ class Conn(msgspec.Struct, weakref=True):
 
     id: int
     who: Participant
+    account: Account
+    unread: Unread
     authorize: bool = False
     may_write: bool = True
     writer: Writer | None = None
@@ -54,7 +68,13 @@ class Conn(msgspec.Struct, weakref=True):
     open: dict[int, Access] = {}
     catching_up: set[int] = set()
     missed_presence: set[int] = set()
-    unread: list[frames.ClientFrame] = []
+    requests: deque[frames.Fetch | frames.List | frames.SetPresence] = msgspec.field(default_factory=deque)
+    opening: int = 0
+    answered: int = 0
+    round: int = -1
+    gone: bool = False
+    ended: bool = False
+    counted: int = 0
     permits: dict[Address, tuple[bool, bool]] = {}
     tokens: float = 0.0
     refilled_at: float = 0.0
@@ -92,6 +112,7 @@ class Conn(msgspec.Struct, weakref=True):
         """
         if self.open.pop(bus.info.number, None) is None:
             return False
+        self.account.add("opened", -1)
         self.catching_up.discard(bus.info.number)
         self.permits.pop(bus.info.address, None)
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ebus_jupyter.core.protocol.address import Address
-from ebus_jupyter.core.protocol.frames import Open
+from ebus_jupyter.core.protocol.frames import List, Open
 from ebus_jupyter.core.protocol.message import BusSpec, Participant
 
 from .entry import Entry
@@ -82,18 +82,11 @@ class Filter(msgspec.Struct, frozen=True, gc=False):
     sender: Participant
 
 
-class ListBuses(msgspec.Struct, frozen=True, gc=False):
-    """List the buses that the durable backend keeps; then call `BusRegistry.listed`."""
-
-    conn: int
-    req: int
-
-
 class AuthorizeList(msgspec.Struct, frozen=True, gc=False):
-    """Ask the authorizer which of ``buses`` this connection may read or write; then call `BusRegistry.list_authorized`."""
+    """Ask the authorizer which of ``buses`` this connection may read or write; then call `BrokerState.list_authorized`."""
 
     conn: int
-    req: int
+    frame: List
     buses: dict[str, BusSpec]
 
 
@@ -103,6 +96,4 @@ class Hangup(msgspec.Struct, frozen=True, gc=False):
     conn: int
 
 
-Effect = (
-    Send | SendQueued | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | ListBuses | AuthorizeList | Hangup
-)
+Effect = Send | SendQueued | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | AuthorizeList | Hangup

@@ -12,12 +12,15 @@ import msgspec
 
 from ebus_jupyter.core.protocol.message import Participant
 
+from .account import Account
+
 
 class Writer(msgspec.Struct):
-    """A participant that writes, and the bytes that stand for it in each of its entries."""
+    """A participant that writes, the bytes that stand for it in each of its entries, and the account of its user."""
 
     who: Participant
     encoded: bytes
+    account: Account
 
     @property
     def id(self) -> str:
@@ -57,9 +60,12 @@ class Entry(msgspec.Struct, array_like=True, gc=False, weakref=False):
         size = len(self.value) + len(self.sender)
         if self.key is not None:
             size += len(self.key)
-        if self.to is not None:
-            size += sum(map(len, self.to)) + 8 * len(self.to)
-        return size
+        return size if self.to is None else size + recipients_size(self.to)
+
+
+def recipients_size(to: Sequence[str]) -> int:
+    """The bytes that the names of recipients take in memory, approximately."""
+    return sum(map(len, to)) + 64 * len(to)
 
 
 class Run(NamedTuple):

@@ -20,6 +20,8 @@ from ebus_jupyter.core.protocol.frames import NIL
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.core.protocol.seat import AWAY, HERE, encode_seat
 
+from .account import Account
+
 
 class Member(msgspec.Struct):
     """One participant on one bus, as others see it.
@@ -31,6 +33,7 @@ class Member(msgspec.Struct):
         activity: Of a kernel: "idle", "busy", "restarting" or "dead".
         watches: Whether it receives the changes to presence.
         is_away: Whether it has lost its connection.
+        account: The account that holds its state.
     """
 
     who: Participant
@@ -39,6 +42,7 @@ class Member(msgspec.Struct):
     activity: str = ""
     watches: bool = False
     is_away: bool = False
+    account: Account | None = None
 
     def encode(self) -> msgspec.Raw:
         status = AWAY if self.is_away else HERE
@@ -130,18 +134,40 @@ class Presence:
 
     def leave(self, id_: str) -> None:
         """The participant has left the bus."""
-        if self._members.pop(id_, None) is not None:
+        member = self._members.pop(id_, None)
+        if member is not None:
+            _release(member)
             self._is_back(id_)
             self._change(id_)
 
-    def set(self, id_: str, state: msgspec.Raw) -> None:
-        """The participant sets its state."""
-        if id_ in self._members:
-            self._members[id_].state = state
-            if self._changed is None or id_ not in self._changed:
-                if self._restated is None:
-                    self._restated = {}
-                self._restated[id_] = None
+    def clear(self) -> None:
+        """The bus is unloaded."""
+        for member in self._members.values():
+            _release(member)
+        self._members.clear()
+        self._changed = self._away = self._restated = None
+
+    def set(self, id_: str, state: msgspec.Raw, account: Account | None = None) -> None:
+        """The participant sets its state, which ``account`` holds from now on.
+
+        Raises:
+            TooLarge: The account has no room for it.
+        """
+        member = self._members.get(id_)
+        if member is None:
+            return
+        held = 0 if member.account is None else len(member.state)
+        if account is not None and len(state) > held:
+            account.check("presence", len(state) - held)
+        _release(member)
+        member.state = msgspec.Raw(bytes(state))  # a copy: what arrived is a part of a message that may be large
+        if account is not None:
+            member.account = account
+            account.add("presence", len(member.state))
+        if self._changed is None or id_ not in self._changed:
+            if self._restated is None:
+                self._restated = {}
+            self._restated[id_] = None
 
     def watch(self, id_: str, watches: bool) -> None:
         """The participant begins to receive changes, or stops."""
@@ -203,3 +229,9 @@ class Presence:
                 found.size += len(id_) + 2 if member is None else len(found.here[-1])
         self._changed, self._restated = self._changed or None, self._restated or None
         return found if found.size else None
+
+
+def _release(member: Member) -> None:
+    if member.account is not None:
+        member.account.add("presence", -len(member.state))
+        member.account = None

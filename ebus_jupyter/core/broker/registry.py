@@ -19,17 +19,19 @@ import msgspec
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope, resolve
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import OWNER, BusSpec, Participant, allows, public
+from ebus_jupyter.core.protocol.message import OWNER, BusSpec, Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
 from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, TooLarge
 
+from .account import Account, Accounts
 from .bus import BusState
 from .bus_info import BusInfo
 from .bus_log import Older
 from .capabilities import Capabilities
+from .catalogue import Catalogue, spec_size
 from .clock import WallClock
 from .conn import Access, Conn
-from .effects import Authorize, AuthorizeList, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
+from .effects import Authorize, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
 from .kept import Kept
 from .rights import ensure_may_delete, reassess, rights
 
@@ -44,6 +46,8 @@ class BusRegistry:
         connections: The broker's connections, by number.
         by_participant: The number of each participant's connection, by the participant's id.
         limits: The bounds.
+        accounts: What each user holds.
+        go_on: Called with a connection whose request to open a bus was answered later.
         secret: The key of capabilities; its holder can enter every bus.
         mint: Returns the given number of fresh, unguessable hexadecimal digits.
         clock: The time of day.
@@ -52,6 +56,7 @@ class BusRegistry:
 
     Attributes:
         buses: The loaded buses, by URI.
+        catalogue: The named buses that the backend keeps.
         presence_dirty: The buses with changes to presence that were not sent yet.
         needs_tick: The buses that have to say anew when time alone changes something in them. The next `tick` asks.
     """
@@ -61,6 +66,8 @@ class BusRegistry:
         connections: Mapping[int, Conn],
         by_participant: Mapping[str, int],
         limits: Limits,
+        accounts: Accounts,
+        go_on: Callable[[Conn], None],
         *,
         secret: bytes,
         mint: Callable[[int], str],
@@ -73,6 +80,10 @@ class BusRegistry:
         self.needs_tick: set[BusState] = set()
         self._connections = connections
         self._by_participant = by_participant
+        self.catalogue = Catalogue(accounts)
+        self._accounts = accounts
+        self._go_on = go_on
+        self._reserved: dict[Address, tuple[Account, int]] = {}  # for the buses that are being created
         self._limits = limits
         self._capabilities = Capabilities(secret, mint)
         self._mint = mint
@@ -102,6 +113,7 @@ class BusRegistry:
         if frame.name is not None and not self._capabilities.admit(address, conn.who, frame.cap):
             raise _out_of_reach(address)
         if conn.authorize and address not in conn.permits:
+            conn.opening += 1
             return [Authorize(conn.id, frame, address)]
         return self._enter(conn, frame, address, now)
 
@@ -113,6 +125,8 @@ class BusRegistry:
         if conn is None:
             return []
         conn.permits[address] = (read, write)
+        conn.opening -= 1
+        self._go_on(conn)
         return self._try_enter(conn, frame, address, now)
 
     def log_opened(
@@ -128,6 +142,11 @@ class BusRegistry:
             older: Reads what ``kept`` leaves out; None: nothing is left out.
         """
         waiting = self._loading.pop(address, [])
+        reserved = self._reserved.pop(address, None)
+        if reserved is not None:
+            account, size = reserved
+            account.add("buses", -1)
+            account.add("specs", -size)
         if kept is not None and error is None:
             try:
                 bus = self._load(address, kept, now, older)
@@ -142,6 +161,8 @@ class BusRegistry:
             conn = self._connections.get(conn_id)
             if conn is None:
                 continue
+            conn.opening -= 1
+            self._go_on(conn)
             may_create = frame.create and conn.may_write and conn.permit(address)[1] and not address.unnamed
             if kept is not None and not any(rights(conn, conn.permit(address), kept.spec)):
                 conn.permits.pop(address, None)  # answered here, as where there is no log
@@ -157,8 +178,14 @@ class BusRegistry:
 
     def _load(self, address: Address, kept: Kept, now: float, older: Older | None) -> BusState:
         info = BusInfo.of(address, self._new_number(), kept.spec, self._limits)
-        bus = BusState(info, kept, self._by_participant, self._clock, older)
+        account = self._accounts.of_user(kept.spec.maker, now)
+        bus = BusState(info, kept, self._by_participant, self._clock, account, older)
         bus.idle_since = now
+        if address.unnamed:
+            bus.account.add("buses", 1)
+            bus.account.add("specs", spec_size(kept.spec))
+        else:
+            self.catalogue.add(address, kept.spec, now)
         self.buses[info.uri] = bus
         self.needs_tick.add(bus)
         return bus
@@ -195,6 +222,8 @@ class BusRegistry:
             bus.came_again(conn.who.id)
         if frame.spec.get("filter") == OWNER:
             self._offer_filter(conn, bus)
+        if info.number not in conn.open:
+            conn.account.take("opened", 1)
         conn.open[info.number] = Access(bus, read, write)
         bus.presence.join(public(conn.who), self._clock.stamp(now))
         self.presence_dirty.add(bus)
@@ -220,6 +249,13 @@ class BusRegistry:
         if frame.create and may_create and (frame.name is None or not address.unnamed):
             spec = self._new_spec(frame, conn.who)
         self._check_limits(conn, loads=True)
+        if spec is not None and str(address) not in self.catalogue and address not in self._loading:
+            size = spec_size(spec)
+            conn.account.check("specs", size)
+            conn.account.take("buses", 1)
+            conn.account.add("specs", size)
+            self._reserved[address] = conn.account, size
+        conn.opening += 1
         waiting = self._loading.setdefault(address, [])
         waiting.append((conn.id, frame))
         return [OpenLog(address, spec, self._mint(16))] if len(waiting) == 1 else []
@@ -227,6 +263,7 @@ class BusRegistry:
     def _check_limits(self, conn: Conn, *, loads: bool = False) -> None:
         # Before a bus is created, not after: a refused request must leave nothing behind.
         limits = self._limits
+        conn.account.check("opened", 1)
         if len(conn.open) >= limits.buses_per_participant:
             raise TooLarge(
                 f"this connection has {limits.buses_per_participant} buses open (the server's limit "
@@ -340,6 +377,8 @@ class BusRegistry:
     def log_deleted(self, deletion: DeleteLog, error: EbusError | None) -> list[Effect]:
         """The backend has performed a `DeleteLog`, or failed with ``error``."""
         effects: list[Effect] = []
+        if error is None:
+            self.catalogue.remove(str(deletion.address))
         if deletion.request is not None:
             conn, req = deletion.request
             answer = frames.Done(req) if error is None else frames.refusal(error, req=req)
@@ -349,7 +388,11 @@ class BusRegistry:
         return effects
 
     def _unload(self, bus: BusState) -> None:
-        self.buses.pop(bus.info.uri, None)
+        if self.buses.pop(bus.info.uri, None) is not None:
+            bus.release()
+            if bus.info.address.unnamed:
+                bus.account.add("buses", -1)
+                bus.account.add("specs", -spec_size(bus.info.spec))
         self._numbers.discard(bus.info.number)
         self.presence_dirty.discard(bus)
         self.needs_tick.discard(bus)
@@ -407,7 +450,13 @@ class BusRegistry:
             if bus.creator_kernel == kernel_id
             or (bus.info.address.scope == "kernel" and bus.info.address.owner == kernel_id)
         ]
-        return [effect for bus in ended for effect in self._end(bus, "its kernel was shut down")]
+        effects = [effect for bus in ended for effect in self._end(bus, "its kernel was shut down")]
+        effects += [
+            DeleteLog(self.catalogue[uri].address)
+            for uri in self.catalogue.in_scope("kernel", kernel_id)
+            if uri not in {bus.info.uri for bus in ended}
+        ]
+        return effects
 
     def kernel_activity(self, kernel_id: str, activity: str) -> None:
         """A kernel is "idle", "busy", "restarting" or "dead", as the server knows."""
@@ -417,40 +466,6 @@ class BusRegistry:
         if present:
             self._opened_by_kernel[kernel_id] = WeakSet(present)
         self.presence_dirty.update(bus for bus in present if bus.presence.has_changed)
-
-    # --- listing ----------------------------------------------------------------------------------------------------
-
-    def listed(self, conn_id: int, req: int, kept: dict[str, BusSpec]) -> list[Effect]:
-        """The backend has performed a `ListBuses`: ``kept`` is all that it keeps, by URI."""
-        conn = self._connections.get(conn_id)
-        if conn is None:
-            return []
-        within_reach = {
-            uri: spec
-            for uri, spec in sorted(kept.items())
-            if self._capabilities.admit(Address.parse(uri), conn.who)
-            and (allows(spec.readers, conn.who) or allows(spec.writers, conn.who))
-        }
-        if conn.authorize:
-            return [AuthorizeList(conn_id, req, within_reach)]
-        return self.list_authorized(conn_id, req, within_reach)
-
-    def list_authorized(self, conn_id: int, req: int, buses: dict[str, BusSpec]) -> list[Effect]:
-        """The authorizer has answered an `AuthorizeList`: the connection may know of ``buses``."""
-        found = []
-        for uri, spec in buses.items():
-            address, live = Address.parse(uri), self.buses.get(uri)
-            found.append(
-                {
-                    "address": uri,
-                    "scope": address.scope,
-                    "name": address.name,
-                    "spec": msgspec.to_builtins(spec),
-                    "participants": 0 if live is None else len(live.presence),
-                    "last": None if live is None else live.log.last,
-                }
-            )
-        return [Send(conn_id, frames.encode(frames.Listed(req, found)))]
 
 
 def _out_of_reach(address: Address) -> NoSuchBus:

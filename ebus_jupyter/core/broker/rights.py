@@ -53,7 +53,7 @@ def reassess(
     if (who.name, who.groups) != (conn.who.name, conn.who.groups):
         conn.who = msgspec.structs.replace(conn.who, name=who.name, groups=who.groups)
         if conn.writer is not None:
-            conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
+            conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)), conn.account)
     conn.may_write = may_write
     lost, silenced = [], []
     for access in conn.open.values():

@@ -26,14 +26,29 @@ from ebus_jupyter.core.protocol.message import GROUP, Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
 from ebus_jupyter.errors import Closed, EbusError, FilterUnavailable, Forbidden, ProtocolError, RateLimited, TooLarge
 
+from .account import Accounts
+from .agenda import Agenda
+from .bus import BusState
 from .clock import WallClock
 from .conn import Conn
-from .effects import Deliver, Effect, Hangup, ListBuses, Send
+from .effects import Deliver, Effect, Hangup, Send
 from .entry import Entry, Writer, by_bus, sender_id
+from .listings import Listings
 from .registry import BusRegistry
+from .replies import Replies
+from .unread import Unread
 
 FRAMES_PER_SLICE = 32
 """The number of frames that are handled at a time."""
+
+UNITS: dict[type[frames.Frame], int] = {
+    frames.Open: 4,
+    frames.Delete: 4,
+    frames.List: 4,
+    frames.Fetch: 2,
+    frames.Subscribe: 2,
+}
+"""What frames take from their user's rate of requests. Others take 1; writes and filters' answers have rates of their own."""
 
 
 class BrokerState:
@@ -50,6 +65,8 @@ class BrokerState:
     Attributes:
         registry: The buses.
         clock: The time of day. Every ``now`` is of a clock that only goes forward.
+        accounts: What each user holds and may ask for.
+        agenda: The connections that have left something to do, until their next turn (`take_turn`).
     """
 
     def __init__(
@@ -68,16 +85,23 @@ class BrokerState:
         self._by_participant: dict[str, int] = {}
         self.clock = WallClock()
         self._has_groups = False  # a participant with groups was here
+        self._silent: dict[int, float] = {}  # when the connections were made that have not said hello
+        self.accounts = Accounts(self.limits)
+        self.agenda: Agenda[Conn] = Agenda()
         self.registry = BusRegistry(
             self._connections,
             self._by_participant,
             self.limits,
+            self.accounts,
+            self._go_on,
             secret=secret,
             mint=mint,
             clock=self.clock,
             shared=shared,
             filters=filters,
         )
+        self._listings = Listings(self.registry.catalogue, self.registry.buses, self.limits)
+        self._replies = Replies(self._listings, self.agenda, self.limits)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -93,38 +117,71 @@ class BrokerState:
             may_write: False for a connection that may only read.
             authorize: Whether the authorizer is asked about each bus that it opens.
         """
-        if len(self._connections) >= self.limits.connections:
-            text = f"this server holds {self.limits.connections} connections already (its limit `connections`)."
-            return [Send(conn_id, frames.encode(frames.Bye("too_large", text))), Hangup(conn_id)]
         self._has_groups = self._has_groups or bool(who.groups)
+        account = self.accounts.of(who, now)
+        try:
+            account.take("connections", 1)
+        except EbusError as error:
+            return [Send(conn_id, frames.encode(frames.Bye(error.code, error.text))), Hangup(conn_id)]
         tokens = self._rate(who) * self.limits.publish_burst
-        self._connections[conn_id] = Conn(conn_id, who, authorize, may_write, tokens=tokens, refilled_at=now)
+        unread = Unread(self.limits)
+        self._connections[conn_id] = Conn(
+            conn_id, who, account, unread, authorize, may_write, tokens=tokens, refilled_at=now
+        )
+        self._silent[conn_id] = now
         return []
 
+    def hung_up(self, conn_id: int) -> None:
+        """A connection's line has ended: it receives nothing more. Only what it has written is still handled."""
+        conn = self._connections.get(conn_id)
+        if conn is not None and not conn.gone:
+            conn.gone = True
+            conn.requests.clear()
+            if conn.unread:
+                self.agenda.add(conn)
+
     def disconnect(self, conn_id: int, now: float) -> list[Effect]:
-        """A connection has ended. The frames that arrived before its end are still handled."""
+        """A connection has ended, once the writes that arrived before its end are handled."""
         conn = self._connections.get(conn_id)
         if conn is None:
             return []
-        effects: list[Effect] = []
-        while conn.unread:
-            effects += self.take_slice(conn_id, now)
-        if self._connections.pop(conn_id, None) is None:
-            return effects  # one of those frames has ended it
-        if self._by_participant.get(conn.who.id) in (None, conn_id):  # no newer connection has replaced it
+        self.hung_up(conn_id)
+        conn.ended = True
+        return [] if conn.unread else self._remove(conn, now)
+
+    def _remove(self, conn: Conn, now: float) -> list[Effect]:
+        if self._connections.pop(conn.id, None) is None:
+            return []
+        self._silent.pop(conn.id, None)
+        conn.gone = True
+        conn.requests.clear()
+        self._forget_unread(conn)
+        self._listings.forget(conn.id)
+        if self._by_participant.get(conn.who.id) in (None, conn.id):  # no newer connection has replaced it
             self._by_participant.pop(conn.who.id, None)
-        return effects + self.registry.disconnected(conn, now)
+        effects = self.registry.disconnected(conn, now)
+        conn.account.add("connections", -1)
+        return effects
+
+    # --- frames -----------------------------------------------------------------------------------------------------
 
     def receive(self, conn_id: int, data: bytes, now: float) -> list[Effect]:
-        """A WebSocket message has arrived. Its first frames are handled; `take_slice` handles the others."""
+        """A WebSocket message has arrived. Its first frames are handled; `take_turn` handles the others."""
         conn = self._connections.get(conn_id)
         if conn is None:
             return []
         try:
-            conn.unread[:0] = reversed(frames.from_client(data))
+            conn.unread.add(data)
         except ProtocolError as error:
             return self._expel(conn, error, now)
-        return self.take_slice(conn_id, now)
+        effects = [] if conn_id in self.agenda else self._take_slice(conn, now)
+        if conn.unread:
+            try:
+                conn.account.take("received", conn.unread.size - conn.counted)
+                conn.counted = conn.unread.size
+            except EbusError as error:
+                return [*effects, *self._expel(conn, error, now, reconnect=True)]
+        return effects
 
     def kick(self, who: str, text: str, now: float) -> tuple[int, list[Effect]]:
         """End connections. Their clients are told why, and do not come back by themselves.
@@ -144,31 +201,77 @@ class BrokerState:
         return len(meant), effects
 
     def has_more(self, conn_id: int) -> bool:
-        """True if frames of this connection wait for `take_slice`."""
+        """True if frames of this connection wait. Until then it is not to be read from."""
         conn = self._connections.get(conn_id)
         return conn is not None and bool(conn.unread)
 
-    def take_slice(self, conn_id: int, now: float) -> list[Effect]:
-        """Handle the next frames of a connection: as many as take a fraction of a millisecond."""
-        conn = self._connections.get(conn_id)
+    def take_turn(self, now: float) -> tuple[int, list[Effect]]:
+        """Let the connection whose turn it is do a fraction of a millisecond of what it has left to do.
+
+        Returns:
+            The connection's number, 0 where none may do anything now; and the effects.
+        """
+        conn = self.agenda.next(now)
         if conn is None:
-            return []
-        unread = conn.unread
+            return 0, []
+        if self._connections.get(conn.id) is not conn:
+            return conn.id, []
+        effects = self._take_slice(conn, now)
+        if not conn.gone:
+            effects += self._replies.serve(conn, now)
+        elif conn.ended and not conn.unread:
+            effects += self._remove(conn, now)
+        return conn.id, effects
+
+    def _take_slice(self, conn: Conn, now: float) -> list[Effect]:
+        unread, budget = conn.unread, conn.account.requests
         effects: list[Effect] = []
+        blocked = False
+        if budget.level <= 0:
+            budget.refill(now)
         try:
-            for _ in range(min(FRAMES_PER_SLICE, len(unread))):
-                frame = unread.pop()
+            left = FRAMES_PER_SLICE
+            while unread and left and budget.level > 0:
+                left -= 1
+                try:
+                    frame = unread.pop()
+                except TooLarge as error:
+                    budget.level -= 1
+                    effects.append(Send(conn.id, frames.encode(_refusal_of_part(error))))
+                    continue
                 if conn.writer is None and not isinstance(frame, frames.Hello):
                     raise ProtocolError("say hello first: the first frame of a connection is [1, version, instance].")
+                if type(frame) is not frames.Publish and not isinstance(frame, frames.FilterAnswer):
+                    if conn.gone and not isinstance(frame, frames.Delete | frames.Leave):
+                        continue  # nobody is there for the answer
+                    if self._replies.must_wait(conn, frame):
+                        unread.put_back(frame)
+                        blocked = True
+                        break
+                    budget.level -= UNITS.get(type(frame), 1)
                 effects += self._handle(conn, frame, now)
         except ProtocolError as error:
-            effects += self._expel(conn, error, now)
+            return effects + self._expel(conn, error, now)
+        if not unread:
+            if conn.counted:
+                self._forget_unread(conn)
+        elif not blocked:
+            self.agenda.add(conn)
         return effects
 
-    def _expel(self, conn: Conn, error: EbusError, now: float) -> list[Effect]:
+    def _forget_unread(self, conn: Conn) -> None:
         conn.unread.clear()
-        bye = frames.Bye(error.code, error.text, reconnect=False)
-        return [Send(conn.id, frames.encode(bye)), Hangup(conn.id), *self.disconnect(conn.id, now)]
+        conn.account.add("received", -conn.counted)
+        conn.counted = 0
+
+    def _go_on(self, conn: Conn) -> None:
+        """What a connection had to wait for is there."""
+        if conn.unread:
+            self.agenda.add(conn)
+
+    def _expel(self, conn: Conn, error: EbusError, now: float, *, reconnect: bool = False) -> list[Effect]:
+        bye = frames.Bye(error.code, error.text, reconnect=reconnect)
+        return [Send(conn.id, frames.encode(bye)), Hangup(conn.id), *self._remove(conn, now)]
 
     def _handle(self, conn: Conn, frame: frames.ClientFrame, now: float) -> list[Effect]:
         try:
@@ -178,25 +281,22 @@ class BrokerState:
                 case frames.Hello():
                     return self._hello(conn, frame, now)
                 case frames.Open():
-                    return self.registry.open(conn, frame, now)
+                    return self._open(conn, frame, now)
                 case frames.Subscribe():
-                    return self._subscribe(conn, frame)
+                    return self._subscribe(conn, frame, now)
                 case frames.Unsubscribe():
                     bus = conn.access(frame.bus)
                     bus.unsubscribe(conn.id)
                     conn.catching_up.discard(frame.bus)
                     return []
-                case frames.Fetch():
-                    bus = conn.access(frame.bus, read=True)
-                    return [Send(conn.id, frames.encode(bus.page(conn.who, frame)))]
+                case frames.Fetch() | frames.List():
+                    return self._replies.ask(conn, frame, now)
                 case frames.SetPresence():
-                    return self._set_presence(conn, frame)
+                    return self._set_presence(conn, frame, now)
                 case frames.FilterAnswer():
                     return self._filter_answer(conn, frame)
                 case frames.Delete():
                     return self.registry.delete(conn, frame)
-                case frames.List():
-                    return [ListBuses(conn.id, frame.req)]
                 case frames.Ping():
                     if frame.n:
                         conn.refuses = False
@@ -206,10 +306,18 @@ class BrokerState:
         except ProtocolError:
             raise
         except EbusError as error:
+            if isinstance(frame, frames.Publish):
+                conn.account.requests.level -= 1  # what is refused costs, too
             answer = frames.refusal(
                 error, req=getattr(frame, "req", 0), id_=getattr(frame, "id", 0), bus=getattr(frame, "bus", 0)
             )
             return [Send(conn.id, frames.encode(answer))]
+
+    def _open(self, conn: Conn, frame: frames.Open, now: float) -> list[Effect]:
+        effects = self.registry.open(conn, frame, now)
+        if effects and isinstance(effects[0], Send):
+            self._replies.count(conn, len(effects[0].frame))
+        return effects
 
     def _hello(self, conn: Conn, frame: frames.Hello, now: float) -> list[Effect]:
         if frame.version != frames.VERSION:
@@ -229,16 +337,22 @@ class BrokerState:
         id_ = hashlib.blake2b(frame.instance.encode(), digest_size=8).hexdigest()
         conn.who = msgspec.structs.replace(conn.who, id=id_)
         conn.resends = frame.resends
-        conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)))
+        conn.writer = Writer(conn.who, msgspec.msgpack.encode(public(conn.who)), conn.account)
+        self._silent.pop(conn.id, None)
         effects: list[Effect] = []
         previous = self._by_participant.get(id_)
         self._by_participant[id_] = conn.id
         if previous is not None:
             bye = frames.Bye("closed", "this client has connected again.", reconnect=False)
-            effects += [Send(previous, frames.encode(bye)), Hangup(previous), *self.disconnect(previous, now)]
+            effects += [
+                Send(previous, frames.encode(bye)),
+                Hangup(previous),
+                *self._remove(self._connections[previous], now),
+            ]
         limits = {
             "value_bytes": self.limits.value_bytes,
             "batch_bytes": self.limits.batch_bytes,
+            "batch_frames": self.limits.batch_frames,
             "presence_bytes": self.limits.presence_bytes,
             "pending": self.limits.pending,
             "publish_rate": max(1, int(self._rate(conn.who))),
@@ -265,7 +379,7 @@ class BrokerState:
         if answer is not None:  # before the rate is looked at: a retry is not refused for what came after it
             return answer
         if conn.refuses:
-            raise RateLimited("an earlier write was refused for its rate.", retry_after=0.0, limit="publish_rate")
+            raise RateLimited("an earlier write of this connection was refused.", retry_after=0.0, limit="publish_rate")
         rate = self._rate(conn.who)
         if now > conn.refilled_at:
             conn.tokens = min(rate * self.limits.publish_burst, conn.tokens + (now - conn.refilled_at) * rate)
@@ -278,10 +392,32 @@ class BrokerState:
                 retry_after=(1 - conn.tokens) / rate,
                 limit="publish_rate",
             )
+        if conn.who.kind in ("page", "client"):
+            self._spend_write(conn, bus, now)
         conn.tokens -= 1
         if admission.filter is not None:
             self.registry.needs_tick.add(bus)
-        return admission.publish(conn.writer, frame, now)
+        try:
+            return admission.publish(conn.writer, frame, now)
+        except RateLimited:
+            conn.refuses = conn.resends
+            raise
+
+    def _spend_write(self, conn: Conn, bus: BusState, now: float) -> None:
+        """Take a write from what the pages and clients of its user may write together."""
+        bucket = conn.account.writes
+        if bucket.level < 1:
+            bucket.refill(now)
+            if bucket.level < 1:
+                conn.refuses = conn.resends
+                raise RateLimited(
+                    f"{bus.info.name}: more than {bucket.rate:g} writes a second from the pages and clients of "
+                    f"{conn.who.user or 'one user'} together (the server's limit `user_publish_rate`). Write less "
+                    "often, or let a state conflate.",
+                    retry_after=bucket.wait(),
+                    limit="user_publish_rate",
+                )
+        bucket.level -= 1
 
     def commit(self, entries: Sequence[Entry]) -> list[Effect]:
         """The backend has committed these entries, in order. Nothing else delivers messages."""
@@ -367,12 +503,11 @@ class BrokerState:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, conn: Conn, frame: frames.Subscribe) -> list[Effect]:
+    def _subscribe(self, conn: Conn, frame: frames.Subscribe, now: float) -> list[Effect]:
         bus = conn.access(frame.bus, read=True)
         answer = bus.subscribe(conn.id, conn.who, frame)
         conn.catching_up.add(frame.bus)
-        effects: list[Effect] = [Send(conn.id, frames.encode(answer))]
-        return effects if conn.writing_paused else effects + self.resume_writing(conn.id)
+        return [Send(conn.id, frames.encode(answer)), *self._replies.serve(conn, now)]
 
     def pause_writing(self, conn_id: int) -> None:
         """The connection's socket is full: deliver nothing more to it until `resume_writing`."""
@@ -384,36 +519,42 @@ class BrokerState:
             if access.bus.pause(conn_id):
                 conn.catching_up.add(number)
 
-    def resume_writing(self, conn_id: int) -> list[Effect]:
-        """The connection's socket has drained: send it what it has not received, up to ``Limits.send_bytes``.
-
-        Where that was not all (see `is_catching_up`), the host calls this again once it has handed over the effects.
-        """
+    def resume_writing(self, conn_id: int) -> None:
+        """The connection's socket has drained: in its turns, it is sent what it has not received."""
         conn = self._connections.get(conn_id)
-        if conn is None:
-            return []
-        conn.writing_paused = False
-        effects = self._presence_snapshots(conn) if conn.missed_presence else []
-        left = self.limits.send_bytes
-        for number in list(conn.catching_up):
-            bus = conn.open[number].bus
-            served, size = bus.serve(conn_id, left)
-            effects += served
-            left -= size
-            if not bus.is_catching_up(conn_id):
-                conn.catching_up.discard(number)
-            if left <= 0:
-                break
-        return effects
+        if conn is not None:
+            conn.writing_paused = False
+            for number in conn.missed_presence:  # it is told all participants anew
+                self._replies.ask_later(conn, frames.SetPresence(number, watch=True))
+            conn.missed_presence.clear()
+            self.agenda.add(conn)
+
+    def flushed(self) -> None:
+        """Everything that was to be sent was handed to the sockets: there is room for answers again."""
+        self._replies.flushed()
+
+    @property
+    def awaits_flush(self) -> bool:
+        """True if a connection waits for `flushed`."""
+        return self._replies.awaits_flush
 
     def is_catching_up(self, conn_id: int) -> bool:
         """True if there are messages in a log that the connection has not received."""
         conn = self._connections.get(conn_id)
         return conn is not None and bool(conn.catching_up)
 
+    def list_authorized(self, conn_id: int, frame: frames.List, allowed: dict[str, bool], now: float) -> list[Effect]:
+        """The authorizer has answered an `AuthorizeList`: which of its buses the connection may know of."""
+        conn = self._connections.get(conn_id)
+        if conn is None:
+            return []
+        conn.opening -= 1
+        self._go_on(conn)
+        return self._replies.listed(conn, self._listings.authorized(conn, frame, allowed, now))
+
     # --- presence and time ------------------------------------------------------------------------------------------
 
-    def _set_presence(self, conn: Conn, frame: frames.SetPresence) -> list[Effect]:
+    def _set_presence(self, conn: Conn, frame: frames.SetPresence, now: float) -> list[Effect]:
         # To watch takes no right, and shows nothing without the right to read; to say something takes that to write.
         bus = conn.access(frame.bus, write=frame.watch is None)
         if len(bytes(frame.state)) > self.limits.presence_bytes:
@@ -421,11 +562,9 @@ class BrokerState:
         if frame.watch is not None:
             watches = frame.watch and conn.open[frame.bus].read
             bus.presence.watch(conn.who.id, watches)
-            if watches:
-                return [Send(conn.id, frames.encode(frames.Presence(frame.bus, True, bus.presence.snapshot())))]
-            return []
+            return self._replies.ask(conn, frame, now) if watches else []
         Validator.of(None).check(frame.state, "presence")
-        bus.presence.set(conn.who.id, frame.state)
+        bus.presence.set(conn.who.id, frame.state, conn.account)
         self.registry.presence_dirty.add(bus)
         return []
 
@@ -456,17 +595,6 @@ class BrokerState:
                 self.registry.presence_dirty.discard(bus)
         return effects
 
-    def _presence_snapshots(self, conn: Conn) -> list[Effect]:
-        """All participants of the buses whose changes ``conn`` has missed."""
-        effects: list[Effect] = []
-        for number in conn.missed_presence:
-            access = conn.open.get(number)
-            if access is not None and access.read:
-                snapshot = frames.Presence(number, True, access.bus.presence.snapshot())
-                effects.append(Send(conn.id, frames.encode(snapshot)))
-        conn.missed_presence.clear()
-        return effects
-
     @property
     def presence_dirty(self) -> bool:
         """True if there are changes to presence to send."""
@@ -474,7 +602,19 @@ class BrokerState:
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: filters may be overdue, participants gone, buses unused."""
-        return self.registry.tick(now) + self.presence(now)
+        effects: list[Effect] = []
+        while self._silent and now - next(iter(self._silent.values())) > self.limits.hello_seconds:
+            conn = self._connections[next(iter(self._silent))]
+            seconds = self.limits.hello_seconds
+            silent = ProtocolError(f"no hello within {seconds:g} s (the server's limit `hello_seconds`).")
+            effects += self._expel(conn, silent, now)
+        self.accounts.tick(now)
+        for conn_id, frame in self._listings.due(now):
+            conn = self._connections[conn_id]
+            if not any(waiting is frame for waiting in conn.requests):
+                conn.account.requests.level -= UNITS[frames.List]
+                self._replies.ask_later(conn, frame)
+        return effects + self.registry.tick(now) + self.presence(now)
 
     # --- inspection -------------------------------------------------------------------------------------------------
 
@@ -489,3 +629,9 @@ class BrokerState:
     def counts(self) -> dict[str, Any]:
         """The number of connections and of loaded buses."""
         return {"connections": len(self._connections), "buses": len(self.registry.buses)}
+
+
+def _refusal_of_part(error: TooLarge) -> frames.Error:
+    """The answer to a frame that was too long to be decoded; see `Unread.pop`."""
+    facts = {name: error.details.pop(name, 0) for name in ("req", "id", "bus")}
+    return frames.refusal(error, req=facts["req"], id_=facts["id"], bus=facts["bus"])

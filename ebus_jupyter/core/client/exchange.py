@@ -226,11 +226,7 @@ class Exchange:
     def _failed(self, frame: frames.Error, events: list[Event], now: float) -> None:
         error = frame.exception()
         if frame.id:
-            if (
-                error.code == RateLimited.code
-                and error.details.get("limit") == "publish_rate"
-                and self._outbox.pace.rate
-            ):
+            if error.code == RateLimited.code and "retry_after" in error.details and self._outbox.pace.rate:
                 again = self._writes.to_send_again(frame.id)
                 delay = error.details.get("retry_after", 0.0)
                 if not (isinstance(delay, int | float) and 0 <= delay <= RETRY_SECONDS):

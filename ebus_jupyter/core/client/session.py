@@ -302,9 +302,9 @@ class Session(Exchange):
             self._outbox.send_behind(frame, channel)
         return req
 
-    def list_buses(self) -> int:
-        """Ask which buses are within reach; answered by `frames.Listed`."""
-        return self._request("list", frames.List(0), None, send=self._greeted)
+    def list_buses(self, after: str = "", limit: int = 0, find: str = "") -> int:
+        """Ask which buses are within reach, as `frames.List` does; answered by `frames.Listed`, one page."""
+        return self._request("list", frames.List(0, after, limit, find), None, send=self._greeted)
 
     # --- presence and filters ---------------------------------------------------------------------------------------
 

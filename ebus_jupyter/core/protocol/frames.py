@@ -143,9 +143,18 @@ class Delete(Frame, tag=9):
 
 
 class List(Frame, tag=10):
-    """List the named buses within reach; answered by `Listed`."""
+    """List the named buses within reach, page by page; answered by `Listed`.
+
+    ``after``: the ``following`` of the page before. ``limit``: the most buses; 0: as many as the broker gives at once.
+    ``find``: only those whose address has each of these words in it. ``watch``: tell the changes of this page from now on,
+    until a request with the same ``req`` takes its place, or ends it without ``watch``.
+    """
 
     req: int
+    after: str = ""
+    limit: int = 0
+    find: str = ""
+    watch: bool = False
 
 
 class Ping(Frame, tag=11):
@@ -315,10 +324,17 @@ class FilterAsk(Frame, tag=75):
 
 
 class Listed(Frame, tag=76):
-    """Reply to `List`: for each bus its address, scope, name, spec, participants and last offset."""
+    """Reply to `List`: for each bus its address, scope, name, spec, participants and last offset.
+
+    ``following``: there may be more, after this; "": there are none. Of a page that is watched, the changes follow under
+    the same ``req``, with ``changes``: the ``buses`` that are new in it or differ, and the addresses of those ``removed``.
+    """
 
     req: int
     buses: list[dict[str, Any]]
+    following: str = ""
+    changes: bool = False
+    removed: list[str] = []
 
 
 class Pong(Frame, tag=77):
@@ -368,6 +384,7 @@ _encoder = msgspec.msgpack.Encoder()
 _from_client = msgspec.msgpack.Decoder(list[ClientFrame])
 _from_broker = msgspec.msgpack.Decoder(list[BrokerFrame])
 _delivery = msgspec.msgpack.Decoder(Delivery)
+_one_from_client = msgspec.msgpack.Decoder(ClientFrame)
 _frames = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _tag = msgspec.msgpack.Decoder(list[Any]).decode
 _numbers = {frame.__struct_config__.tag for frame in Frame.__subclasses__()}
@@ -393,6 +410,39 @@ def join(encoded: Sequence[bytes]) -> bytes:
     return head(len(encoded)) + b"".join(encoded)
 
 
+def count(data: bytes) -> int:
+    """The number of frames that the header of a message tells; 0 where ``data`` does not begin with an array."""
+    first = data[0] if data else 0
+    if first & 0xF0 == 0x90:
+        return first & 0x0F
+    if first in (0xDC, 0xDD):
+        return int.from_bytes(data[1 : 3 if first == 0xDC else 5], "big")
+    return 0
+
+
+def split(data: bytes) -> list[msgspec.Raw]:
+    """The frames of a WebSocket message, each as it came.
+
+    Raises:
+        ProtocolError: ``data`` is no array.
+    """
+    found: list[msgspec.Raw] = _read(_frames, data, "client")
+    return found
+
+
+def one_from_client(frame: msgspec.Raw) -> ClientFrame:
+    """Decode one frame of a client.
+
+    Raises:
+        ProtocolError: As `from_client` raises it.
+    """
+    try:
+        found: ClientFrame = _one_from_client.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed("client", error) from None
+    return found
+
+
 def from_client(data: bytes) -> list[ClientFrame]:
     """Decode a WebSocket message of a client.
 
@@ -402,7 +452,7 @@ def from_client(data: bytes) -> list[ClientFrame]:
     try:
         found: list[ClientFrame] = _from_client.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed("client", error) from None
+        raise malformed("client", error) from None
     return found
 
 
@@ -418,7 +468,7 @@ def from_broker(data: bytes) -> list[BrokerFrame]:
         frames: list[msgspec.Raw] = _read(_frames, data, "broker")
         found = _read(_from_broker, join([bytes(frame) for frame in frames if not _is_new(frame)]), "broker")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed("broker", error) from None
+        raise malformed("broker", error) from None
     return found
 
 
@@ -440,10 +490,11 @@ def _read(decoder: Any, data: bytes, who: str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(who, error) from None
+        raise malformed(who, error) from None
 
 
-def _malformed(who: str, error: Exception) -> ProtocolError:
+def malformed(who: str, error: Exception) -> ProtocolError:
+    """The error of a message that is no array of frames."""
     return ProtocolError(
         f"the {who} sent something other than an array of ebus frames ({error}). Are both sides of the same version of "
         f"ebus_jupyter (protocol {VERSION})?"

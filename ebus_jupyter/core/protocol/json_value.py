@@ -32,11 +32,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ebus_jupyter.errors import TypeMismatch
+from ebus_jupyter.errors import TypeMismatch, shorten
 
 from . import frames
 from .message import Participant
 from .ndarray import NDARRAY
+
+KEY_CHARS = 80
+"""The most characters of one key in the path of an error."""
+
+PATH_CHARS = 500
+"""The most characters of the path of an error."""
 
 
 class _Array(NamedTuple):
@@ -60,7 +66,15 @@ def from_json(form: Any) -> bytes:
         TypeMismatch: A map with a ``$`` key is malformed, or a number does not fit; ``path`` says where.
     """
     try:
-        return msgspec.msgpack.encode(_value(form, "$"))
+        return msgspec.msgpack.encode(_value(form))
+    except _Malformed as malformed:
+        path = shorten("$" + "".join(reversed(malformed.path)), PATH_CHARS)
+        raise TypeMismatch(
+            f"the value at {path} is no {malformed.name}; to write a map that only looks like one, write "
+            f'{{"$map": {{"{malformed.name}": …}}}}.',
+            path=path,
+            expected=malformed.name,
+        ) from None
     except RecursionError:
         raise TypeMismatch("the value is nested too deeply.", path="$", expected="") from None
     except (OverflowError, ValueError, TypeError) as error:
@@ -140,9 +154,24 @@ def _form(value: Any) -> Any:
 # --- from JSON --------------------------------------------------------------------------------------------------------
 
 
-def _value(form: Any, path: str) -> Any:
+class _Malformed(Exception):
+    """A map with a ``$`` key is malformed; ``path`` is filled in on the way out, the innermost part first."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path: list[str] = []
+
+
+def _value(form: Any) -> Any:
     if isinstance(form, list):
-        return [_value(item, f"{path}[{i}]") for i, item in enumerate(form)]
+        found: list[Any] = []
+        try:
+            for item in form:
+                found.append(_value(item))  # noqa: PERF401 -- its length says where a malformed item is
+        except _Malformed as malformed:
+            malformed.path.append(f"[{len(found)}]")
+            raise
+        return found
     if not isinstance(form, dict):
         return form
     if len(form) == 1:
@@ -150,46 +179,59 @@ def _value(form: Any, path: str) -> Any:
         read = _FORMS.get(name)
         if read is not None:
             try:
-                return read(content, path)
-            except TypeMismatch:
+                return read(content)
+            except _Malformed:
                 raise
             except (ValueError, TypeError, KeyError, AttributeError, msgspec.MsgspecError):
-                raise TypeMismatch(
-                    f"the value at {path} is no {name}; to write a map that only looks like one, write "
-                    f'{{"$map": {{"{name}": …}}}}.',
-                    path=path,
-                    expected=name,
-                ) from None
-    return {key: _value(item, f"{path}.{key}") for key, item in form.items()}
+                raise _Malformed(name) from None
+    return _map(form)
 
 
-def _bytes(content: Any, _: str) -> bytes:
+def _map(content: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in content.items():
+        try:
+            found[key] = _value(item)
+        except _Malformed as malformed:
+            malformed.path.append(f".{shorten(str(key), KEY_CHARS)}")
+            raise
+    return found
+
+
+def _bytes(content: Any) -> bytes:
     return b64decode(content, validate=True)
 
 
-def _time(content: Any, _: str) -> datetime:
+def _time(content: Any) -> datetime:
     found = datetime.fromisoformat(content)
     if found.tzinfo is None:
         raise ValueError("a time needs a time zone")
     return found
 
 
-def _array(content: Any, _: str) -> msgspec.msgpack.Ext:
+def _array(content: Any) -> msgspec.msgpack.Ext:
     parts = [content["dtype"], content["shape"], b64decode(content["data"], validate=True)]
     msgspec.convert(parts, tuple[str, list[int], bytes])
     return msgspec.msgpack.Ext(NDARRAY, msgspec.msgpack.encode(parts))
 
 
-def _float(content: Any, _: str) -> float:
+def _float(content: Any) -> float:
     return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[content]
 
 
-def _pairs(content: Any, path: str) -> dict[Any, Any]:
-    return {_key(key, path): _value(item, f"{path}[{key!r}]") for key, item in content}
+def _pairs(content: Any) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for key, item in content:
+        try:
+            found[_key(key)] = _value(item)
+        except _Malformed as malformed:
+            malformed.path.append(f"[{shorten(repr(key), KEY_CHARS)}]")
+            raise
+    return found
 
 
-def _key(form: Any, path: str) -> Any:
-    return _hashable(_value(form, path))
+def _key(form: Any) -> Any:
+    return _hashable(_value(form))
 
 
 def _hashable(key: Any) -> Any:
@@ -197,18 +239,14 @@ def _hashable(key: Any) -> Any:
     return tuple(map(_hashable, key)) if isinstance(key, list) else key
 
 
-def _map(content: Any, path: str) -> dict[str, Any]:
-    return {key: _value(item, f"{path}.{key}") for key, item in content.items()}
-
-
-def _msgpack(content: Any, _: str) -> msgspec.Raw:
+def _msgpack(content: Any) -> msgspec.Raw:
     data = b64decode(content, validate=True)
     with contextlib.suppress(RecursionError):  # a value nested too deeply is why this form exists
         _decode(data)
     return msgspec.Raw(data)
 
 
-_FORMS: dict[str, Callable[[Any, str], Any]] = {
+_FORMS: dict[str, Callable[[Any], Any]] = {
     "$bytes": _bytes,
     "$time": _time,
     "$array": _array,

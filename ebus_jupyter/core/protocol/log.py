@@ -107,6 +107,17 @@ class Log(Generic[T]):
         return (item for item in self._items[self._front :] if item is not None)
 
     @property
+    def bytes(self) -> int:
+        """The bytes of the entries that are kept."""
+        return self._bytes
+
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the oldest entries but the newest one, until there are no more bytes than that. Keys are never dropped."""
+        if self.retain != "keys":
+            while self._bytes > max_bytes and len(self._offsets) - self._front > 1:
+                self._drop()
+
+    @property
     def start(self) -> int:
         """The offset before the first entry that is kept. (With keys, the oldest entry may be older than the floor.)"""
         return 0 if self.retain == "keys" else self.floor
@@ -126,6 +137,11 @@ class Log(Generic[T]):
             return True
         replaced = 0 if present is None else self._sizes[self._index(present)]
         return size > replaced and self._bytes - replaced + size > self.max_bytes
+
+    def grows_by(self, key: str | None, size: int) -> bool:
+        """True if an entry of ``key`` with so many bytes is larger than the one whose place it takes."""
+        present = self._by_key.get(key)
+        return size > (0 if present is None else self._sizes[self._index(present)])
 
     def offset_of(self, key: str | None) -> int:
         """The offset of the entry of ``key``; 0 where there is none. Without keys: the last offset."""

@@ -72,6 +72,8 @@ function named(frame: BrokerFrame): Json {
       return { page: { ...rest, messages: frame.messages.map((message) => delivery(frame.bus, message)) } };
     case "presence":
       return { presence: { ...rest, here: frame.here.map(seat) } };
+    case "listed": // a page reads the first page of a list
+      return { listed: { ...rest, following: "", changes: false, removed: [] } };
     case "error":
       return { error: { ...rest, temporary: errors.fromWire(frame.code, "").temporary } };
     default:

@@ -126,7 +126,7 @@ def test_law_8_writes_waiting_for_a_filter_are_bounded():
     owner, alice = play.kernel(), play.player("alice")
     owner.opened(filter=OWNER)
     bus = alice.opened()
-    ids = [alice.write(bus, n) for n in range(3)]
+    ids = [alice.write(bus, n, wait=False) for n in range(3)]
     play.settle()
     with pytest.raises(RateLimited, match="`pending`"):
         alice.answer(ids[2])
@@ -137,7 +137,7 @@ def test_law_8_writes_waiting_for_offsets_are_bounded():
     alice = play.player("alice")
     bus = alice.opened()
     play.logs_work = False
-    ids = [alice.write(bus, 1), *(alice.write(bus, n, expect=1) for n in range(3))]
+    ids = [alice.write(bus, 1), *(alice.write(bus, n, expect=1, wait=False) for n in range(3))]
     alice.say()
     play.logs_work = True
     play.settle()

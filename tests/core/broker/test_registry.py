@@ -32,6 +32,7 @@ def test_unnamed_bus_ends_some_time_after_its_creator(play):
     kernel.lose()
     page.lose()
     page.connect()  # reconnects of other participants do not keep it
+    page.say()
     play.pass_time(play.limits.creator_seconds + 1)
     play.settle()
     assert hers in page.refused

@@ -37,7 +37,7 @@ def test_message_is_handled_in_slices_in_order(play):
     assert _ids(play) == list(range(1, FRAMES_PER_SLICE + 1))
     slices = 1
     while play.broker.has_more(conn):
-        play.do(play.broker.take_slice(conn, play.now))
+        assert play.turn()
         slices += 1
     play.work()
     assert (_ids(play), slices) == (list(range(1, MANY + 1)), 4)
