@@ -76,7 +76,8 @@ def test_codec(type_: Any, data: bytes) -> None:
 def test_validator(spec: dict[str, Any], data: bytes) -> None:
     try:
         made = BusSpec.create(spec, Limits())
-        validator = pays(len(json.dumps(made.schema)), lambda: Validator.of(made.schema), steps=8, bytes_=512, base=4)
+        size = len(msgspec.msgpack.encode(made.schema))
+        validator = pays(size, lambda: Validator.of(made.schema), steps=8, bytes_=512, base=4)
     except EbusError:
         return
     try:
