@@ -47,6 +47,8 @@ FOLDERS = {
 """Packages below the root: ``from .protocol import frames`` imports the module `frames`."""
 
 IMPURE = {"asyncio", "time", "socket", "random", "threading", "uuid", "secrets", "os", "sqlite3", "select"}
+PURE = {"uuid.UUID"}
+"""Parts of them that are: a type makes no numbers up."""
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 ONLY_IN = {
     "jupyter_server": {"server"},
@@ -80,6 +82,9 @@ def imports(source: str, module: str) -> Iterator[tuple[str, bool]]:
             elif named in FOLDERS:
                 for alias in node.names:
                     yield f"{named}.{alias.name}", id(node) in typing_only
+            elif named == "uuid":
+                for alias in node.names:
+                    yield f"uuid.{alias.name}", id(node) in typing_only
             else:
                 yield named, id(node) in typing_only
 
@@ -104,7 +109,9 @@ def wrong_imports(source: str, module: str) -> list[str]:
             target = room_of(name)
             if target != room and target not in MAY_IMPORT[room]:
                 wrong.append(name)
-        elif (is_core and first in IMPURE) or (first in ONLY_IN and room not in ONLY_IN[first] and not for_types):
+        elif (is_core and first in IMPURE and name not in PURE) or (
+            first in ONLY_IN and room not in ONLY_IN[first] and not for_types
+        ):
             wrong.append(name)
     if is_core:
         called = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]

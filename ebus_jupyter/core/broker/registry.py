@@ -276,7 +276,7 @@ class BusRegistry:
     def _new_spec(self, frame: frames.Open, who: Participant) -> BusSpec:
         spec = BusSpec.create(frame.spec, self._limits)
         for schema in (spec.schema, spec.emits):
-            Validator(schema)  # raises where the schema cannot be used
+            Validator.of(schema)  # raises where the schema cannot be used
         if spec.filter not in (None, OWNER) and spec.filter not in self._filters:
             known = ", ".join(sorted(self._filters)) or "none"
             raise SpecConflict(

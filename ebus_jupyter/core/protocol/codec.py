@@ -2,8 +2,9 @@
 
 One type has three uses. `Codec`, here, belongs to a participant: it encodes and decodes values, refuses those that are
 not of the type and names the path (``expected float, got str at $.weight``), and derives the bus's JSON Schema. The
-broker holds every writer, whatever its language, to that schema (`core.protocol.validation`), and pages get TypeScript
-declarations from it (`core.protocol.typescript`). All of them mean the same bytes:
+broker holds every writer, whatever its language, to that schema, by the very check that a codec makes
+(`core.protocol.validation`), and pages get TypeScript declarations from it (`core.protocol.typescript`). All of them mean
+the same bytes:
 
 | Python | MessagePack | JSON Schema | JavaScript |
 | --- | --- | --- | --- |
@@ -11,7 +12,12 @@ declarations from it (`core.protocol.typescript`). All of them mean the same byt
 | NamedTuple, tuple, list | array | array | Array |
 | bytes | bin | string, contentEncoding base64 | Uint8Array |
 | datetime with a time zone | timestamp extension | string, format date-time | Date |
-| numpy array | extension 1: dtype, shape, data | object of dtype and shape | typed array with ``shape`` |
+| date, time, timedelta, UUID, Decimal | str | string, with its format | string |
+| dict with other keys than str | map | object, ``x-ebus`` with ``keys`` | Map |
+| numpy array | extension 1: dtype, shape, data | object, ``x-ebus`` with ``ndarray`` | typed array with ``shape`` |
+
+What is written is accepted by the broker, and what the broker accepts can be decoded; only code of the type itself (a
+pydantic validator, a ``__post_init__``) can refuse a value that somebody without that code has written.
 """
 
 from __future__ import annotations
@@ -24,7 +30,10 @@ import msgspec
 
 from ebus_jupyter.errors import SpecConflict, TypeMismatch, shorten
 
-from .ndarray import NDARRAY, array_schema, decode_array, encode_array
+from .ndarray import NDARRAY, array_name, array_schema, decode_array, encode_array
+from .pydantic_model import Model, dumped
+from .type_schema import type_schema
+from .validation import Validator
 
 T = TypeVar("T")
 
@@ -51,24 +60,21 @@ class Codec(Generic[T]):
         self.type = type_
         self.name = "" if type_ is Any else getattr(type_, "__name__", str(type_))
         self.schema: dict[str, Any] | None = None
-        self._encode = msgspec.msgpack.Encoder(enc_hook=_encode_hook).encode
-        self._model: Any = None
-        wire_type = type_
+        self._model: Model | None = None
         if type_ is not Any:
-            self._model = _pydantic_adapter(type_)
-            if self._model is not None:
-                self.schema, wire_type = self._model.json_schema(), Any
-            elif (array := array_schema(type_)) is not None:
-                self.schema = array
-            else:
-                try:
-                    self.schema = msgspec.json.schema(type_, schema_hook=array_schema)
-                except (TypeError, NotImplementedError) as error:
-                    raise SpecConflict(
-                        f"no schema can be made of {self.name or type_!r} ({error}). Use a msgspec.Struct, a dataclass, a "
-                        "TypedDict, a pydantic model or builtin types."
-                    ) from None
+            try:
+                self._model = Model.of(type_)
+                self.schema = type_schema(type_) if self._model is None else self._model.schema
+            except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+                raise SpecConflict(
+                    f"no schema can be made of {self.name or type_!r} ({shorten(str(error))}). Use a msgspec.Struct, a "
+                    "dataclass, a TypedDict, a pydantic model or builtin types."
+                ) from None
+        wire_type = type_ if self._model is None else Any
+        hook = _encode_hook if self._model is None else self._model.plain
+        self._encode = msgspec.msgpack.Encoder(enc_hook=hook).encode
         self._decode = msgspec.msgpack.Decoder(wire_type, ext_hook=_ext_hook, dec_hook=_decode_hook).decode
+        self._check = Validator.of(self.schema).check
 
     def encode(self, value: T, bus: str = "the bus") -> bytes:
         """The bytes of ``value``.
@@ -81,14 +87,15 @@ class Codec(Generic[T]):
             TypeMismatch: The value is not of the type (``path``, ``expected``), or MessagePack can't carry it.
         """
         try:
-            if self._model is not None:
-                checked = self._model.validate_python(value)
-                return self._encode(self._model.dump_python(checked, mode="json"))
-            data = self._encode(value)
-            if self.type is not Any:
-                self._decode(data)
+            data = self._encode(value if self._model is None else self._model.to_builtins(value))
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise _mismatch(bus, error) from None
+            raise _mismatch(bus, error, _place(value, self._encode)) from None
+        self._check(data, bus)
+        if self.type is not Any:
+            try:
+                self._read(data)
+            except _UNDECODABLE as error:
+                raise _mismatch(bus, error) from None
         return data
 
     def decode(self, data: bytes | msgspec.Raw) -> T:
@@ -98,10 +105,13 @@ class Codec(Generic[T]):
             TypeMismatch: The bytes are no value of the type.
         """
         try:
-            value: T = self._decode(data)
-            return value if self._model is None else self._model.validate_python(value)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return self._read(data)
+        except _UNDECODABLE as error:
             raise _mismatch("the bus", error) from None
+
+    def _read(self, data: bytes | msgspec.Raw) -> T:
+        value: T = self._decode(data)
+        return value if self._model is None else self._model.from_builtins(value)
 
 
 # --- hooks of msgspec -----------------------------------------------------------------------------------------------
@@ -115,9 +125,9 @@ def _encode_hook(value: Any) -> Any:
             return encode_array(value)
         if isinstance(value, numpy.generic):
             return value.item()
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is not None and isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
+    found = dumped(value)
+    if found is not None:
+        return found
     raise TypeError(
         f"values of type {type(value).__name__} can't travel on a bus; use msgspec types, pydantic models or numpy arrays"
     )
@@ -125,32 +135,52 @@ def _encode_hook(value: Any) -> Any:
 
 def _ext_hook(code: int, body: memoryview) -> Any:
     """The value of a MessagePack extension."""
-    return decode_array(body) if code == NDARRAY else msgspec.msgpack.Ext(code, bytes(body))
+    if code != NDARRAY:
+        raise ValueError(f"extension {code} is not one that a bus carries")
+    return decode_array(body)
 
 
 def _decode_hook(type_: Any, value: Any) -> Any:
     """Hold a decoded ``value`` to a type that msgspec does not know: an array type."""
+    if type_ is object:
+        return value
     expected = array_schema(type_)
     if expected is None or type(value).__name__ != "ndarray":
         raise ValueError(f"Expected `{getattr(type_, '__name__', type_)}`, got `{type(value).__name__}`")
-    dtype = expected["properties"]["dtype"].get("const")
-    if dtype is not None and value.dtype.str != dtype:
-        raise ValueError(f"Expected `array of {dtype}`, got `array of {value.dtype.str}`")
+    asked = expected["x-ebus"]["ndarray"]
+    if value.dtype.str != asked.get("dtype", value.dtype.str) or value.ndim != asked.get("ndim", value.ndim):
+        found = array_name({"dtype": value.dtype.str, "ndim": asked.get("ndim") and value.ndim})
+        raise ValueError(f"Expected `{array_name(asked)}`, got `{found}`")
     return value
-
-
-def _pydantic_adapter(type_: Any) -> Any:
-    """The adapter of a pydantic model; None for every other type."""
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is None or not (isinstance(type_, type) and issubclass(type_, pydantic.BaseModel)):
-        return None
-    return pydantic.TypeAdapter(type_)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def _mismatch(bus: str, error: Exception) -> TypeMismatch:
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, AttributeError)
+"""What decoders raise, and the code of types that they call."""
+
+
+def _place(value: Any, encode: Any, depth: int = 20) -> str:
+    """The path of the first part of ``value`` that can't be encoded: msgspec does not say."""
+    parts: Any
+    if isinstance(value, dict):
+        parts = ((f".{key}" if isinstance(key, str) else f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((f"[{i}]", item) for i, item in enumerate(value))
+    else:
+        names: Any = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", ())
+        parts = ((f".{name}", getattr(value, name, None)) for name in names)
+    if depth:
+        for step, item in parts:
+            try:
+                encode(item)
+            except Exception:
+                return str(step)[:80] + _place(item, encode, depth - 1)
+    return ""
+
+
+def _mismatch(bus: str, error: Exception, place: str = "") -> TypeMismatch:
     """The project's own error for one of msgspec or pydantic."""
     if hasattr(error, "errors"):  # pydantic lists what is wrong; the first item is enough to go on with
         first = error.errors()[0]
@@ -158,7 +188,7 @@ def _mismatch(bus: str, error: Exception) -> TypeMismatch:
         return TypeMismatch(f"{bus}: {first['msg']} at {path}.", path=path, expected=first["type"])
     text = str(error)
     at = _PATH.search(text)
-    path = at[1] if at else "$"
+    path = at[1] if at else f"${place}"
     what = _PATH.sub("", text).replace("`", "")
     expected = _EXPECTED.search(text)
     return TypeMismatch(

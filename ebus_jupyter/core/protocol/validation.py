@@ -1,52 +1,50 @@
-"""The broker's check: encoded values are held to the bus's JSON Schema, whatever language their writer uses.
+"""The one check of encoded values: a writer makes it at once, and the broker makes it of every writer.
 
-Bytes count as base64 strings, times as date-time strings and numpy arrays as objects of dtype and shape: see the table in
-`core.protocol.codec`. A value is checked without building Python objects of the writer's type.
+It holds a value to the bus's JSON Schema, which `compiler` turns into a `Check`. What passes can be decoded by every reader of
+the type; only code of the type itself (a pydantic validator, a ``__post_init__``) may still refuse it. The work is bounded by
+the size of the schema, when the bus is opened, and by the size of the value, when it is checked.
 """
 
 from __future__ import annotations
 
-import math
-import re
+from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from ebus_jupyter.errors import SpecConflict, TypeMismatch, shorten
 
-from .ndarray import NDARRAY, array_parts
+from .checks import Check, Mismatch
+from .compiler import compile_schema
+from .key_scan import repeated_key
+from .meter import Meter, Overrun
+from .ndarray import NDARRAY, ArrayHead
 
 
 class Validator:
     """Holds encoded values to a JSON Schema.
 
-    Schemas come from clients, so nothing in one may reach out or run long: references stay inside the document, and
-    patterns run on an engine without backtracking.
-
     Args:
         schema: The JSON Schema. None takes any value that every reader can decode.
 
     Raises:
-        SpecConflict: ``schema`` is no JSON Schema, or refers to something outside itself.
+        SpecConflict: ``schema`` is no JSON Schema, refers to something outside itself, or takes too much work.
     """
 
-    __slots__ = ("_schema",)
+    __slots__ = ("_check",)
 
     def __init__(self, schema: dict[str, Any] | None) -> None:
-        self._schema = None
-        if schema is not None:
-            try:
-                self._schema = jsonschema_rs.validator_for(
-                    schema, offline=True, pattern_options=jsonschema_rs.RegexOptions(size_limit=1 << 20)
-                )
-            except (ValueError, jsonschema_rs.ReferencingError) as error:
-                raise SpecConflict(f"the type's JSON Schema can't be used: {shorten(str(error))}") from None
+        self._check: Check | None = None if schema is None else compile_schema(schema)
 
     @classmethod
     def of(cls, schema: dict[str, Any] | None) -> Validator:
-        """A validator for ``schema``. Buses that take any value share one."""
-        return _ANYTHING if schema is None else cls(schema)
+        """A validator for ``schema``. Buses of one type share one."""
+        if schema is None:
+            return _ANYTHING
+        try:
+            return _compiled(msgspec.msgpack.encode(schema))
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise SpecConflict(f"the type's JSON Schema can't be used: {shorten(str(error))}") from None
 
     def check(self, data: bytes | msgspec.Raw, bus: str) -> None:
         """Check an encoded value.
@@ -59,42 +57,48 @@ class Validator:
             TypeMismatch: ``data`` is no MessagePack, or does not match the schema (``path``, ``expected``).
         """
         try:
-            value = _plain(data)
-            if self._schema is None or self._valid(value):
+            value = _decode(data)
+            if self._check is None:
                 return
-            value = msgspec.to_builtins(value)  # bytes and times as the strings that JSON Schema knows
-            error = next(iter(self._schema.iter_errors(value)), None)
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as malformed:
+            found = self._check.find(value, Meter(len(data)))
+            if found is None:
+                if not isinstance(value, list | dict) or _encode(value) == data or not repeated_key(bytes(data)):
+                    return
+                found = Mismatch("each key once", "a map with a key twice")
+        except Overrun:
             raise TypeMismatch(
-                f"{bus}: the value can't be read by others: {shorten(str(malformed))}", path="$", expected=""
+                f"{bus}: the value takes too much work to check, for its size and this type. Write it in pieces, or give "
+                "the bus a simpler type.",
+                path="$",
+                expected="less",
             ) from None
-        if error is not None:
-            path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-            kinds = getattr(error.kind, "types", None)
-            expected = "" if kinds is None else " or ".join(map(str, kinds))
-            raise TypeMismatch(f"{bus}: {shorten(error.message)} at {path}.", path=path, expected=expected)
-
-    def _valid(self, value: Any) -> bool:
-        assert self._schema is not None
-        try:
-            return self._schema.is_valid(value)
-        except ValueError:  # it holds bytes or times: `check` looks again, which most values need not pay for
-            return False
+        except Exception as error:
+            raise TypeMismatch(
+                f"{bus}: the value can't be read by others: {shorten(str(error))}", path="$", expected=""
+            ) from None
+        path = found.path
+        text = f"expected {found.expected}, got {found.got}"
+        raise TypeMismatch(f"{bus}: {shorten(text)} at {shorten(path)}.", path=path, expected=found.expected)
 
 
-_ANYTHING = Validator(None)
+@lru_cache(128)
+def _compiled(schema: bytes) -> Validator:
+    return Validator(msgspec.msgpack.decode(schema))
 
 
-def _describe(code: int, body: memoryview) -> Any:
-    """An extension value as the schema knows it: an array by its dtype and shape."""
+def _head(code: int, body: memoryview) -> ArrayHead:
+    """An extension value: an array, whose elements a check need not see."""
     if code != NDARRAY:
         raise ValueError(f"extension {code} is not one that a bus carries")
-    dtype, shape, data = array_parts(body)
-    width = re.search(r"\d+", dtype)
-    each = int(width[0]) * (4 if dtype[1] == "U" else 1) if width else 1
-    if math.prod(shape) * each != len(data):
-        raise ValueError(f"an array of dtype {dtype} and shape {shape[:8]} does not have {len(data)} bytes")
-    return {"dtype": dtype, "shape": shape}
+    return ArrayHead(body)
 
 
-_plain = msgspec.msgpack.Decoder(ext_hook=_describe).decode
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, ArrayHead):
+        return value.as_extension()
+    raise TypeError(f"{type(value).__name__} is no value")
+
+
+_decode = msgspec.msgpack.Decoder(ext_hook=_head).decode
+_encode = msgspec.msgpack.Encoder(enc_hook=_encode_hook).encode
+_ANYTHING = Validator(None)
