@@ -94,7 +94,7 @@ def test_array_of_wrong_dtype_is_refused_on_both_sides(line: Line) -> None:
     bus = line.client().bus("floats", npt.NDArray[np.float32])
     with pytest.raises(ebus.TypeMismatch, match="expected array of <f4"):
         bus.write(np.zeros(2))
-    with pytest.raises(ebus.TypeMismatch, match="dtype"):
+    with pytest.raises(ebus.TypeMismatch, match="expected array of <f4"):
         line.client("bob", "k2").bus("floats").write(np.zeros(2)).result(5)
 
 

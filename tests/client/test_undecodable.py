@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ import pydantic
 import pytest
 
 from ebus_jupyter.client import background
+from ebus_jupyter.client.bus import Bus
 from ebus_jupyter.client.client import Client
 from ebus_jupyter.client.state import State
 from ebus_jupyter.core.protocol.codec import Codec
@@ -31,6 +33,12 @@ class Strict(pydantic.BaseModel):
 UNKNOWN_DTYPE = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, msgspec.msgpack.encode(["<f3", [1], b"abc"])))
 
 
+def read_as(type_: Any, bus: Bus[Any, Any]) -> Bus[Any, Any]:
+    """A bus of any type, read as one type: as a reader's own code, which the broker can't know, may refuse a value."""
+    bus.emits_codec = Codec(type_)
+    return bus
+
+
 def told(client: Client) -> tuple[list[Exception], Callable[[], None]]:
     """The errors that a client reports, and a way to wait for one."""
     errors: list[Exception] = []
@@ -45,7 +53,7 @@ def told(client: Client) -> tuple[list[Exception], Callable[[], None]]:
 
 def test_state_skips_an_undecodable_value_and_reports_it(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     client = line.client()
-    state, untyped = client.state("times", datetime), line.client("bob", "k2").bus("times")
+    state, untyped = State(read_as(datetime, client.bus("times", retain="keys"))), line.client("bob", "k2").bus("times")
     errors, wait = told(client)
     changed = threading.Event()
     state.on_change(lambda _: changed.set())
@@ -68,16 +76,14 @@ def test_state_opens_with_an_undecodable_value_in_it(line: Line) -> None:
     untyped = line.client("bob", "k2").bus("times", retain="keys")
     untyped.write("tomorrow", key="a").result(5)
     untyped.write(NOON, key="b").result(5)
-    bus = line.client().bus("times")
-    bus.emits_codec = Codec(datetime)
-    state = State(bus)
+    state = State(read_as(datetime, line.client().bus("times")))
     assert dict(state) == {"b": NOON}
     assert [error.offset for error in state.errors] == [1]
 
 
 def test_streams_and_history_skip_what_they_cannot_decode(line: Line) -> None:
     client = line.client()
-    typed, untyped = client.bus("times", datetime), line.client("bob", "k2").bus("times")
+    typed, untyped = read_as(datetime, client.bus("times")), line.client("bob", "k2").bus("times")
     errors, wait = told(client)
     stream, messages, copies = typed.stream(), typed.messages(), typed.deliveries()
     for value in (NOON, "tomorrow", NOON):
@@ -98,7 +104,7 @@ def test_streams_and_history_skip_what_they_cannot_decode(line: Line) -> None:
 
 
 def test_callback_gets_the_messages_behind_an_undecodable_one(line: Line) -> None:
-    typed, untyped = line.client().bus("times", datetime), line.client("bob", "k2").bus("times")
+    typed, untyped = read_as(datetime, line.client().bus("times")), line.client("bob", "k2").bus("times")
     heard: list[datetime] = []
     done = threading.Event()
     typed.on(lambda value: (heard.append(value), len(heard) == 2 and done.set()))
@@ -109,7 +115,7 @@ def test_callback_gets_the_messages_behind_an_undecodable_one(line: Line) -> Non
     assert heard == [NOON, NOON]
 
 
-def test_array_of_unknown_dtype_is_skipped(line: Line) -> None:
+def test_array_of_unknown_dtype_is_refused(line: Line) -> None:
     bus = line.client().bus("arrays")
     stream = bus.stream()
     reader = line.client("bob", "k2").bus("arrays").stream()
@@ -117,7 +123,7 @@ def test_array_of_unknown_dtype_is_skipped(line: Line) -> None:
     settled = threading.Event()
     bus.connection.publish(bus.channel, lambda offset, error: (acks.append(offset), settled.set()), UNKNOWN_DTYPE)  # type: ignore[arg-type,func-returns-value]
     assert settled.wait(5)
-    assert acks != [0], "the broker takes it"
+    assert acks == [0], "nobody could read it"
     bus.write(np.zeros(2)).result(5)
     assert stream.get(5).tolist() == reader.get(5).tolist() == [0, 0]
 
@@ -134,7 +140,7 @@ def test_array_without_numpy_is_skipped(line: Line, monkeypatch: pytest.MonkeyPa
 
 def test_value_that_a_model_refuses_is_skipped(line: Line) -> None:
     reader, writer = line.client().bus("models"), line.client("bob", "k2").bus("models")
-    reader.emits_codec = Codec(Strict)
+    read_as(Strict, reader)
     stream = reader.stream()
     writer.write({"n": "1"})
     writer.write({"n": 2}).result(5)
