@@ -72,6 +72,10 @@ class Backend(Protocol):
     async def buses(self) -> dict[str, BusSpec]:
         """The buses that have a log, by address."""
 
+    async def alter(self, bus: str, spec: BusSpec) -> None:
+        """Replace the spec of ``bus``. What it retains stays the same, and its size does not shrink: no entry is dropped.
+        Without effect where there is no log."""
+
     async def delete(self, bus: str) -> None:
         """Delete the log of ``bus``. Without effect where there is none."""
 

@@ -97,6 +97,13 @@ class MemoryBackend:
         self._check_open()
         return {uri: bus.spec for uri, bus in self._buses.items()}
 
+    async def alter(self, bus: str, spec: BusSpec) -> None:
+        self._check_open()
+        found = self._buses.get(bus)
+        if found is not None:
+            found.spec = spec
+            found.log.size = 1 if spec.retain == "latest" else spec.size
+
     async def delete(self, bus: str) -> None:
         self._check_open()
         self._buses.pop(bus, None)

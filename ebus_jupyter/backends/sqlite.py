@@ -130,6 +130,15 @@ class SqliteBackend:
             with explained("the buses could not be listed"):
                 return self._tables.specs(db)
 
+    async def alter(self, bus: str, spec: BusSpec) -> None:
+        async with self._lock:
+            db = self._file.connection or await self._file.open()
+            with explained(f"{bus} could not be altered"):
+                self._tables.alter(db, bus, spec)
+            head = self._heads.get(bus)
+            if head is not None:
+                head.size = spec.size
+
     async def delete(self, bus: str) -> None:
         async with self._lock:
             db = self._file.connection or await self._file.open()

@@ -172,6 +172,11 @@ class Tables:
         db.execute("INSERT INTO buses (uri, spec, epoch, floor) VALUES (?,?,?,0)", (uri, _encode(spec), epoch))
 
     @staticmethod
+    def alter(db: sqlite3.Connection, uri: str, spec: BusSpec) -> None:
+        """Replace a bus's spec: one statement, which is a transaction by itself."""
+        db.execute("UPDATE buses SET spec = ? WHERE uri = ?", (_encode(spec), uri))
+
+    @staticmethod
     def delete(db: sqlite3.Connection, uri: str) -> None:
         found = db.execute("SELECT id FROM buses WHERE uri = ?", (uri,)).fetchone()
         if found is not None:

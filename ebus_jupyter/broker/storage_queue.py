@@ -19,7 +19,7 @@ from functools import partial
 
 from ebus_jupyter.backends.base import Backend, SharedBackend, reader
 from ebus_jupyter.backends.memory import MemoryBackend
-from ebus_jupyter.core.broker.effects import Append, DeleteLog, OpenLog, Send, SendQueued
+from ebus_jupyter.core.broker.effects import AlterLog, Append, DeleteLog, OpenLog, Send, SendQueued
 from ebus_jupyter.core.broker.entry import Entry, by_bus
 from ebus_jupyter.core.broker.state import BrokerState
 from ebus_jupyter.core.protocol.address import Address
@@ -33,9 +33,9 @@ from .time_slice import TimeSlice
 BATCH_BYTES = 1 << 20
 """The bytes of values that are appended, and delivered, at once. A socket that is full meanwhile is given no more of them."""
 
-Job = Append | OpenLog | DeleteLog | SendQueued
+Job = Append | OpenLog | AlterLog | DeleteLog | SendQueued
 # For isinstance: a union would be built anew for each effect.
-JOBS = (Append, OpenLog, DeleteLog, SendQueued)
+JOBS = (Append, OpenLog, AlterLog, DeleteLog, SendQueued)
 
 
 class StorageQueue:
@@ -143,6 +143,13 @@ class StorageQueue:
                 self._host.perform(
                     self._state.registry.log_opened(address, kept, error, self._clock(), reader(backend, str(address)))
                 )
+            case AlterLog(address, spec) as change:
+                error = None
+                try:
+                    await self._backend_of(str(address), address).alter(str(address), spec)
+                except Exception as failure:
+                    error = self._report(f"{address} could not be altered", failure)
+                self._host.perform(self._state.registry.log_altered(change, error, self._clock()))
             case DeleteLog(address) as deletion:
                 error = None
                 try:

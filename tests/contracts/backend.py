@@ -162,6 +162,22 @@ class Laws:
         assert again == begun
         assert await backend.buses() == {VOTES: first}
 
+    async def test_altered_bus_keeps_its_log_and_has_room_for_more(self, backend: Backend) -> None:
+        await begin(backend, size=2)
+        offsets = await append(backend, *[write(str(i)) for i in range(4)])
+        spec = BusSpec(schema={"type": "string"}, size=5, version=2, altered=12.5)
+        await backend.alter(VOTES, spec)
+        more = [offset for i in range(4, 700) for offset in await append(backend, write(str(i)))]
+        found = await kept(backend)
+        assert (found.spec, found.epoch) == (spec, "epoch-1")
+        assert values(found.entries) == ["695", "696", "697", "698", "699"]
+        assert more[0] > offsets[-1]
+        assert await backend.buses() == {VOTES: spec}
+
+    async def test_altering_an_absent_bus_creates_nothing(self, backend: Backend) -> None:
+        await backend.alter(VOTES, BusSpec(size=5))
+        assert await backend.open(VOTES, None, "e") is None
+
     async def test_deleted_bus_can_be_created_again(self, backend: Backend) -> None:
         await begin(backend)
         await begin(backend, TEAMS)
@@ -301,6 +317,17 @@ class DurableLaws(Laws):
             await backend.append([write(str(i), who="bob")])
         backend = await reopen(backend)
         assert ids(await kept(backend))["ann", 41] == first.offset
+
+    async def test_altered_spec_survives_a_restart(self, backend: Backend, reopen: Reopen) -> None:
+        await begin(backend, retain="keys", size=2)
+        await backend.append([write("1", key="a"), write("2", key="b")])
+        spec = BusSpec(retain="keys", size=3, version=2, altered=1.0)
+        await backend.alter(VOTES, spec)
+        await backend.append([write("3", key="c")])
+        before = await kept(backend)
+        backend = await reopen(backend)
+        assert await kept(backend) == before
+        assert (before.spec, values(before.entries)) == (spec, ["1", "2", "3"])
 
     async def test_deletion_survives_a_restart(self, backend: Backend, reopen: Reopen) -> None:
         await begin(backend)

@@ -17,6 +17,7 @@ from typing import Any
 from ebus_jupyter.backends.base import Backend, SharedBackend, reader
 from ebus_jupyter.backends.memory import MemoryBackend
 from ebus_jupyter.core.broker.effects import (
+    AlterLog,
     Append,
     Authorize,
     AuthorizeList,
@@ -237,6 +238,9 @@ class Play:
                     kept = perform(backend.open(str(address), spec, epoch))
                     older = reader(backend, str(address))
                     self.do(self.broker.registry.log_opened(address, kept, None, self.now, older))
+                case AlterLog(address, spec) as change:
+                    perform(self._backend(str(address)).alter(str(address), spec))
+                    self.do(self.broker.registry.log_altered(change, None, self.now))
                 case DeleteLog(address):
                     perform(self._backend(str(address)).delete(str(address)))
                     self.do(self.broker.registry.log_deleted(job, None))

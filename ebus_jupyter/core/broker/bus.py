@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ebus_jupyter.core.protocol import frames
-from ebus_jupyter.core.protocol.message import Participant, message_id
+from ebus_jupyter.core.protocol.message import BusSpec, Participant, message_id
 from ebus_jupyter.errors import BackendError, Lagged
 
 from .account import Account
@@ -111,6 +111,11 @@ class BusState:
         if kept.answers or kept.recent:
             self.admission.answers.load(kept.answers, kept.recent)
         account.add("log", self.log.bytes)
+
+    def alter(self, spec: BusSpec) -> None:
+        """The backend has another spec for the bus. A log that may hold more holds what comes from now on."""
+        self.info.alter(spec)
+        self.log.altered()
 
     @property
     def admission(self) -> Admission:

@@ -10,8 +10,8 @@ from ebus_jupyter.core.protocol.message import BusSpec
 from ebus_jupyter.core.protocol.validation import Validator
 
 
-class BusInfo(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The facts about a bus that do not change while it is loaded.
+class BusInfo(msgspec.Struct, eq=False, gc=False):
+    """The facts about a bus. While it is loaded, only its spec may change, to a compatible one.
 
     Attributes:
         address: The bus's address.
@@ -43,3 +43,9 @@ class BusInfo(msgspec.Struct, frozen=True, eq=False, gc=False):
         schema = Validator.of(spec.schema)
         emits = schema if spec.emits is None else Validator.of(spec.emits)
         return cls(address, str(address), address.name, number, spec, limits, schema, emits)
+
+    def alter(self, spec: BusSpec) -> None:
+        """The spec is another one from now on."""
+        self.spec = spec
+        self.schema = Validator.of(spec.schema)
+        self.emits = self.schema if spec.emits is None else Validator.of(spec.emits)

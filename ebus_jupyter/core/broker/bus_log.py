@@ -49,6 +49,12 @@ class BusLog:
         self._recent: Log[Record] = Log(retain=spec.retain, size=min(spec.size, number), max_bytes=min(max_bytes, size))
         self.floor = 0
 
+    def altered(self) -> None:
+        """The bus has another spec, with a greater size or the same one."""
+        spec = self._info.spec
+        if spec.retain != "latest":
+            self._recent.size = spec.size if self._older is None else min(spec.size, RECENT[0])
+
     def load(self, kept: Kept) -> None:
         """Begin with what a backend has kept."""
         self._recent.floor = self._recent.last = kept.start

@@ -50,6 +50,13 @@ class OpenLog(msgspec.Struct, frozen=True, gc=False):
     epoch: str
 
 
+class AlterLog(msgspec.Struct, frozen=True, gc=False):
+    """Give a bus's log another spec, with a greater bound or none; then call `BusRegistry.log_altered` with this effect."""
+
+    address: Address
+    spec: BusSpec
+
+
 class DeleteLog(msgspec.Struct, frozen=True, gc=False):
     """Delete a bus's log; then call `BusRegistry.log_deleted` with this effect.
 
@@ -96,4 +103,4 @@ class Hangup(msgspec.Struct, frozen=True, gc=False):
     conn: int
 
 
-Effect = Send | SendQueued | Deliver | Append | OpenLog | DeleteLog | Authorize | Filter | AuthorizeList | Hangup
+Effect = Send | SendQueued | Deliver | Append | OpenLog | AlterLog | DeleteLog | Authorize | Filter | AuthorizeList | Hangup

@@ -19,7 +19,7 @@ import msgspec
 from ebus_jupyter.core.protocol import frames
 from ebus_jupyter.core.protocol.address import UNNAMED, Address, check_name, check_scope, resolve
 from ebus_jupyter.core.protocol.limits import Limits
-from ebus_jupyter.core.protocol.message import OWNER, BusSpec, Participant, public
+from ebus_jupyter.core.protocol.message import GIVEN, OWNER, BusSpec, Participant, public
 from ebus_jupyter.core.protocol.validation import Validator
 from ebus_jupyter.errors import EbusError, Forbidden, NoSuchBus, SpecConflict, TooLarge
 
@@ -31,7 +31,7 @@ from .capabilities import Capabilities
 from .catalogue import Catalogue, spec_size
 from .clock import WallClock
 from .conn import Access, Conn
-from .effects import Authorize, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
+from .effects import AlterLog, Authorize, DeleteLog, Deliver, Effect, OpenLog, Send, SendQueued
 from .kept import Kept
 from .rights import ensure_may_delete, reassess, rights
 
@@ -93,6 +93,7 @@ class BusRegistry:
         self._filters = frozenset(filters)
         self._numbers: set[int] = set()
         self._loading: dict[Address, list[tuple[int, frames.Open]]] = {}
+        self._altering: dict[Address, list[tuple[int, frames.Open]]] = {}
         self._activity: dict[str, str] = {}  # by kernel
         self._opened_by_kernel: dict[str, WeakSet[BusState]] = {}
 
@@ -216,7 +217,11 @@ class BusRegistry:
         read, write = rights(conn, conn.permit(address), info.spec)
         if not read and not write:
             return self._hide(conn, frame, address, may_create=may_create)
-        info.spec.join(frame.spec, info.name)
+        spec = info.spec.join(frame.spec, info.name)
+        if spec is not info.spec:
+            if info.number not in conn.open:
+                self._check_limits(conn)
+            return self._request_change(conn, frame, bus, spec, self._clock.stamp(now), may_alter=write)
         if info.number not in conn.open:
             self._check_limits(conn)
             bus.came_again(conn.who.id)
@@ -259,6 +264,54 @@ class BusRegistry:
         waiting = self._loading.setdefault(address, [])
         waiting.append((conn.id, frame))
         return [OpenLog(address, spec, self._mint(16))] if len(waiting) == 1 else []
+
+    # --- altering ---------------------------------------------------------------------------------------------------
+
+    def _request_change(
+        self, conn: Conn, frame: frames.Open, bus: BusState, spec: BusSpec, when: float, *, may_alter: bool
+    ) -> list[Effect]:
+        """An opener asks for a compatible change: the log gets the new ``spec`` before anyone hears of it."""
+        info = bus.info
+        if not may_alter or (info.spec.filter == OWNER and info.spec.maker != conn.who.user):
+            raise SpecConflict(
+                f"{info.name} has another specification, and who may not write to it, or whose filter it is not, can't alter "
+                "it. Open it without a type and a size."
+            )
+        BusSpec.create(msgspec.to_builtins({field: getattr(spec, field) for field in GIVEN}), self._limits)
+        for schema in (spec.schema, spec.emits):
+            Validator.of(schema)
+        waiting = self._altering.setdefault(info.address, [])
+        waiting.append((conn.id, frame))
+        if len(waiting) > 1:
+            return []
+        return [AlterLog(info.address, msgspec.structs.replace(spec, version=info.spec.version + 1, altered=when))]
+
+    def log_altered(self, change: AlterLog, error: EbusError | None, now: float) -> list[Effect]:
+        """The backend has performed an `AlterLog`, or failed with ``error``. All who have the bus open are told."""
+        address, spec = change.address, change.spec
+        waiting = self._altering.pop(address, [])
+        effects: list[Effect] = []
+        bus = self.buses.get(str(address))
+        if error is None and not address.unnamed and str(address) in self.catalogue:
+            self.catalogue.add(address, spec, now)
+        if bus is not None and error is None:
+            if address.unnamed:
+                bus.account.add("specs", spec_size(spec) - spec_size(bus.info.spec))
+            bus.alter(spec)
+            conns = tuple(conn.id for conn in self._connections.values() if bus.info.number in conn.open)
+            if conns:
+                fields = msgspec.to_builtins(spec)
+                told = frames.Opened(0, bus.info.number, bus.info.uri, bus.epoch, bus.log.last, fields)
+                effects.append(Deliver(conns, frames.encode(told), 1))
+        for conn_id, frame in waiting:
+            conn = self._connections.get(conn_id)
+            if conn is None:
+                continue
+            if error is None:
+                effects += self._try_enter(conn, frame, address, now)
+            else:
+                effects.append(Send(conn_id, frames.encode(frames.refusal(error, req=frame.req))))
+        return effects
 
     def _check_limits(self, conn: Conn, *, loads: bool = False) -> None:
         # Before a bus is created, not after: a refused request must leave nothing behind.

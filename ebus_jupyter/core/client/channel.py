@@ -184,6 +184,12 @@ class Channel:
         if not self.log_epoch:
             self.target = frame.last
 
+    def altered(self, frame: frames.Opened) -> None:
+        """The bus has another spec, which takes all that the last one took."""
+        self.spec = msgspec.convert(frame.spec, BusSpec, strict=False)
+        self.log.size = 1 if self.spec.retain == "latest" else self.spec.size
+        self.given = {**self.given, **{field: frame.spec[field] for field in self.given if field in frame.spec}}
+
     def granted(self, given: dict[str, Any]) -> None:
         """The broker has granted further fields of the spec: the bus is opened again with them."""
         self.given = {**self.given, **given}

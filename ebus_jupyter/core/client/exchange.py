@@ -200,6 +200,11 @@ class Exchange:
                 events += self._end(channel, _gone(channel, frame.reason))
 
     def _opened(self, frame: frames.Opened, events: list[Event]) -> None:
+        if not frame.req:  # the bus was altered
+            altered = self._channels.by_number.get(frame.bus)
+            if altered is not None:
+                altered.altered(frame)
+            return
         request = self._requests.pop(frame.req)
         if request is None or request.channel is None:
             return

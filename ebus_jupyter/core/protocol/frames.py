@@ -188,7 +188,10 @@ class Welcome(Frame, tag=64):
 
 
 class Opened(Frame, tag=65):
-    """Reply to `Open`: the bus's number, URI, epoch, last offset and spec, and its capability where it has one."""
+    """Reply to `Open`: the bus's number, URI, epoch, last offset and spec, and its capability where it has one.
+
+    With ``req`` 0 the bus, which is open here, has been given another spec (a compatible one).
+    """
 
     req: int
     bus: int

@@ -9,6 +9,7 @@ import msgspec
 from ebus_jupyter.errors import SpecConflict, TooLarge
 
 from .limits import Limits
+from .schema_change import IncompatibleError, joined
 
 T = TypeVar("T")
 
@@ -94,6 +95,9 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         readers: Users and ``group:NAME`` who may read; None: all in scope.
         writers: Users and ``group:NAME`` who may write; None: all in scope.
         maker: The user who made the bus, and whose kernel may filter it. Stamped by the broker; nobody can ask for it.
+        version: How often the spec was altered, from 1. Stamped by the broker.
+        altered: When it was altered last, in seconds since the Unix epoch; 0: never. Stamped by the broker.
+        first_size: The size that it was made with, where it has a greater one by now; else 0. Stamped by the broker.
     """
 
     type: str = ""
@@ -105,6 +109,9 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     readers: tuple[str, ...] | None = None
     writers: tuple[str, ...] | None = None
     maker: str = ""
+    version: int = 1
+    altered: float = 0.0
+    first_size: int = 0
 
     @property
     def filtered_by(self) -> str:
@@ -153,32 +160,72 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 )
         return spec
 
-    def join(self, given: dict[str, Any], name: str) -> None:
+    def join(self, given: dict[str, Any], name: str) -> BusSpec:
         """Check the fields of a second opener against this spec; fields left out are as they are here.
+
+        Types are compared by meaning (`core.protocol.schema_change`), and a type's name is for people.
 
         Args:
             given: The fields that the opener gave.
             name: The bus's name, for the error.
 
+        Returns:
+            This spec; or, where the opener asks for a compatible change (an optional field more, a greater ``size``), the spec
+            of both.
+
         Raises:
-            SpecConflict: Fields differ: the error's ``given`` and ``existing`` hold them.
+            SpecConflict: Fields differ: the error's ``given`` and ``existing`` hold them. Where types differ, ``path`` says
+                where, and the text who would break.
         """
         existing = {field: _plain(getattr(self, field)) for field in given if field in GIVEN}
         differing = [field for field in given if field not in existing or _plain(given[field]) != existing[field]]
+        changes: dict[str, Any] = {}
+        why: IncompatibleError | None = None
+        for field in list(differing):
+            if field in ("schema", "emits"):
+                try:
+                    both = joined(existing[field], given[field])
+                except IncompatibleError as error:
+                    why = why or error
+                    continue
+                if both is not existing[field]:
+                    changes[field] = both
+            elif field == "size" and type(given[field]) is int and given[field] >= (self.first_size or self.size):
+                if given[field] > self.size:  # a smaller one that it had before is what an older program asks for
+                    changes |= {"size": given[field], "first_size": self.first_size or self.size}
+            elif field != "type" or "schema" not in given:
+                continue
+            differing.remove(field)
+        if why is not None and "type" in given:
+            differing = [field for field in given if field in differing or field == "type"]
         if differing:
             was = {field: existing.get(field) for field in differing}
             now = {field: given[field] for field in differing}
             filtered = self.filtered_by if "filter" in differing else ""
             whose = f" It is filtered by {filtered}, which may change what others write." if filtered else ""
-            said = "; ".join(f"{field} is {was[field]!r}, you asked for {now[field]!r}" for field in differing)
+            said = "; ".join(
+                f"its type is another one {why}"
+                if field == "schema"
+                else f"what it emits is another type {why}"
+                if field == "emits" and why is not None
+                else f"{field} is {was[field]!r}, you asked for {now[field]!r}"
+                for field in differing
+                if field != "type" or why is None
+            )
+            where = {} if why is None else {"path": why.path}
             raise SpecConflict(
-                f"bus {name!r} exists already: {said}.{whose} Open it without {', '.join(differing)}, or choose another name.",
+                f"bus {name!r} exists already: {said}.{whose} Open it without {', '.join(differing)}, or choose another "
+                "name, or delete the bus with all that it keeps.",
                 given=now,
                 existing=was,
+                **where,
             )
+        return msgspec.structs.replace(self, **changes) if changes else self
 
 
-GIVEN = tuple(field for field in BusSpec.__struct_fields__ if field != "maker")
+GIVEN = tuple(
+    field for field in BusSpec.__struct_fields__ if field not in ("maker", "version", "altered", "first_size")
+)
 """The names of the fields that an opener may give."""
 
 

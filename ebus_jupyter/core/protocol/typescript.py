@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
-import msgspec
+_PLAIN = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 
 
 def typescript(schema: dict[str, Any] | None, name: str = "Value") -> str:
@@ -18,47 +19,133 @@ def typescript(schema: dict[str, Any] | None, name: str = "Value") -> str:
     >>> print(typescript({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, "Vote"))
     export type Vote = { n: number };
     """
-    schema = schema or {}
-    lines = [
-        f"export type {_identifier(key)} = {_type(sub)};" for key, sub in schema.get("$defs", {}).items() if key != name
-    ]
-    own = schema.get("$defs", {}).get(name) if schema.get("$ref") == f"#/$defs/{name}" else schema
+    schema = schema if isinstance(schema, dict) else {}
+    defs = _dict(schema.get("$defs"))
+    lines = [f"export type {_identifier(key)} = {_type(sub)};" for key, sub in defs.items() if key != name]
+    own = defs.get(name) if schema.get("$ref") == f"#/$defs/{name}" else schema
     return "\n".join([*lines, f"export type {_identifier(name)} = {_type(own if own is not None else schema)};"])
 
 
 def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name) or "Value"
+    plain = re.sub(r"[^A-Za-z0-9_$]", "_", str(name))[:80] or "Value"
+    return f"_{plain}" if plain[0].isdigit() or plain in _RESERVED else plain
+
+
+_RESERVED = frozenset(
+    [
+        "any",
+        "as",
+        "boolean",
+        "break",
+        "case",
+        "catch",
+        "class",
+        "const",
+        "continue",
+        "debugger",
+        "default",
+        "delete",
+        "do",
+        "else",
+        "enum",
+        "export",
+        "extends",
+        "false",
+        "finally",
+        "for",
+        "function",
+        "if",
+        "implements",
+        "import",
+        "in",
+        "instanceof",
+        "interface",
+        "let",
+        "new",
+        "null",
+        "number",
+        "object",
+        "package",
+        "private",
+        "protected",
+        "public",
+        "return",
+        "static",
+        "string",
+        "super",
+        "switch",
+        "symbol",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "type",
+        "typeof",
+        "undefined",
+        "unknown",
+        "var",
+        "void",
+        "while",
+        "with",
+        "yield",
+        "never",
+        "bigint",
+        "NDArray",
+        "Date",
+        "Uint8Array",
+        "Array",
+        "Record",
+        "Map",
+    ]
+)
+
+
+def _literal(value: Any) -> str:
+    """A value as TypeScript writes it: JSON in ASCII, on one line, whatever it holds."""
+    return json.dumps(value)
+
+
+def _dict(found: Any) -> dict[str, Any]:
+    """What a schema has where an object is expected: nobody has checked it."""
+    return found if isinstance(found, dict) else {}
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def _type(schema: Any) -> str:
-    if schema is True or not schema:
-        return "unknown"
     if schema is False:
         return "never"
+    if not schema or not isinstance(schema, dict):
+        return "unknown"
     if "$ref" in schema:
         return _identifier(str(schema["$ref"]).rsplit("/", 1)[-1])
     if "const" in schema or "enum" in schema:
-        return " | ".join(msgspec.json.encode(value).decode() for value in schema.get("enum", [schema.get("const")]))
+        return " | ".join(map(_literal, _list(schema.get("enum", [schema.get("const")])))) or "never"
     for union in ("anyOf", "oneOf"):
         if union in schema:
-            return " | ".join(dict.fromkeys(_type(sub) for sub in schema[union]))
-    if schema.get("title") == "ndarray":
+            return " | ".join(dict.fromkeys(_type(sub) for sub in _list(schema[union]))) or "never"
+    extra = _dict(schema.get("x-ebus"))
+    if "ndarray" in extra:
         return "NDArray"
     kind = schema.get("type")
     if isinstance(kind, list):
         return " | ".join(_type({**schema, "type": each}) for each in kind)
     if kind == "object" or "properties" in schema:
-        required = set(schema.get("required", ()))
+        required = _list(schema.get("required"))
         fields = [
-            f"{key if key.isidentifier() else msgspec.json.encode(key).decode()}{'' if key in required else '?'}: {_type(sub)}"
-            for key, sub in schema.get("properties", {}).items()
+            f"{key if _PLAIN.fullmatch(str(key)) else _literal(str(key))}{'' if key in required else '?'}: {_type(sub)}"
+            for key, sub in _dict(schema.get("properties")).items()
         ]
         rest = schema.get("additionalProperties")
+        if "keys" in extra:
+            return f"Map<{_type(extra['keys'])}, {_type(rest)}>"
         if isinstance(rest, dict) or not fields:
             return f"Record<string, {_type(rest)}>"
         return "{ " + "; ".join(fields) + " }"
     if kind == "array":
-        prefix = schema.get("prefixItems")
+        prefix = _list(schema.get("prefixItems"))
         if prefix:
             return "[" + ", ".join(_type(sub) for sub in prefix) + "]"
         return f"Array<{_type(schema.get('items'))}>"

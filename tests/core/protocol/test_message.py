@@ -58,9 +58,45 @@ def test_second_opener_agrees_or_sees_both_specs():
     spec = BusSpec.create({"size": 5, "readers": ["bob"]}, LIMITS)
     spec.join({}, "votes")
     spec.join({"size": 5, "readers": ["bob"]}, "votes")
-    with pytest.raises(SpecConflict, match="size is 5, you asked for 6") as conflict:
-        spec.join({"size": 6, "readers": ["bob"]}, "votes")
-    assert (conflict.value.given, conflict.value.existing) == ({"size": 6}, {"size": 5})
+    with pytest.raises(SpecConflict, match="size is 5, you asked for 4") as conflict:
+        spec.join({"size": 4, "readers": ["bob"]}, "votes")
+    assert (conflict.value.given, conflict.value.existing) == ({"size": 4}, {"size": 5})
+
+
+def test_greater_size_is_a_compatible_change():
+    spec = BusSpec.create({"size": 5}, LIMITS)
+    assert spec.join({"size": 5}, "votes") is spec
+    larger = spec.join({"size": 8}, "votes")
+    assert (larger.size, larger.first_size) == (8, 5)
+    assert larger.join({"size": 5}, "votes") is larger, "as an older program asks for it"
+    with pytest.raises(SpecConflict):
+        larger.join({"size": 4}, "votes")
+
+
+def test_type_conflict_says_where_and_who_would_break():
+    def vote(**properties):
+        return {"type": "object", "title": "Vote", "properties": properties, "required": sorted(properties)}
+
+    spec = BusSpec.create({"type": "Vote", "schema": vote(choice={"type": "string"})}, Limits())
+    assert (
+        spec.join({"type": "Ballot", "schema": {**vote(choice={"type": "string"}), "title": "Ballot"}}, "votes") is spec
+    )
+    with pytest.raises(SpecConflict, match=r"at \$\.choice it is string, and would be integer") as conflict:
+        spec.join({"type": "Vote", "schema": vote(choice={"type": "integer"})}, "votes")
+    assert conflict.value.path == "$.choice"
+    assert "delete the bus" in str(conflict.value)
+    with pytest.raises(SpecConflict, match="readers of the new type could not read"):
+        spec.join({"type": "Vote", "schema": vote(choice={"type": "string"}, note={"type": "string"})}, "votes")
+
+
+@pytest.mark.parametrize(
+    "schema", [5, "x", {"$ref": "#/a/b"}, {"$ref": 5}, {"properties": 5, "type": "object"}, {"anyOf": 1}]
+)
+def test_second_opener_with_a_malformed_schema_conflicts(schema):
+    first = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}]}}}
+    for existing in (first, {"anyOf": [first]}):
+        with pytest.raises(SpecConflict):
+            BusSpec.create({"schema": existing}, Limits()).join({"schema": schema}, "votes")
 
 
 @pytest.mark.parametrize("given", [{"maker": "eve"}, {"colour": 1}, {"schema": {"x": msgspec.msgpack.Ext(9, b"")}}])
