@@ -344,6 +344,8 @@ class _Keywords:
         schema, part, number = self.schema, self.part, self.number
         if dict not in part.kinds or not ("type" in schema or _OBJECT & schema.keys() or "keys" in extra):
             return
+        if extra.get("keys") == {} and not _OBJECT & schema.keys():
+            return  # any map
         properties, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
         required, rest = schema.get("required", []), schema.get("additionalProperties", True)
         dependent = schema.get("dependentRequired", {})
@@ -373,7 +375,7 @@ class _Keywords:
             int(number("minProperties", 0, whole=True)),
             number("maxProperties", math.inf, whole=True),
         )
-        part.add(fields.test, dict)
+        part.add(fields, dict)
         if dependent:
             part.add(checks.needs_with(dependent), dict)
         for name in required:
@@ -433,7 +435,11 @@ def _add_any(part: _Part, others: list[_Part]) -> None:
     expected = _names(others)
     part.expected = part.expected or expected
     for kind in part.kinds:
-        part.add(checks.any_of([other.check for other in others if kind in other.check.table], expected, kind), kind)
+        branches = [other.check for other in others if kind in other.check.table]
+        if len(branches) == 1:
+            part.tests.setdefault(kind, []).extend(branches[0].table[kind])
+        else:
+            part.add(checks.any_of(branches, expected, kind), kind)
 
 
 def _add_one(part: _Part, others: list[_Part]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from ebus_jupyter.errors import SpecConflict, TypeMismatch, shorten
 
-from .checks import Check, Mismatch
+from .checks import Check, Mismatch, quick
 from .compiler import compile_schema
 from .key_scan import repeated_key
 from .meter import Meter, Overrun
@@ -31,10 +31,11 @@ class Validator:
         SpecConflict: ``schema`` is no JSON Schema, refers to something outside itself, or takes too much work.
     """
 
-    __slots__ = ("_check",)
+    __slots__ = ("_accepts", "_check")
 
     def __init__(self, schema: dict[str, Any] | None) -> None:
         self._check: Check | None = None if schema is None else compile_schema(schema)
+        self._accepts = None if self._check is None else quick(self._check)
 
     @classmethod
     def of(cls, schema: dict[str, Any] | None) -> Validator:
@@ -60,7 +61,8 @@ class Validator:
             value = _decode(data)
             if self._check is None:
                 return
-            found = self._check.find(value, Meter(len(data)))
+            accepts = self._accepts
+            found = None if accepts is not None and accepts(value) else self._check.find(value, Meter(len(data)))
             if found is None:
                 if not isinstance(value, list | dict) or _encode(value) == data or not repeated_key(bytes(data)):
                     return
