@@ -103,4 +103,6 @@ class Hangup(msgspec.Struct, frozen=True, gc=False):
     conn: int
 
 
-Effect = Send | SendQueued | Deliver | Append | OpenLog | AlterLog | DeleteLog | Authorize | Filter | AuthorizeList | Hangup
+Effect = (
+    Send | SendQueued | Deliver | Append | OpenLog | AlterLog | DeleteLog | Authorize | Filter | AuthorizeList | Hangup
+)
