@@ -178,6 +178,7 @@ class Laws(RuleBasedStateMachine):
 
     @rule(player=players)
     def delete_the_bus(self, player: Player) -> None:
+        player = self.owner or player  # only its maker may delete a bus with a filter
         bus = self.buses[player]
         if player.conn and bus.is_open and self.play.logs_work and len(self.play.lives) < 4:
             player.session.delete(bus)
