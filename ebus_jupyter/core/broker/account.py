@@ -10,6 +10,7 @@ The server's own participants are trusted: they are counted, and refused nothing
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -81,7 +82,7 @@ class Account:
         idle_since: When it was last seen to hold nothing; None while it holds something.
     """
 
-    __slots__ = ("_limits", "_totals", "held", "idle_since", "requests", "trusted", "user", "writes")
+    __slots__ = ("_limits", "_most", "_totals", "held", "idle_since", "requests", "trusted", "user", "writes")
 
     def __init__(self, user: str, limits: Limits, totals: dict[str, int], now: float, *, trusted: bool = False) -> None:
         self.user = user
@@ -94,6 +95,10 @@ class Account:
         self.writes = Bucket(limits.user_publish_rate, writes, writes, now)
         self._limits = limits
         self._totals = totals
+        self._most: dict[str, tuple[float, float]] = {
+            kind: (getattr(limits, bound.user), getattr(limits, bound.total) if bound.total else inf)
+            for kind, bound in BOUNDS.items()
+        }
 
     @property
     def holds_nothing(self) -> bool:
@@ -105,10 +110,12 @@ class Account:
         Raises:
             EbusError: There would be too many. Nothing is counted.
         """
-        if not self.trusted:
+        held, totals = self.held, self._totals
+        count, total = held[kind] + n, totals[kind] + n
+        most, most_of_all = self._most[kind]
+        if count > most or total > most_of_all:
             self.check(kind, n)
-        self.held[kind] += n
-        self._totals[kind] += n
+        held[kind], totals[kind] = count, total
 
     def check(self, kind: str, n: int) -> None:
         """Raise the error of `take` where ``n`` more would be too many."""
@@ -130,13 +137,12 @@ class Account:
         self.held[kind] += n
         self._totals[kind] += n
 
-    def excess(self, kind: str) -> int:
+    def excess(self, kind: str) -> float:
         """How much more than its bounds allow is held; 0 or less where it is not."""
-        bound = BOUNDS[kind]
-        excess: int = self.held[kind] - getattr(self._limits, bound.user)
-        if bound.total:
-            excess = max(excess, self._totals[kind] - getattr(self._limits, bound.total))
-        return excess
+        most, most_of_all = self._most[kind]
+        if self.held[kind] <= most and self._totals[kind] <= most_of_all:
+            return 0.0
+        return max(self.held[kind] - most, self._totals[kind] - most_of_all)
 
 
 def _over(words: str, error: type[EbusError], limit: str, most: float) -> EbusError:

@@ -169,11 +169,12 @@ class BusState:
     def _count_log(self, before: int) -> None:
         """Count the bytes of the log, which had ``before``. Where its maker holds too many, it does not grow."""
         log, account = self.log, self.account
-        account.add("log", log.bytes - before)
-        excess = account.excess("log")
-        if excess > 0 and log.bytes > before:
-            grown = log.bytes
-            log.shrink(max(before, log.bytes - excess))
+        grown = log.bytes
+        if grown == before:
+            return
+        account.add("log", grown - before)
+        if grown > before and (excess := account.excess("log")) > 0:
+            log.shrink(int(max(before, log.bytes - excess)))
             account.add("log", log.bytes - grown)
 
     def release(self) -> None:

@@ -36,10 +36,13 @@ from .entry import Entry, Writer, by_bus, sender_id
 from .listings import Listings
 from .registry import BusRegistry
 from .replies import Replies
-from .unread import Unread
+from .unread import SHORT_BYTES, Unread
 
 FRAMES_PER_SLICE = 32
 """The number of frames that are handled at a time."""
+
+ONE_FRAME = b"\x91"
+"""How a message of one frame begins."""
 
 UNITS: dict[type[frames.Frame], int] = {
     frames.Open: 4,
@@ -171,6 +174,10 @@ class BrokerState:
         if conn is None:
             return []
         try:
+            if data[:1] == ONE_FRAME and len(data) <= SHORT_BYTES and not conn.unread and conn_id not in self.agenda:
+                (frame,) = frames.from_client(data)
+                if type(frame) is frames.Publish and conn.writer is not None and conn.account.requests.level > 0:
+                    return self._handle(conn, frame, now)  # most often: a write that comes alone
             conn.unread.add(data)
         except ProtocolError as error:
             return self._expel(conn, error, now)

@@ -57,8 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     opening: int = 256
     """Buses that one connection is opening. Over it the connection is not read from."""
     user_received_bytes: int = 128 << 20
-    """Messages of one user that have not arrived completely, or are not handled yet. Over it, a connection that brings more is
-    closed and may come back: `RateLimited`."""
+    """Messages of one user that are not handled yet. Over it, a connection that brings more is closed and may come back:
+    `RateLimited`."""
     received_bytes: int = 512 << 20
     """The same for all users together."""
     recipients: int = 1_000
@@ -84,8 +84,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Writes of one user that wait for a filter or for an offset. Over it: `RateLimited`, and clients of this package wait."""
     total_pending_bytes: int = 256 << 20
     """The same for all users together."""
-    filter_bytes: int = 1 << 20
-    """Values that a kernel's filter has been asked about, on one connection, and has not answered. The next ones wait."""
     user_log_bytes: int = 1 << 30
     """Bytes in memory of the logs of buses that one user has made. Over it, such a bus keeps fewer messages in memory when it
     is written to, and takes no new key."""
