@@ -30,7 +30,7 @@ __all__ = ["EXTENSION", "UNBOUNDED", "USER", "EBus", "Events", "Kernel", "Server
 USER = "bench"
 
 # The benchmark measures what the broker can do, not the rate limit of one client.
-UNBOUNDED = "c.EBus.publish_rate = 1e9\nc.EBus.backend = {backend!r}\n"
+UNBOUNDED = "c.EBus.publish_rate = c.EBus.user_publish_rate = 1e9\nc.EBus.backend = {backend!r}\n"
 
 SCHEMA = {
     "type": "object",
