@@ -255,7 +255,10 @@ class Laws(RuleBasedStateMachine):
             return
         assert found.last == (history[-1].offset if history else 0)
         assert found.epoch
-        kept = {entry.offset: entry for entry in found.entries}
+        entries = found.entries
+        if found.start > found.floor:  # the older ones are read when they are asked for
+            entries, _ = self.play.durable.read("ebus:server/votes", found.floor, 1 << 20)
+        kept = {entry.offset: entry for entry in entries}
         retained = {"log": history[-self.history.size :], "latest": history[-1:], "keys": history}
         for entry in retained[self.history.retain]:
             if not self.history.is_replaced(entry, history):
