@@ -10,14 +10,15 @@ The server's own participants are trusted: they are counted, and refused nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import NamedTuple
-
-import msgspec
 
 from ebus_jupyter.core.protocol.limits import Limits
 from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import EbusError, RateLimited, TooLarge
+
+from .bucket import Bucket
 
 IDLE_SECONDS = 60.0
 """The time for which the account of a user that holds nothing is kept: a user that comes back must not find a full bucket."""
@@ -47,24 +48,6 @@ BOUNDS: dict[str, Bound] = {
 """The kinds of holdings."""
 
 
-class Bucket(msgspec.Struct):
-    """A rate: ``level`` units may be spent now, and ``rate`` more each second, up to ``burst``."""
-
-    rate: float
-    burst: float
-    level: float
-    at: float
-
-    def refill(self, now: float) -> None:
-        if now > self.at:
-            self.level = min(self.burst, self.level + (now - self.at) * self.rate)
-            self.at = now
-
-    def wait(self, units: float = 1.0) -> float:
-        """The seconds until so many units, or a full bucket, may be spent."""
-        return max(0.0, (min(units, self.burst) - self.level) / self.rate)
-
-
 class Account:
     """The account of one user.
 
@@ -82,18 +65,15 @@ class Account:
         idle_since: When it was last seen to hold nothing; None while it holds something.
     """
 
-    __slots__ = ("_limits", "_most", "_totals", "held", "idle_since", "requests", "trusted", "user", "writes")
+    __slots__ = ("_most", "_totals", "held", "idle_since", "requests", "trusted", "user", "writes")
 
     def __init__(self, user: str, limits: Limits, totals: dict[str, int], now: float, *, trusted: bool = False) -> None:
         self.user = user
         self.trusted = trusted
         self.idle_since: float | None = None
         self.held = dict.fromkeys(BOUNDS, 0)
-        requests = limits.request_rate * limits.request_burst
-        writes = limits.user_publish_rate * limits.publish_burst
-        self.requests = Bucket(limits.request_rate, requests, requests, now)
-        self.writes = Bucket(limits.user_publish_rate, writes, writes, now)
-        self._limits = limits
+        self.requests = Bucket.full(limits.request_rate, limits.request_burst, now)
+        self.writes = Bucket.full(limits.user_publish_rate, limits.publish_burst, now)
         self._totals = totals
         self._most: dict[str, tuple[float, float]] = {
             kind: (getattr(limits, bound.user), getattr(limits, bound.total) if bound.total else inf)
@@ -119,18 +99,15 @@ class Account:
 
     def check(self, kind: str, n: int) -> None:
         """Raise the error of `take` where ``n`` more would be too many."""
-        bound = BOUNDS[kind]
-        most = getattr(self._limits, bound.user)
-        if self.held[kind] + n > most and not self.trusted:
-            raise _over(
-                f"{self.user or 'this user'} has {self.held[kind]} {bound.words}", bound.error, bound.user, most
-            )
-        if bound.total and not self.trusted:
-            most = getattr(self._limits, bound.total)
-            if self._totals[kind] + n > most:
-                raise _over(
-                    f"this server's users have {self._totals[kind]} {bound.words}", bound.error, bound.total, most
-                )
+        if self.trusted:
+            return
+        bound, (most, most_of_all) = BOUNDS[kind], self._most[kind]
+        if self.held[kind] + n > most:
+            words = f"{self.user or 'this user'} has {self.held[kind]} {bound.words}"
+            raise _over(words, bound.error, bound.user, most)
+        if self._totals[kind] + n > most_of_all:
+            words = f"this server's users have {self._totals[kind]} {bound.words}"
+            raise _over(words, bound.error, bound.total, most_of_all)
 
     def add(self, kind: str, n: int) -> None:
         """Count ``n`` more, or with a negative ``n`` fewer, of what was allowed before."""
@@ -166,7 +143,7 @@ class Accounts:
         self.totals = dict.fromkeys(BOUNDS, 0)
         self._server = Account("the server", limits, self.totals, 0.0, trusted=True)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Account]:
         return iter([self._server, *self._by_user.values()])
 
     def __len__(self) -> int:

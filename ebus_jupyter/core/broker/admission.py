@@ -168,7 +168,7 @@ class Admission:
     def _submit(self, writer: Writer, frame: frames.Publish, now: float, held: tuple[Account, int]) -> list[Effect]:
         filter_ = self.filter
         self._exclusive = frame.expect is not None and filter_ is not None
-        stamp = now + self._clock.offset
+        stamp = self._clock.stamp(now)
         if stamp > self._latest:
             self._latest = stamp
         entry = Entry(

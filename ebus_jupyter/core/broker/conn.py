@@ -15,6 +15,7 @@ from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.errors import Forbidden, NoSuchBus
 
 from .account import Account
+from .bucket import Bucket
 from .bus import BusState
 from .entry import Writer
 from .unread import Unread
@@ -43,6 +44,7 @@ class Conn(msgspec.Struct, weakref=True):
         missed_presence: The numbers of the buses whose changes to presence it has missed, as its socket was full.
         unread: The frames that have arrived and are not handled yet.
         account: The account of its user.
+        writes: The rate of its writes.
         requests: The requests whose answers did not fit yet, in order.
         opening: The number of its requests to open a bus that have no answer.
         answered: The bytes of the answers of the present round of sending; see `BrokerState.flushed`.
@@ -51,8 +53,6 @@ class Conn(msgspec.Struct, weakref=True):
         ended: Whether it is to be removed once ``unread`` is empty.
         counted: The bytes of ``unread`` that its account holds.
         permits: The authorizer's answers (may it read, may it write), for the buses that it has opened.
-        tokens: The writes that its rate allows at once.
-        refilled_at: When ``tokens`` was last brought up to date.
         resends: Whether it sends again what was refused for its rate.
         refuses: Whether its writes are refused until its next ping, because an earlier one was.
     """
@@ -60,6 +60,7 @@ class Conn(msgspec.Struct, weakref=True):
     id: int
     who: Participant
     account: Account
+    writes: Bucket
     unread: Unread
     authorize: bool = False
     may_write: bool = True
@@ -76,8 +77,6 @@ class Conn(msgspec.Struct, weakref=True):
     ended: bool = False
     counted: int = 0
     permits: dict[Address, tuple[bool, bool]] = {}
-    tokens: float = 0.0
-    refilled_at: float = 0.0
     resends: bool = False
     refuses: bool = False
 

@@ -21,6 +21,7 @@ from ebus_jupyter.core.protocol.message import Participant
 from ebus_jupyter.core.protocol.seat import AWAY, HERE, encode_seat
 
 from .account import Account
+from .bucket import Bucket
 
 
 class Member(msgspec.Struct):
@@ -63,14 +64,13 @@ class Diff(msgspec.Struct):
 class Presence:
     """The participants of one bus. Times are arguments, in seconds."""
 
-    __slots__ = ("__weakref__", "_away", "_changed", "_level", "_members", "_refilled_at", "_restated")
+    __slots__ = ("__weakref__", "_away", "_budget", "_changed", "_members", "_restated")
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
         self._changed: dict[str, None] | None = None  # None while it is empty: most buses have no changes
         self._restated: dict[str, None] | None = None  # those with another state and no other change, the oldest first
-        self._level = 0.0  # the bytes that may be sent now
-        self._refilled_at: float | None = None
+        self._budget: Bucket | None = None  # the bytes that may be sent; None until the first are
         self._away: dict[str, float] | None = None  # since when, the longest first; None while it is empty
 
     def __len__(self) -> int:
@@ -199,16 +199,12 @@ class Presence:
         """Every participant, encoded."""
         return [member.encode() for member in self._members.values()]
 
-    def refill(self, now: float, rate: float) -> float:
-        """The bytes that may be spent on diffs now, where ``rate`` bytes per second may be; at most two seconds' worth."""
-        since, self._refilled_at = self._refilled_at, now
-        most = 2 * rate
-        self._level = most if since is None else min(most, self._level + (now - since) * rate)
-        return self._level
-
-    def spend(self, size: int) -> None:
-        """So many bytes were sent."""
-        self._level -= size
+    def budget(self, now: float, rate: float) -> Bucket:
+        """The bytes that may be spent on diffs, where ``rate`` bytes per second may be; at most two seconds' worth."""
+        if self._budget is None:
+            self._budget = Bucket.full(rate, 2.0, now)
+        self._budget.refill(now)
+        return self._budget
 
     def diff(self, max_bytes: float = math.inf) -> Diff | None:
         """The changes since the last call; None where there are none.

@@ -28,6 +28,7 @@ from ebus_jupyter.errors import Closed, EbusError, FilterUnavailable, Forbidden,
 
 from .account import Accounts
 from .agenda import Agenda
+from .bucket import Bucket
 from .bus import BusState
 from .clock import WallClock
 from .conn import Conn
@@ -126,11 +127,8 @@ class BrokerState:
             account.take("connections", 1)
         except EbusError as error:
             return [Send(conn_id, frames.encode(frames.Bye(error.code, error.text))), Hangup(conn_id)]
-        tokens = self._rate(who) * self.limits.publish_burst
-        unread = Unread(self.limits)
-        self._connections[conn_id] = Conn(
-            conn_id, who, account, unread, authorize, may_write, tokens=tokens, refilled_at=now
-        )
+        writes = Bucket.full(self._rate(who), self.limits.publish_burst, now)
+        self._connections[conn_id] = Conn(conn_id, who, account, writes, Unread(self.limits), authorize, may_write)
         self._silent[conn_id] = now
         return []
 
@@ -362,8 +360,8 @@ class BrokerState:
             "batch_frames": self.limits.batch_frames,
             "presence_bytes": self.limits.presence_bytes,
             "pending": self.limits.pending,
-            "publish_rate": max(1, int(self._rate(conn.who))),
-            "publish_burst": max(1, int(self._rate(conn.who) * self.limits.publish_burst)),
+            "publish_rate": max(1, int(conn.writes.rate)),
+            "publish_burst": max(1, int(conn.writes.burst)),
         }
         welcome = frames.Welcome(frames.VERSION, public(conn.who), self.name, limits)
         return [*effects, Send(conn.id, frames.encode(welcome))]
@@ -387,21 +385,19 @@ class BrokerState:
             return answer
         if conn.refuses:
             raise RateLimited("an earlier write of this connection was refused.", retry_after=0.0, limit="publish_rate")
-        rate = self._rate(conn.who)
-        if now > conn.refilled_at:
-            conn.tokens = min(rate * self.limits.publish_burst, conn.tokens + (now - conn.refilled_at) * rate)
-            conn.refilled_at = now
-        if conn.tokens < 1:
+        writes = conn.writes
+        writes.refill(now)
+        if writes.level < 1:
             conn.refuses = conn.resends
             raise RateLimited(
-                f"{bus.info.name}: more than {rate:g} writes a second from one participant (the server's limits "
+                f"{bus.info.name}: more than {writes.rate:g} writes a second from one participant (the server's limits "
                 "`publish_rate`, `kernel_publish_rate`). Write less often, or let a state conflate.",
-                retry_after=(1 - conn.tokens) / rate,
+                retry_after=(1 - writes.level) / writes.rate,
                 limit="publish_rate",
             )
         if conn.who.kind in ("page", "client"):
             self._spend_write(conn, bus, now)
-        conn.tokens -= 1
+        writes.level -= 1
         if admission.filter is not None:
             self.registry.needs_tick.add(bus)
         try:
@@ -590,13 +586,13 @@ class BrokerState:
                     watchers.append(conn.id)
                 elif conn is not None:
                     conn.missed_presence.add(number)
-            room = presence.refill(now, self.limits.presence_rate)
-            if room <= 0 and watchers:
+            budget = presence.budget(now, self.limits.presence_rate)
+            if budget.level <= 0 and watchers:
                 continue
-            diff = presence.diff(room / len(watchers) if watchers else math.inf)
+            diff = presence.diff(budget.level / len(watchers) if watchers else math.inf)
             if diff is not None and watchers:
                 frame = frames.encode(frames.Presence(number, False, diff.here, diff.left))
-                presence.spend(len(frame) * len(watchers))
+                budget.level -= len(frame) * len(watchers)
                 effects.append(Deliver(tuple(watchers), frame, 1))
             if not presence.has_changed:
                 self.registry.presence_dirty.discard(bus)

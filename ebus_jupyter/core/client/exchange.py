@@ -73,7 +73,7 @@ class Exchange:
         try:
             frames.encode(
                 frame
-            )  # what can't be encoded must not stay, or each connection would end as it is sent again
+            )  # what can't be encoded must not stay: it would end each connection that it is sent over
         except BaseException:
             self._requests.pop(req)
             raise

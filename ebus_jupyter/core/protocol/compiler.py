@@ -414,8 +414,8 @@ def _combination(keyword: str, part: _Part, others: list[_Part]) -> Callable[[],
         case "allOf":
             return lambda: _add_all(part, others)
         case "anyOf":
-            return lambda: _add_any(part, others)
-    return lambda: _add_one(part, others)
+            return lambda: _add_any(part, others, exactly_one=False)
+    return lambda: _add_any(part, others, exactly_one=True)
 
 
 def _add_all(part: _Part, others: list[_Part]) -> None:
@@ -430,28 +430,18 @@ def _add_all(part: _Part, others: list[_Part]) -> None:
                 part.add(other.check.find, kind)
 
 
-def _add_any(part: _Part, others: list[_Part]) -> None:
+def _add_any(part: _Part, others: list[_Part], *, exactly_one: bool) -> None:
     part.kinds &= {kind for other in others for kind in other.check.table}
     expected = _names(others)
     part.expected = part.expected or expected
     for kind in part.kinds:
         branches = [other.check for other in others if kind in other.check.table]
-        if len(branches) == 1:
+        if exactly_one and not checks.are_told_apart(branches, kind):
+            part.add(checks.exactly_one_of(branches, expected), kind)
+        elif len(branches) == 1 and not exactly_one:
             part.tests.setdefault(kind, []).extend(branches[0].table[kind])
         else:
             part.add(checks.any_of(branches, expected, kind), kind)
-
-
-def _add_one(part: _Part, others: list[_Part]) -> None:
-    part.kinds &= {kind for other in others for kind in other.check.table}
-    expected = _names(others)
-    part.expected = part.expected or expected
-    for kind in part.kinds:
-        branches = [other.check for other in others if kind in other.check.table]
-        if checks.are_told_apart(branches, kind):
-            part.add(checks.any_of(branches, expected, kind), kind)
-        else:
-            part.add(checks.exactly_one_of(branches, expected), kind)
 
 
 def _names(parts: Iterable[_Part]) -> str:
