@@ -294,10 +294,11 @@ class Admission:
     def came_again(self, sender: str) -> None:
         """A client has opened the bus over another connection. A write that the log only failed to keep may be tried again.
 
-        Over the same connection it may not: whatever comes there is a second copy of what its writer was told of.
+        Over the same connection it may not: whatever comes there is a second copy of what its writer was told of. Nor while
+        a write of the same client is under way: it may be a later one, and the retry would come behind it.
         """
         client = self.answers.get(sender)
-        if client is not None:
+        if client is not None and not any(id_[0] == sender for ids in (self.in_flight, self._waiting) for id_ in ids):
             client.forgive(BackendError.code)
 
     def resume_waiting(self) -> list[Effect]:

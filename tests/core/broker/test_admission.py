@@ -65,6 +65,28 @@ def test_law_2_write_that_the_log_refused_does_not_come_behind_later_ones(play):
         alice.answer(early)
 
 
+def test_law_2_write_that_the_log_refused_does_not_come_behind_one_in_flight(play):
+    alice = play.player("alice")
+    bus = alice.opened()
+    play.failing = BackendError("the disk is full.")
+    early = alice.write(bus, "early")
+    alice.say()
+    play.work()
+    alice.inbox.clear()  # its refusal is lost with the line
+    play.failing, play.logs_work = None, False
+    late = alice.write(bus, "late")
+    alice.say()
+    alice.lose()
+    alice.connect()
+    play.settle()
+    play.logs_work = True
+    play.settle()
+    assert [unpack(entry.value) for entry in play.kept] == ["late"]
+    assert alice.answer(late) == 1
+    with pytest.raises(BackendError):
+        alice.answer(early)
+
+
 def test_law_5_copy_of_a_write_that_the_log_refused_is_refused_on_its_connection(play):
     alice = play.player("alice")
     bus = alice.opened()
